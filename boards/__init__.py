@@ -1,0 +1,1 @@
+"""One module per FPGA board: platform, clocks, pins, build."""

@@ -1,0 +1,1 @@
+"""Integration: core, registers, bus bridges, Verilog generation."""

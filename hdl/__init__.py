@@ -1,0 +1,1 @@
+"""Reusable Amaranth components with stream ports."""

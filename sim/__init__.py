@@ -1,0 +1,1 @@
+"""Simulation: drivers, monitors, memories, networks on RTL."""
