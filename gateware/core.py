@@ -1,0 +1,230 @@
+"""The core: all components, a bus port and an interrupt."""
+
+from amaranth.hdl import Const, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect
+from amaranth.utils import exact_log2
+
+from gossamer.gateware.wishbone import wishbone_signature
+from gossamer.golden.spec import REGISTERS, STORE_WINDOW, VERSION, Config
+from gossamer.hdl.loader import Loader, Target
+from gossamer.hdl.mac_array import MacArray
+from gossamer.hdl.operand_fetch import OperandFetch
+from gossamer.hdl.parameter_buffer import ParameterBuffer
+from gossamer.hdl.requantizer import Requantizer
+from gossamer.hdl.row_buffer import RowBuffer
+from gossamer.hdl.sequencer import Sequencer
+from gossamer.hdl.store import Store
+from gossamer.hdl.weight_buffer import WeightBuffer
+from gossamer.hdl.window_generator import WindowGenerator
+from gossamer.hdl.writer import Writer
+from gossamer.hdl.zero_skipper import ZeroSkipper
+
+__all__ = ["Core"]
+
+
+class Core(wiring.Component):
+    """A neural-network inference core.
+
+    The host writes a program image to the start of the store and the input where the image says, sets
+    ``control.start``, waits for the interrupt or ``status.done``, and reads the output. What a program does is defined by
+    :class:`gossamer.golden.interpreter.Machine`; how many cycles it takes by :mod:`gossamer.golden.cycles`.
+
+    Each bus access takes two cycles. Accesses to the store while the core is busy, and accesses outside registers and
+    store, end with ``err`` instead of ``ack`` and have no effect. Register writes take whole words.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    bus : ``In(wishbone_signature())``
+        See :data:`gossamer.golden.spec.REGISTERS` for the map.
+    interrupt : ``Out(1)``
+        High while ``status.done`` and ``control.interrupt_enable`` are set.
+    busy, failed : ``Out(1)``
+        A program runs; the last one ended with an error.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {"bus": In(wishbone_signature()), "interrupt": Out(1), "busy": Out(1), "failed": Out(1)}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        sizes = {"lanes": config.lanes, "words": config.row_words, "vectors": config.weight_vectors}
+        store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
+
+        m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
+        m.submodules.sequencer = sequencer = Sequencer(config)
+        datapath = {
+            "loader": (loader := Loader(**store_size)),
+            "windows": (windows := WindowGenerator(**sizes)),
+            "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes)),
+            "skipper": (skipper := ZeroSkipper(**sizes)),
+            "weight_buffer": (
+                weight_buffer := WeightBuffer(
+                    lanes=config.lanes, granule=config.store_bytes, vectors=config.weight_vectors
+                )
+            ),
+            "fetch": (fetch := OperandFetch(**sizes)),
+            "array": (
+                array := MacArray(
+                    lanes=config.lanes,
+                    acc_bits=config.acc_bits,
+                    technology=config.technology,
+                    lut_lanes=config.lut_lanes,
+                )
+            ),
+            "parameter_buffer": (
+                parameter_buffer := ParameterBuffer(
+                    lanes=config.lanes,
+                    acc_bits=config.acc_bits,
+                    entries=config.parameters,
+                    granule=config.store_bytes,
+                )
+            ),
+            "requantizer": (requantizer := Requantizer(technology=config.technology)),
+            "writer": (writer := Writer(lanes=config.lanes, **store_size)),
+        }
+        for name, component in datapath.items():
+            m.submodules[name] = ResetInserter(sequencer.clear)(component)
+
+        # Activations: loader, row buffer, skipper, array, requantizer, writer.
+        connect(m, sequencer.command, loader.i)
+        connect(m, sequencer.rows, windows.rows)
+        connect(m, windows.o, row_buffer.i)
+        connect(m, row_buffer.o, skipper.i)
+        connect(m, skipper.o, fetch.i)
+        connect(m, fetch.rows, row_buffer.read)
+        connect(m, fetch.weights, weight_buffer.read)
+        connect(m, fetch.o, array.i)
+        connect(m, array.o, parameter_buffer.i)
+        connect(m, parameter_buffer.o, requantizer.i)
+        connect(m, requantizer.o, writer.i)
+
+        for target, sink in (
+            (Target.ROWS, row_buffer.write),
+            (Target.WEIGHTS, weight_buffer.write),
+            (Target.PARAMETERS, parameter_buffer.write),
+            (Target.CONTROL, sequencer.control),
+        ):
+            m.d.comb += [
+                sink.en.eq(loader.write.en & (loader.write.target == target)),
+                (sink.index if target is Target.CONTROL else sink.address).eq(loader.write.index),
+                sink.data.eq(loader.write.data),
+            ]
+        m.d.comb += [
+            sequencer.control.rows_end.eq(loader.write.en & loader.write.group_end),
+            sequencer.front_idle.eq(windows.rows.ready & row_buffer.idle & skipper.idle),
+            sequencer.writer_idle.eq(writer.idle),
+            sequencer.writer_error.eq(writer.error),
+            sequencer.loader_error.eq(loader.error),
+            writer.start.eq(sequencer.writer_start),
+            writer.out_address.eq(sequencer.out_address),
+            writer.rows.eq(sequencer.row_count),
+            writer.image_words.eq(sequencer.image_words),
+        ]
+
+        # Each component has a port for each descriptor field that it needs, by the field's name.
+        for component in datapath.values():
+            for field in sequencer.descriptor.shape().members:
+                if field in component.signature.members:
+                    m.d.comb += getattr(component, field).eq(sequencer.descriptor[field])
+        m.d.comb += parameter_buffer.base.eq(sequencer.descriptor.parameter_base)
+
+        self._elaborate_bus(m, store, sequencer, loader, writer)
+        return m
+
+    def _elaborate_bus(self, m, store, sequencer, loader, writer):
+        """The host has the store while no program runs."""
+        config = self._config
+        bus = self.bus
+        sub_bits = exact_log2(config.store_bytes // 4)
+        window_bit = exact_log2(STORE_WINDOW) - 2
+
+        request = Signal()  # first cycle of an access
+        in_store, in_registers = Signal(), Signal()
+        m.d.comb += [
+            request.eq(bus.cyc & bus.stb & ~bus.ack & ~bus.err),
+            in_store.eq(bus.adr[window_bit] & (bus.adr[sub_bits:window_bit] < config.store_words)),
+            in_registers.eq(bus.adr < max(r.address for r in REGISTERS) // 4 + 1),
+        ]
+        host = request & in_store & ~sequencer.busy
+        sub = bus.adr[:sub_bits]
+        with m.If(sequencer.busy):
+            m.d.comb += [
+                store.read.en.eq(loader.read.en),
+                store.read.address.eq(loader.read.address),
+                store.write.en.eq(writer.write.en),
+                store.write.address.eq(writer.write.address),
+                store.write.data.eq(writer.write.data),
+                store.write.mask.eq(writer.write.mask),
+            ]
+        with m.Else():
+            m.d.comb += [
+                store.read.en.eq(host & ~bus.we),
+                store.read.address.eq(bus.adr[sub_bits:]),
+                store.write.en.eq(host & bus.we),
+                store.write.address.eq(bus.adr[sub_bits:]),
+                store.write.data.eq(bus.dat_w.replicate(1 << sub_bits)),
+                store.write.mask.eq(bus.sel << (sub << 2)),
+            ]
+
+        m.d.comb += [
+            loader.read.ready.eq(store.read.ready),
+            loader.read.data.eq(store.read.data),
+        ]
+        m.d.sync += [
+            bus.ack.eq(request & (in_registers | host)),
+            bus.err.eq(request & ~(in_registers | host)),
+        ]
+
+        interrupt_enable, refused = Signal(), Signal()
+        cycles = Signal(32)
+        control = next(r for r in REGISTERS if r.name == "control")
+        control_write = request & bus.we & (bus.adr == control.address // 4)
+        m.d.comb += sequencer.start.eq(control_write & bus.dat_w[control.fields["start"].offset] & ~sequencer.busy)
+        with m.If(control_write):
+            m.d.sync += interrupt_enable.eq(bus.dat_w[control.fields["interrupt_enable"].offset])
+        with m.If(sequencer.busy):
+            m.d.sync += cycles.eq(cycles + 1)
+        with m.If(request & in_store & sequencer.busy):
+            m.d.sync += refused.eq(1)
+        with m.If(sequencer.start):
+            m.d.sync += [cycles.eq(0), refused.eq(0)]
+        m.d.comb += [
+            self.interrupt.eq(sequencer.done & interrupt_enable),
+            self.busy.eq(sequencer.busy),
+            self.failed.eq(sequencer.error != 0),
+        ]
+
+        values = {
+            "version": Const(VERSION, 16),
+            "lanes": Const(config.lanes, 8),
+            "store_bytes": Const(config.store_bytes, 8),
+            "start": Const(0, 1),
+            "interrupt_enable": interrupt_enable,
+            "busy": sequencer.busy,
+            "done": sequencer.done,
+            "refused": refused,
+            "error": sequencer.error,
+            "layer": sequencer.layer,
+            "cycles": cycles,
+            "store_words": Const(config.store_words, 32),
+        }
+        register = Signal(32)
+        with m.Switch(bus.adr[:3]):
+            for r in REGISTERS:
+                with m.Case(r.address // 4):
+                    for name, field in r.fields.items():
+                        m.d.comb += register[field.offset : field.offset + field.width].eq(values[name])
+
+        # A word of the store is there in the second cycle.
+        m.d.comb += bus.dat_r.eq(
+            Mux(bus.adr[window_bit], store.read.data.word_select(sub, 32), register),
+        )

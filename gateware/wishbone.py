@@ -1,0 +1,29 @@
+"""The Wishbone port of the core."""
+
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ADDRESS_BITS", "wishbone_signature"]
+
+ADDRESS_BITS = 24
+"""Bits of a byte address on the bus."""
+
+
+def wishbone_signature() -> wiring.Signature:
+    """Wishbone B4 classic, 32 bits, from the master's side; ``adr`` counts 32-bit words.
+
+    Ref: OpenCores, "Wishbone B4", 2010.
+    """
+    return wiring.Signature(
+        {
+            "cyc": Out(1),
+            "stb": Out(1),
+            "we": Out(1),
+            "adr": Out(ADDRESS_BITS - 2),
+            "sel": Out(4),
+            "dat_w": Out(32),
+            "dat_r": In(32),
+            "ack": In(1),
+            "err": In(1),
+        }
+    )

@@ -1,0 +1,416 @@
+"""Constants and field layouts shared by the golden model, the compiler and the hardware.
+
+This is the only module of :mod:`gossamer.golden` that :mod:`gossamer.hdl` and :mod:`gossamer.gateware` may import: it
+holds numbers and layouts, no behaviour that a test could want to compare. ``docs/formats.md`` is its prose form.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "CONFIGS",
+    "DESCRIPTOR",
+    "DESCRIPTOR_BYTES",
+    "HEADER",
+    "HEADER_BYTES",
+    "MAGIC",
+    "PARAMETER",
+    "PARAMETER_BYTES",
+    "REGISTERS",
+    "STEP_LOAD",
+    "STEP_RUN",
+    "STEP_BYTES",
+    "VERSION",
+    "Config",
+    "ConfigError",
+    "Error",
+    "Field",
+    "Opcode",
+    "Register",
+    "config",
+]
+
+MAGIC = 0x5253_4D47
+"""First four bytes of a program image: ``GMSR`` read as a little-endian 32-bit number."""
+
+VERSION = 1
+"""Version of the image format. Hardware and interpreter refuse every other one."""
+
+HEADER_BYTES = 64
+DESCRIPTOR_BYTES = 64
+STEP_BYTES = 16
+PARAMETER_BYTES = 8
+
+SHIFT_BIAS = 7
+"""A parameter's ``shift`` field holds the right shift ``e`` plus this: 0 means a left shift by 7."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of a fixed-size record: ``width`` bits from bit ``offset``, little endian, two's complement if signed.
+
+    No field crosses a 64-bit boundary, so that a store of 64-bit words delivers each in one beat.
+    """
+
+    offset: int
+    width: int
+    signed: bool = False
+    doc: str = ""
+
+
+def _pack(beats: tuple[tuple[tuple[str, int, str], ...], ...]) -> dict[str, Field]:
+    """Lay fields out in 64-bit beats. A negative width means signed; an empty name is a gap."""
+    fields: dict[str, Field] = {}
+    for beat, members in enumerate(beats):
+        offset = 0
+        for name, width, doc in members:
+            if name:
+                fields[name] = Field(64 * beat + offset, abs(width), width < 0, doc)
+            offset += abs(width)
+        if offset > 64:
+            raise ValueError(f"beat {beat} must hold at most 64 bits, not {offset}")
+    return fields
+
+
+HEADER = _pack(
+    (
+        (
+            ("magic", 32, "``MAGIC``"),
+            ("version", 16, "``VERSION``"),
+            ("lanes", 8, "lanes the image was compiled for"),
+            ("store_bytes", 8, "bytes per store word it was compiled for"),
+        ),
+        (
+            ("steps", 24, "store word of the first step"),
+            ("", 8, ""),
+            ("image_words", 24, "store words of the image; results are never written below this"),
+        ),
+        (
+            ("input_address", 32, "first byte of the input tensor (host)"),
+            ("output_address", 32, "first byte of the output tensor (host)"),
+        ),
+        (
+            ("end_address", 32, "first byte behind the activations (host)"),
+            ("crc", 32, "CRC-32 of the image with this field zero (host)"),
+        ),
+        (
+            ("input_rows", 16, "rows of the input tensor (host)"),
+            ("input_columns", 16, "pixels per input row (host)"),
+            ("input_channels", 16, "channels of an input pixel (host)"),
+            ("input_pitch", 16, "bytes from one input pixel to the next (host)"),
+        ),
+        (
+            ("output_rows", 16, "rows of the output tensor (host)"),
+            ("output_columns", 16, "pixels per output row (host)"),
+            ("output_channels", 16, "channels of an output pixel (host)"),
+            ("output_pitch", 16, "bytes from one output pixel to the next (host)"),
+        ),
+    )
+)
+
+DESCRIPTOR = _pack(
+    (
+        (
+            ("word_mode", 1, "1: a range yields whole words (depthwise, pooling, add); 0: single non-zero bytes"),
+            ("maximum", 1, "1: the second of three repeats clamps the accumulators at zero from below"),
+            ("add", 1, "1: accumulators hold two bytes that index the addition tables"),
+            ("double_rounding", 1, "1: gemmlowp's two-step rounding; 0: one rounding"),
+            ("ahead", 1, "1: the rows of the next output row may be loaded while this one is computed"),
+            ("repeat", 2, "word mode: beats per tap"),
+            ("", 1, ""),
+            ("pad", 8, "stored byte that padding supplies"),
+            ("zero_point", -8, "output zero point"),
+            ("clamp_min", -8, "smallest output"),
+            ("clamp_max", -8, "largest output"),
+            ("groups", 12, "output channel groups"),
+            ("last_lanes", 8, "channels in the last group"),
+        ),
+        (
+            ("left_granules", 12, "padding granules in front of a row"),
+            ("data_granules", 16, "store words of a row"),
+            ("tail", 5, "bytes that count in the last of them"),
+            ("slot_words", 14, "row buffer words per row slot"),
+            ("kernel_rows", 8, "rows of a window"),
+            ("stride_rows", 8, "rows from one window to the next below"),
+        ),
+        (
+            ("row_step", -24, "store words from an even input row to the next row"),
+            ("row_step_odd", -24, "store words from an odd input row to the next row"),
+            ("out_x_step", 16, "bytes from one output pixel to the next"),
+        ),
+        (
+            ("ring_words", 14, "row buffer words in use: slots times slot_words"),
+            ("advance_words", 14, "stride_rows times slot_words"),
+            ("offset", 16, "byte in its slot where the first window of a row starts"),
+            ("width", 14, "output pixels per row"),
+        ),
+        (
+            ("x_step", 16, "bytes from one window to the next in a row"),
+            ("range_last", 16, "bytes (word mode: beats) of a window in one row, less one"),
+            ("tap_step", 14, "word mode: row buffer words from one tap to the next"),
+        ),
+        (
+            ("weight_base", 16, "weight vector of the first group"),
+            ("parameter_base", 16, "parameter entry of the first channel"),
+            ("shared_weights", 1, "1: every group uses the weights of the first"),
+        ),
+        (
+            ("out_row_step", 24, "bytes from one output row to the next"),
+            ("", 4, ""),
+            ("add_multiplier", 30, "add: the output multiplier less 2**30"),
+            ("add_shift", 6, "add: the output right shift plus ``SHIFT_BIAS``"),
+        ),
+    )
+)
+
+STEP_RUN = _pack(
+    (
+        (
+            ("opcode", 4, "``Opcode.RUN``"),
+            ("wait", 1, "not used: a run always waits until the core is idle"),
+            ("", 11, ""),
+            ("layer", 16, "entry of the layer table; its descriptor is at byte 64 * layer"),
+            ("rows", 16, "output rows"),
+            ("in_rows", 16, "input rows that exist"),
+        ),
+        (
+            ("in_address", 24, "store word of the first input row"),
+            ("lead_rows", 8, "padding rows in front of it"),
+            ("out_address", 32, "first byte of the first output row"),
+        ),
+    )
+)
+
+STEP_LOAD = _pack(
+    (
+        (
+            ("opcode", 4, "``Opcode.LOAD_WEIGHTS`` or ``Opcode.LOAD_PARAMETERS``"),
+            ("wait", 1, "1: wait until the core is idle"),
+            ("", 11, ""),
+            ("destination", 16, "first weight vector or parameter entry"),
+            ("count", 16, "store words"),
+        ),
+        (("in_address", 24, "first store word"),),
+    )
+)
+
+PARAMETER = _pack(
+    (
+        (
+            ("bias", -28, "added to the accumulator"),
+            ("multiplier", 30, "less 2**30"),
+            ("shift", 6, "right shift plus ``SHIFT_BIAS``"),
+        ),
+    )
+)
+
+
+class Opcode:
+    """Opcodes of the program's steps."""
+
+    END = 0
+    LOAD_WEIGHTS = 1
+    LOAD_PARAMETERS = 2
+    RUN = 3
+
+
+class Error:
+    """Status codes of a stopped core: what, and the sentence that explains it."""
+
+    NONE = 0
+    MAGIC = 1
+    VERSION = 2
+    CONFIG = 3
+    OPCODE = 4
+    READ = 5
+    WRITE = 6
+    DESCRIPTOR = 7
+
+    TEXT: Mapping[int, str] = {
+        NONE: "no error",
+        MAGIC: "the store does not start with a program image",
+        VERSION: f"the image has a version other than {VERSION}",
+        CONFIG: "the image was compiled for other lanes or another store width",
+        OPCODE: "a step has an unknown opcode",
+        READ: "a step reads outside the store",
+        WRITE: "a layer writes outside the store, or into the image",
+        DESCRIPTOR: "a descriptor has an empty loop",
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Register:
+    """A 32-bit register: byte ``address``, ``access`` (``r``, ``rw`` or ``w``), fields by name, one-line doc."""
+
+    name: str
+    address: int
+    access: str
+    doc: str
+    fields: Mapping[str, Field]
+
+
+REGISTERS = (
+    Register(
+        "ident",
+        0x00,
+        "r",
+        "Identification.",
+        {
+            "version": Field(0, 16, doc="version of the image format"),
+            "lanes": Field(16, 8, doc="lanes of the array"),
+            "store_bytes": Field(24, 8, doc="bytes per store word"),
+        },
+    ),
+    Register(
+        "control",
+        0x04,
+        "rw",
+        "Start and interrupt enable.",
+        {
+            "start": Field(0, 1, doc="write 1: run the image at store word 0; reads 0; ignored while busy"),
+            "interrupt_enable": Field(1, 1, doc="the interrupt follows `status.done` while this is 1"),
+        },
+    ),
+    Register(
+        "status",
+        0x08,
+        "r",
+        "State of the core. Starting clears all but `busy`.",
+        {
+            "busy": Field(0, 1, doc="a program runs; the store window answers with a bus error"),
+            "done": Field(1, 1, doc="the program has ended, with or without an error"),
+            "refused": Field(2, 1, doc="the host touched the store while busy; cleared by start"),
+            "error": Field(8, 4, doc="error code, 0 for none"),
+            "layer": Field(16, 16, doc="layer table entry of the last run step"),
+        },
+    ),
+    Register("cycles", 0x0C, "r", "Clock cycles from start to done.", {"cycles": Field(0, 32)}),
+    Register("store_words", 0x10, "r", "Words of the store.", {"store_words": Field(0, 32)}),
+)
+
+STORE_WINDOW = 0x0080_0000
+"""Bus byte address at which the store appears."""
+
+
+class ConfigError(ValueError):
+    """A configuration breaks a rule; the message is one sentence with the rule and the value."""
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Parameters of a core.
+
+    Parameters
+    ----------
+    name : str
+    technology : str
+        ``generic`` (inferred memories and multipliers) or ``ice40`` (SPRAM and SB_MAC16 instances).
+    lanes : int
+        Multipliers and accumulators: 8, 16, 32 or 64.
+    store_bytes : int
+        Bytes per store word, 8 or 16, at most ``lanes``.
+    store_words : int
+        Depth of the store, at least 256.
+    store_ports : int
+        2: reads and writes in the same cycle; 1: a write takes the cycle of a read.
+    row_words, weight_vectors, parameters : int
+        Depths of the row buffer, weight buffer (words of ``lanes`` bytes) and parameter buffer (channels); powers of two.
+    acc_bits : int
+        Accumulator width, 18 to 28.
+    lut_lanes : int
+        ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
+    """
+
+    name: str
+    technology: str = "generic"
+    lanes: int = 16
+    store_bytes: int = 8
+    store_words: int = 16384
+    store_ports: int = 2
+    row_words: int = 256
+    weight_vectors: int = 512
+    parameters: int = 256
+    acc_bits: int = 24
+    lut_lanes: int = 0
+
+    def __post_init__(self) -> None:
+        def require(condition: bool, rule: str, value: object) -> None:
+            if not condition:
+                raise ConfigError(f"configuration {self.name!r}: {rule}, not {value!r}")
+
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kind = str if field.name in ("name", "technology") else int
+            require(type(value) is kind, f"{field.name} must be of type {kind.__name__}", value)
+        require(self.technology in ("generic", "ice40"), "technology must be 'generic' or 'ice40'", self.technology)
+        require(self.lanes in (8, 16, 32, 64), "lanes must be 8, 16, 32 or 64", self.lanes)
+        require(self.store_bytes in (8, 16), "store_bytes must be 8 or 16", self.store_bytes)
+        require(self.store_bytes <= self.lanes, f"store_bytes must be at most lanes ({self.lanes})", self.store_bytes)
+        require(256 <= self.store_words <= 1 << 19, "store_words must be 256 to 524288", self.store_words)
+        require(self.store_ports in (1, 2), "store_ports must be 1 or 2", self.store_ports)
+        for name, most in (("row_words", 8192), ("weight_vectors", 32768), ("parameters", 32768)):
+            value = getattr(self, name)
+            require(_power_of_two(value) and 256 <= value <= most, f"{name} must be a power of two, 256 to {most}", value)
+        require(18 <= self.acc_bits <= 28, "acc_bits must be 18 to 28", self.acc_bits)
+        require(
+            0 <= self.lut_lanes <= self.lanes and self.lut_lanes % 2 == 0,
+            f"lut_lanes must be an even number of lanes up to {self.lanes}",
+            self.lut_lanes,
+        )
+        if self.technology == "ice40":
+            require(self.store_words == 16384, "an ice40 store must have 16384 words", self.store_words)
+            require(self.store_bytes == 8, "an ice40 store must be 8 bytes wide", self.store_bytes)
+            require(self.store_ports == 1, "an ice40 store must have 1 port", self.store_ports)
+
+    @property
+    def store_size(self) -> int:
+        """Bytes in the store."""
+        return self.store_words * self.store_bytes
+
+    @property
+    def granules(self) -> int:
+        """Store words per row buffer word or weight vector."""
+        return self.lanes // self.store_bytes
+
+
+CONFIGS: Mapping[str, Config] = {
+    c.name: c
+    for c in (
+        Config("up5k", "ice40", store_ports=1, lut_lanes=8),
+        Config("gw1n9", store_words=4096, row_words=256, weight_vectors=256),
+        Config("gw2a18", lanes=64, store_bytes=16, store_words=4096),
+        Config("ecp5_25", store_bytes=16, store_words=4096),
+        Config("ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024),
+    )
+}
+"""The named configurations."""
+
+
+def config(name: str | Path) -> Config:
+    """The configuration called ``name``, or the one in the TOML or JSON file ``name``.
+
+    Raises :class:`ConfigError` when there is neither, or when the file breaks a rule.
+    """
+    if str(name) in CONFIGS:
+        return CONFIGS[str(name)]
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"configuration must be a file or one of {', '.join(CONFIGS)}, not {str(name)!r}")
+    try:
+        text = path.read_text()
+        fields: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"configuration file {path} must be TOML or JSON: {error}") from None
+    known = {field.name for field in dataclasses.fields(Config)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise ConfigError(f"configuration file {path} must have only the keys {', '.join(sorted(known))}, not {unknown[0]!r}")
+    return Config(**{"name": path.stem, **fields})

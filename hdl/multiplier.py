@@ -1,0 +1,166 @@
+"""Multipliers, generic and made of iCE40 DSP blocks.
+
+Ref: Lattice FPGA-TN-02007, "DSP Function Usage Guide for iCE40 Devices" (SB_MAC16).
+"""
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ProductArray", "WideMultiplier"]
+
+
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_):
+    """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
+
+    With ``bytes_`` the halves of the operands are multiplied separately.
+    """
+    registers = {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
+    select = 2 if bytes_ else 3
+    m.submodules += Instance(
+        "SB_MAC16",
+        p_MODE_8x8=int(bytes_),
+        p_A_SIGNED=int(a_signed),
+        p_B_SIGNED=int(b_signed),
+        p_A_REG=1,
+        p_B_REG=1,
+        p_TOPOUTPUT_SELECT=select,
+        p_BOTOUTPUT_SELECT=select,
+        **registers,
+        i_CLK=ClockSignal(),
+        i_CE=en,
+        i_A=a,
+        i_B=b,
+        i_C=Const(0, 16),
+        i_D=Const(0, 16),
+        **{
+            f"i_{name}": Const(0)
+            for name in (
+                *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
+                *("ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI", "ACCUMCI", "SIGNEXTIN"),
+            )
+        },
+        o_O=out,
+    )
+
+
+class ProductArray(wiring.Component):
+    """``p[l] = x[l] * w[l]`` in every lane, unsigned times signed byte, two cycles later.
+
+    A cycle counts only while ``en`` is high. There is no reset: the products of the first two cycles are meaningless.
+
+    Parameters
+    ----------
+    lanes : int
+    technology : str
+        ``generic``: inferred multipliers. ``ice40``: one SB_MAC16 for two lanes.
+    lut_lanes : int
+        ``ice40``: the last ``lut_lanes`` lanes are made of LUTs; even.
+
+    Members
+    -------
+    en : ``In(1)``
+    x : ``In(ArrayLayout(8, lanes))``
+    w : ``In(ArrayLayout(8, lanes))``
+    p : ``Out(ArrayLayout(signed(16), lanes))``
+    """
+
+    def __init__(self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0):
+        if lut_lanes % 2 or not 0 <= lut_lanes <= lanes:
+            raise ValueError(f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}")
+        self._lanes, self._technology, self._lut_lanes = lanes, technology, lut_lanes
+        super().__init__(
+            {
+                "en": In(1),
+                "x": In(data.ArrayLayout(8, lanes)),
+                "w": In(data.ArrayLayout(8, lanes)),
+                "p": Out(data.ArrayLayout(signed(16), lanes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        if self._technology == "ice40":
+            dsp_lanes = self._lanes - self._lut_lanes
+            for lane in range(0, dsp_lanes, 2):
+                a, b, out = Signal(16), Signal(16), Signal(32)
+                m.d.comb += [
+                    a.eq(Cat(self.x[lane], self.x[lane + 1])),
+                    b.eq(Cat(self.w[lane], self.w[lane + 1])),
+                    Cat(self.p[lane], self.p[lane + 1]).eq(out),
+                ]
+                _mac16(m, a, b, out, en=self.en, a_signed=False, b_signed=True, bytes_=True)
+            for lane in range(dsp_lanes, self._lanes):
+                self._lut_product(m, lane)
+        else:
+            for lane in range(self._lanes):
+                x, w = Signal(8, name=f"x{lane}"), Signal(signed(8), name=f"w{lane}")
+                with m.If(self.en):
+                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), self.p[lane].eq(x * w)]
+        return m
+
+    def _lut_product(self, m, lane):
+        # Sums of two rows each, then their sum: two carry chains deep per cycle.
+        x, w = self.x[lane], self.w[lane]
+        rows = [Mux(w[bit], x, 0) for bit in range(8)]
+        low, high = Signal(12, name=f"low{lane}"), Signal(signed(13), name=f"high{lane}")
+        with m.If(self.en):
+            m.d.sync += [
+                low.eq((rows[0] + (rows[1] << 1)) + ((rows[2] + (rows[3] << 1)) << 2)),
+                high.eq((rows[4] + (rows[5] << 1)) + ((rows[6] - (rows[7] << 1)) << 2)),
+                self.p[lane].eq(low + (high << 4)),
+            ]
+
+
+class WideMultiplier(wiring.Component):
+    """``o = floor(a * b / 2**23)``, four cycles later.
+
+    A cycle counts only while ``en`` is high. There is no reset: the results of the first four cycles are meaningless.
+
+    Parameters
+    ----------
+    technology : str
+        ``generic``: an inferred multiplier. ``ice40``: four SB_MAC16.
+
+    Members
+    -------
+    en : ``In(1)``
+    a : ``In(signed(30))``
+    b : ``In(31)``
+    o : ``Out(signed(38))``
+    """
+
+    LATENCY = 4
+
+    def __init__(self, *, technology: str = "generic"):
+        self._technology = technology
+        super().__init__({"en": In(1), "a": In(signed(30)), "b": In(31), "o": Out(signed(38))})
+
+    def elaborate(self, platform):
+        m = Module()
+        if self._technology == "ice40":
+            # a = ah * 2**15 + al, b = bh * 2**15 + bl
+            ah, al = self.a[15:].as_signed(), self.a[:15]
+            bh, bl = self.b[15:], self.b[:15]
+
+            def product(x, y, name):
+                a, b, out = Signal(16), Signal(16), Signal(signed(32), name=name)
+                m.d.comb += [a.eq(x), b.eq(y)]
+                _mac16(m, a, b, out, en=self.en, a_signed=True, b_signed=False, bytes_=False)
+                return out
+
+            hh, hl = product(ah, bh, "hh"), product(ah, bl, "hl")
+            lh, ll = product(al, bh, "lh"), product(al, bl, "ll")
+            middle, high = Signal(signed(33)), Signal(signed(31))
+            with m.If(self.en):
+                m.d.sync += [
+                    middle.eq((hl + lh) + (ll >> 15)),
+                    high.eq(hh),
+                    self.o.eq((high << 7) + (middle >> 8)),
+                ]
+        else:
+            a, b = Signal(signed(30)), Signal(31)
+            p, q = Signal(signed(61)), Signal(signed(61))
+            with m.If(self.en):
+                m.d.sync += [a.eq(self.a), b.eq(self.b), p.eq(a * b), q.eq(p), self.o.eq(q >> 23)]
+        return m

@@ -1,0 +1,138 @@
+"""Bias, multiplier and shift of every output channel; in additions, the tables of scaled inputs."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gossamer.golden.spec import PARAMETER
+from gossamer.hdl.store import UNCHECKED
+from gossamer.hdl.mac_array import sum_layout
+from gossamer.hdl.window_generator import tag_layout
+
+__all__ = ["ParameterBuffer", "scaling_layout"]
+
+
+def scaling_layout() -> data.StructLayout:
+    """An accumulator with its bias, and the multiplier and right shift (plus 7) that scale it."""
+    return data.StructLayout(
+        {"acc": signed(30), "multiplier": 31, "shift": 6, "last": 1, "tag": tag_layout()},
+    )
+
+
+class ParameterBuffer(wiring.Component):
+    """Joins each sum with the parameters of its channel.
+
+    An entry has 64 bits, ``PARAMETER`` of :mod:`gossamer.golden.spec`; the sum of lane ``l`` in group ``g`` gets entry
+    ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30``, ``shift``. With ``add``, the sum's two low
+    bytes ``u``, ``v`` are indices: it leaves as ``low(base + u) + high(base + v)``, the sum of the signed low half of one
+    entry and the signed high half of another, with ``add_multiplier + 2**30`` and ``add_shift``.
+
+    Throughput is one sum per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The channel
+    count restarts at ``base`` behind the last window of a row and after reset.
+
+    An entry must not be written while it is in use.
+
+    Parameters
+    ----------
+    lanes : int
+    acc_bits : int
+    entries : int
+        Depth; a power of two, at least 256.
+    granule : int
+        Bytes per write, 8 or 16: one or two entries.
+
+    Members
+    -------
+    i : ``In(stream.Signature(sum_layout(acc_bits)))``
+    o : ``Out(stream.Signature(scaling_layout()))``
+    write : ``In({en: 1, address: granule number, data: granule bytes})``
+    add, add_multiplier, add_shift, base : ``In``
+        Fields of the layer descriptor; they must not change while a sum is in work.
+    """
+
+    def __init__(self, *, lanes: int, acc_bits: int, entries: int, granule: int):
+        self._lanes, self._entries, self._granule = lanes, entries, granule
+        per_write = granule // 8
+        super().__init__(
+            {
+                "i": In(stream.Signature(sum_layout(acc_bits=acc_bits))),
+                "o": Out(stream.Signature(scaling_layout())),
+                "write": In(
+                    wiring.Signature(
+                        {"en": Out(1), "address": Out(range(entries // per_write)), "data": Out(8 * granule)}
+                    )
+                ),
+                "add": In(1),
+                "add_multiplier": In(30),
+                "add_shift": In(6),
+                "base": In(range(entries)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        per_write = self._granule // 8
+        sub_bits = exact_log2(per_write)
+        step = Signal()
+        halves = []
+        group, lane = Signal.like(self.base), Signal(range(self._lanes))
+        channel = Signal.like(self.base)
+        first = Signal(init=1)  # of a row
+        m.d.comb += channel.eq(Mux(first, self.base, group) + lane)
+
+        for half, index in enumerate((self.i.p.acc[:8], self.i.p.acc[8:16])):
+            m.submodules[f"half{half}"] = memory = Memory(
+                shape=32 * per_write, depth=self._entries // per_write, init=[]
+            )
+            write, read = memory.write_port(), memory.read_port()
+            address = Signal.like(self.base, name=f"address{half}")
+            sub = Signal(max(sub_bits, 1), name=f"sub{half}")
+            m.d.comb += [
+                address.eq(Mux(self.add, self.base + index, channel)),
+                write.en.eq(self.write.en),
+                write.addr.eq(self.write.address),
+                write.data.eq(
+                    Cat(self.write.data.word_select(2 * entry + half, 32) for entry in range(per_write)),
+                ),
+                read.addr.eq(address[sub_bits:]),
+                read.en.eq(step),
+            ]
+            if sub_bits:
+                with m.If(step):
+                    m.d.sync += sub.eq(address[:sub_bits])
+            halves.append(read.data.word_select(sub, 32) if sub_bits else read.data)
+
+        # Stage 1: the entry is there. Stage 2: the sum is biased.
+        valid1, valid2 = Signal(), Signal()
+        sum1, scaling2 = Signal.like(self.i.p), Signal.like(self.o.p)
+        entry = Cat(halves)
+
+        def field(name):
+            where = PARAMETER[name]
+            value = entry[where.offset : where.offset + where.width]
+            return value.as_signed() if where.signed else value
+
+        m.d.comb += [step.eq(~valid2 | self.o.ready), self.i.ready.eq(step)]
+        with m.If(self.i.valid & step):
+            m.d.sync += lane.eq(lane + 1)
+            with m.If(self.i.p.last):
+                m.d.sync += lane.eq(0)
+                with m.If(self.i.p.tag.group_last):
+                    m.d.sync += [group.eq(Mux(first, self.base, group) + self._lanes), first.eq(0)]
+                with m.If(self.i.p.tag.row_last):
+                    m.d.sync += first.eq(1)
+        with m.If(step):
+            m.d.sync += [valid1.eq(self.i.valid), sum1.eq(self.i.p), valid2.eq(valid1)]
+            m.d.sync += [
+                scaling2.acc.eq(
+                    Mux(self.add, halves[0].as_signed(), sum1.acc) + Mux(self.add, halves[1].as_signed(), field("bias"))
+                ),
+                scaling2.multiplier.eq(Cat(Mux(self.add, self.add_multiplier, field("multiplier")), Const(1, 1))),
+                scaling2.shift.eq(Mux(self.add, self.add_shift, field("shift"))),
+                scaling2.last.eq(sum1.last),
+                scaling2.tag.eq(sum1.tag),
+            ]
+        m.d.comb += [self.o.valid.eq(valid2), self.o.p.eq(scaling2)]
+        return m

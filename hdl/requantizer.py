@@ -1,0 +1,142 @@
+"""Scales a sum to an output byte, exactly as TFLite does."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from gossamer.hdl.multiplier import WideMultiplier
+from gossamer.hdl.parameter_buffer import scaling_layout
+from gossamer.hdl.window_generator import tag_layout
+
+__all__ = ["Requantizer", "output_layout"]
+
+
+def output_layout() -> data.StructLayout:
+    """A stored byte (the output plus 128); ``last`` marks the window's last, and ``tag`` belongs to the window."""
+    return data.StructLayout({"data": 8, "last": 1, "tag": tag_layout()})
+
+
+class Requantizer(wiring.Component):
+    """Fixed-point multiplication, rounding, zero point and clamp.
+
+    With ``e = shift - 7`` ::
+
+        r = acc * multiplier / 2**31 / 2**e
+        data = clamp(zero_point + round(r), clamp_min, clamp_max) + 128
+
+    where ``round`` is to nearest, halves up. With ``double_rounding`` and ``e > 0`` it is gemmlowp's: first
+    ``acc * multiplier / 2**31`` is rounded, halves up, then that over ``2**e``, halves away from zero. Bit-exact with
+    :func:`gossamer.golden.arithmetic.multiply_by_quantized_multiplier`.
+
+    Throughput is one output per cycle without gaps; latency :attr:`LATENCY` cycles. ``i.ready`` depends combinationally
+    on ``o.ready``.
+
+    ``shift`` must be at least 1 (a left shift by at most 6). Reset discards what is in work.
+
+    Parameters
+    ----------
+    technology : str
+        See :class:`WideMultiplier`.
+
+    Members
+    -------
+    i : ``In(stream.Signature(scaling_layout()))``
+    o : ``Out(stream.Signature(output_layout()))``
+    zero_point, clamp_min, clamp_max, double_rounding : ``In``
+        Fields of the layer descriptor; they must not change while a sum is in work.
+    """
+
+    LATENCY = WideMultiplier.LATENCY + 4
+
+    def __init__(self, *, technology: str = "generic"):
+        self._technology = technology
+        super().__init__(
+            {
+                "i": In(stream.Signature(scaling_layout())),
+                "o": Out(stream.Signature(output_layout())),
+                "zero_point": In(signed(8)),
+                "clamp_min": In(signed(8)),
+                "clamp_max": In(signed(8)),
+                "double_rounding": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.multiplier = multiplier = WideMultiplier(technology=self._technology)
+        step = Signal()
+        m.d.comb += [
+            step.eq(~self.o.valid | self.o.ready),
+            self.i.ready.eq(step),
+            multiplier.en.eq(step),
+            multiplier.a.eq(self.i.p.acc),
+            multiplier.b.eq(self.i.p.multiplier),
+        ]
+
+        # What travels beside the numbers, one entry per stage.
+        beside = data.StructLayout({"valid": 1, "shift": 6, "last": 1, "tag": tag_layout()})
+        stages = [Signal(beside, name=f"stage{i}") for i in range(self.LATENCY)]
+        with m.If(step):
+            m.d.sync += [
+                stages[0].valid.eq(self.i.valid),
+                stages[0].shift.eq(self.i.p.shift),
+                stages[0].last.eq(self.i.p.last),
+                stages[0].tag.eq(self.i.p.tag),
+                *(after.eq(before) for before, after in zip(stages, stages[1:])),
+            ]
+
+        def shift_at(stage):
+            return stages[stage - 1].shift
+
+        # Round to a multiple of 2**31. `product` counts in units of 2**23, so that a left shift finds its bits. For
+        # a negative product the second rounding subtracts one; here it is folded into the first, where it can change
+        # sign and value only of a product in (-1/2, 0), which ends as 0 either way.
+        product = multiplier.o
+        at = WideMultiplier.LATENCY
+        first = Signal(signed(39))
+        twice = self.double_rounding & (shift_at(at) >= 8)
+        nudge = Cat(twice, (twice & (product < 0)).replicate(2)).as_signed()  # 1 or -1, in units of 2**30
+        with m.If(step):
+            m.d.sync += first.eq(product + (nudge << 7))
+
+        # Shift right by whole bytes, then by 0…7. The result needs 10 bits; `over` tells that it has more.
+        coarse, over1 = Signal(signed(18)), Signal()
+        extended = Cat(first, first[-1].replicate(64 + 18 - 39))
+        sign = first[-1]
+        uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 39, 8)]
+        overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(8)]
+        at += 1
+        with m.If(step):
+            m.d.sync += [
+                coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(8))[shift_at(at)[3:]]),
+                over1.eq(Array(overs)[shift_at(at)[3:]]),
+            ]
+        fine, over2, sign2 = Signal(signed(11)), Signal(), Signal()
+        at += 1
+        shifted = Signal(signed(18))
+        m.d.comb += shifted.eq(coarse >> shift_at(at)[:3])
+        with m.If(step):
+            m.d.sync += [
+                fine.eq(shifted),
+                over2.eq(over1 | (shifted[10:] != shifted[-1].replicate(8))),
+                sign2.eq(coarse[-1]),
+            ]
+
+        # `fine` is the result with one bit more, still to be rounded.
+        total, result = Signal(signed(11)), Signal(signed(8))
+        m.d.comb += total.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1)
+        with m.If(step):
+            with m.If(Mux(over2, sign2, total < self.clamp_min)):
+                m.d.sync += result.eq(self.clamp_min)
+            with m.Elif(over2 | (total > self.clamp_max)):
+                m.d.sync += result.eq(self.clamp_max)
+            with m.Else():
+                m.d.sync += result.eq(total)
+
+        m.d.comb += [
+            self.o.valid.eq(stages[-1].valid),
+            self.o.p.data.eq(result ^ 0x80),
+            self.o.p.last.eq(stages[-1].last),
+            self.o.p.tag.eq(stages[-1].tag),
+        ]
+        return m

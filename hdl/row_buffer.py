@@ -1,0 +1,155 @@
+"""The rows of the current windows, with a bit per byte that says whether it is zero."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gossamer.hdl.store import UNCHECKED
+from gossamer.hdl.window_generator import range_layout, tag_layout
+
+__all__ = ["RowBuffer", "word_layout"]
+
+
+def word_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
+    """A row buffer word of a range: ``mask`` has the bytes that are in the range and not zero; ``index`` is the weight
+    vector of lane 0; ``last`` marks the window's last word; ``clamp`` asks for a clamp of the accumulators instead of
+    a product (max pooling)."""
+    return data.StructLayout(
+        {
+            "mask": lanes,
+            "address": range(words),
+            "index": range(vectors),
+            "last": 1,
+            "clamp": 1,
+            "tag": tag_layout(),
+        }
+    )
+
+
+class RowBuffer(wiring.Component):
+    """Memory of input rows that is written in granules and read in words, and tells zeros before it is read.
+
+    A range on ``i`` comes out as its words on ``o``, ``mask[l] = (byte l is in the range) & (byte l != 0)``. In word mode a
+    range comes out as its beats instead: each word ``repeat`` times, then the word ``tap_step`` further, all with mask 1
+    and the index one higher every beat; the second repeat has ``clamp`` set if ``maximum``. The bytes themselves are read
+    at ``read``.
+
+    Throughput is one word per cycle, without gaps from range to range. ``o.valid`` rises two cycles after the transfer of
+    a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``. ``read.data`` follows
+    ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is seen from the next.
+
+    A word must not be written while it is being read. Reset discards ranges; the memory keeps its contents.
+
+    Parameters
+    ----------
+    lanes : int
+        Bytes per word; a power of two.
+    granule : int
+        Bytes per write; a power of two up to ``lanes``.
+    words, vectors : int
+        See :func:`range_layout`.
+
+    Members
+    -------
+    i : ``In(stream.Signature(range_layout(...)))``
+    o : ``Out(stream.Signature(word_layout(...)))``
+    write : ``In({en: 1, address: granule number, data: granule bytes})``
+    read : ``In({en: 1, address: word number, data: Out(word bytes)})``
+    idle : ``Out(1)``
+        No range is in work.
+    word_mode, maximum, repeat, tap_step : ``In``
+        Fields of the layer descriptor; they must not change while a range is in work.
+    """
+
+    def __init__(self, *, lanes: int, granule: int, words: int, vectors: int):
+        self._lanes, self._granule, self._words, self._vectors = lanes, granule, words, vectors
+        granules = lanes // granule
+        super().__init__(
+            {
+                "i": In(stream.Signature(range_layout(lanes=lanes, words=words, vectors=vectors))),
+                "o": Out(stream.Signature(word_layout(lanes=lanes, words=words, vectors=vectors))),
+                "write": In(
+                    wiring.Signature({"en": Out(1), "address": Out(range(words * granules)), "data": Out(8 * granule)})
+                ),
+                "read": In(wiring.Signature({"en": Out(1), "address": Out(range(words)), "data": In(8 * lanes)})),
+                "idle": Out(1),
+                "word_mode": In(1),
+                "maximum": In(1),
+                "repeat": In(2),
+                "tap_step": In(range(words)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lane_bits = exact_log2(self._lanes)
+        sub_bits = exact_log2(self._lanes // self._granule)
+
+        m.submodules.bytes = bytes_ = Memory(shape=8 * self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
+        m.submodules.masks = masks = Memory(shape=self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
+        byte_write = bytes_.write_port(granularity=8 * self._granule)
+        mask_write = masks.write_port(granularity=self._granule)
+        byte_read, mask_read = bytes_.read_port(), masks.read_port()
+
+        nonzero = Cat(self.write.data.word_select(i, 8).any() for i in range(self._granule))
+        for port, value in ((byte_write, self.write.data), (mask_write, nonzero)):
+            m.d.comb += [
+                port.addr.eq(self.write.address[sub_bits:]),
+                port.data.eq(value.replicate(1 << sub_bits)),
+                port.en.eq(self.write.en << self.write.address[:sub_bits]),
+            ]
+        m.d.comb += [
+            byte_read.addr.eq(self.read.address),
+            byte_read.en.eq(self.read.en),
+            self.read.data.eq(byte_read.data),
+        ]
+
+        # Walk: the register `word` is the word whose mask is being looked up; `found` is the one whose mask is there.
+        active, found_valid = Signal(), Signal()
+        word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors))
+        turn = Signal(2)
+        found = Signal.like(word)
+        found_clamp = Signal()
+        step = Signal()
+        range_end = word.words == 0
+
+        m.d.comb += [
+            step.eq(~found_valid | self.o.ready),
+            self.i.ready.eq(~active | (step & range_end)),
+            mask_read.addr.eq(word.address),
+            mask_read.en.eq(step),
+            self.idle.eq(~active & ~found_valid),
+        ]
+        turn_last = turn == self.repeat - 1
+        with m.If(active & step):
+            m.d.sync += [word.words.eq(word.words - 1), word.first.eq(0)]
+            with m.If(self.word_mode):
+                m.d.sync += [word.index.eq(word.index + 1), turn.eq(Mux(turn_last, 0, turn + 1))]
+                with m.If(turn_last):
+                    m.d.sync += word.address.eq(word.address + self.tap_step)
+            with m.Else():
+                m.d.sync += [word.index.eq(word.index + self._lanes), word.address.eq(word.address + 1)]
+            with m.If(range_end):
+                m.d.sync += active.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [active.eq(1), word.eq(self.i.p), turn.eq(0)]
+        with m.If(step):
+            m.d.sync += [found_valid.eq(active), found.eq(word), found_clamp.eq(self.maximum & (turn == 1))]
+
+        # `found.words` is 0 in the last word of the range, whose bytes end at lane `final`.
+        found_end = found.words == 0
+        inside = Cat(
+            (found.first <= lane) & (~found_end | (found.final >= lane)) for lane in range(1 << lane_bits)
+        )
+        m.d.comb += [
+            self.o.valid.eq(found_valid),
+            self.o.p.mask.eq(Mux(self.word_mode, 1, mask_read.data & inside)),
+            self.o.p.address.eq(found.address),
+            self.o.p.index.eq(found.index),
+            self.o.p.last.eq(found.last & found_end),
+            self.o.p.clamp.eq(found_clamp),
+            self.o.p.tag.eq(found.tag),
+        ]
+        return m

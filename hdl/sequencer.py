@@ -1,0 +1,327 @@
+"""Runs the program."""
+
+from contextlib import contextmanager
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from gossamer.golden.spec import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    STEP_BYTES,
+    STEP_LOAD,
+    STEP_RUN,
+    VERSION,
+    Config,
+    Error,
+    Field,
+    Opcode,
+)
+from gossamer.hdl.loader import Target, command_layout
+
+__all__ = ["Sequencer", "descriptor_layout"]
+
+
+def descriptor_layout(config: Config) -> data.StructLayout:
+    """The layer descriptor, each field as wide as this configuration needs it."""
+    row_bytes = bits_for(config.row_words * config.lanes - 1)
+    row_words = bits_for(config.row_words)
+    address = bits_for(config.store_words)
+    widths = {
+        "groups": 10,
+        "last_lanes": bits_for(config.lanes),
+        "left_granules": 8,
+        "data_granules": bits_for(config.row_words * config.granules),
+        "slot_words": row_words,
+        "row_step": address,
+        "row_step_odd": address,
+        "ring_words": row_words,
+        "advance_words": row_words,
+        "offset": row_bytes,
+        "width": 10,
+        "x_step": row_bytes,
+        "range_last": row_bytes,
+        "tap_step": bits_for(config.row_words - 1),
+        "weight_base": bits_for(config.weight_vectors - 1),
+        "parameter_base": bits_for(config.parameters - 1),
+        "out_row_step": address + exact_log2(config.store_bytes),
+    }
+    return data.StructLayout({name: widths.get(name, field.width) for name, field in DESCRIPTOR.items()})
+
+
+class Sequencer(wiring.Component):
+    """Fetches steps, has their words loaded, and paces loading and computing.
+
+    Executes the program that :class:`gossamer.golden.interpreter.Machine` defines. Row loading runs ahead of computing by
+    at most one output row, if the descriptor says ``ahead``; a ``RUN`` step waits until everything before it has been
+    written; a load step waits only if told to.
+
+    ``start`` begins at store word 0. ``done`` rises when the program has ended or failed and stays until the next start.
+    On a failure ``clear`` is high for one cycle, in which all other components must be reset.
+
+    Parameters
+    ----------
+    config : Config
+
+    Members
+    -------
+    start : ``In(1)``
+    busy, done, clear : ``Out(1)``
+    error : ``Out(4)``
+        One of :class:`gossamer.golden.spec.Error`.
+    layer : ``Out(16)``
+        Layer table entry of the last ``RUN`` step.
+    command : ``Out(stream.Signature(command_layout(...)))``
+        To the loader.
+    control : ``In({en: 1, index: 4, data, rows_end: 1})``
+        From the loader: ``en`` with the words of headers, steps and descriptors; ``rows_end`` when the last word of an
+        output row's input rows has been written.
+    rows : ``Out(stream.Signature({first: 1}))``
+        To the window generator.
+    front_idle : ``In(1)``
+        No window is on its way to the array.
+    writer_start, writer_idle, writer_error, loader_error
+    out_address, row_count, image_words
+        To the writer.
+    descriptor : ``Out(descriptor_layout(config))``
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        store_words = config.store_words
+        address = bits_for(store_words - 1) + 1
+        super().__init__(
+            {
+                "start": In(1),
+                "busy": Out(1),
+                "done": Out(1),
+                "clear": Out(1),
+                "error": Out(4),
+                "layer": Out(16),
+                "command": Out(stream.Signature(command_layout(store_words=store_words))),
+                "control": In(
+                    wiring.Signature(
+                        {"en": Out(1), "index": Out(3), "data": Out(8 * config.store_bytes), "rows_end": Out(1)}
+                    )
+                ),
+                "rows": Out(stream.Signature(data.StructLayout({"first": 1}))),
+                "front_idle": In(1),
+                "writer_start": Out(1),
+                "writer_idle": In(1),
+                "writer_error": In(1),
+                "loader_error": In(1),
+                "out_address": Out(address + exact_log2(config.store_bytes)),
+                "row_count": Out(16),
+                "image_words": Out(range(store_words)),
+                "descriptor": Out(descriptor_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        store_bytes = config.store_bytes
+        address_bits = bits_for(config.store_words - 1) + 1
+        d = self.descriptor
+
+        def beat(field: Field):
+            return field.offset // (8 * store_bytes)
+
+        def received(field: Field):
+            """The field's bits in the beat that holds it."""
+            offset = field.offset % (8 * store_bytes)
+            return self.control.data[offset : offset + field.width]
+
+        def capture(target, field: Field, *, address_like: bool = False):
+            value = received(field)
+            if address_like:  # a set bit above the address becomes the address' top bit
+                value = Cat(value[: len(target) - 1], value[len(target) - 1 :].any())
+            with m.If(self.control.index == beat(field)):
+                m.d.sync += target.eq(value)
+
+        # The step. Its numbers count down, or on, while it is executed.
+        opcode, wait = Signal(4), Signal()
+        destination, count, in_rows = Signal(16), Signal(16), Signal(16)
+        in_address, lead_rows = Signal(address_bits), Signal(8)
+        step_address = Signal(address_bits)
+
+        # Rows under way: `begun` have been begun to load and not been computed, `loaded` of them are complete.
+        begun, loaded = Signal(2), Signal(2)
+        computing, first = Signal(), Signal()
+        finished = computing & self.front_idle
+        begin = Signal()
+        m.d.sync += begun.eq(begun + begin - finished)
+        m.d.sync += loaded.eq(loaded + (self.control.rows_end) - (self.rows.valid & self.rows.ready))
+        m.d.comb += [self.rows.valid.eq((loaded != 0) & ~computing), self.rows.p.first.eq(first)]
+        with m.If(finished):
+            m.d.sync += computing.eq(0)
+        with m.If(self.rows.valid & self.rows.ready):
+            m.d.sync += [computing.eq(1), first.eq(0)]
+        idle = (begun == 0) & self.writer_idle
+
+        # Loading an output row's input rows.
+        rows_left, need = Signal(16), Signal(8)
+        slot, odd = Signal.like(d.slot_words), Signal()
+        blank = (lead_rows != 0) | (in_rows == 0)
+        granule_bits = exact_log2(config.granules)
+
+        m.d.comb += self.row_count.eq(count)
+        command = self.command.p
+
+        def fetch(address, size):
+            m.d.comb += [
+                self.command.valid.eq(1),
+                command.target.eq(Target.CONTROL),
+                command.address.eq(address),
+                command.body.eq(size // store_bytes),
+                command.count.eq(size // store_bytes),
+            ]
+
+        def fail(code):
+            m.d.sync += self.error.eq(code)
+            m.next = "FAIL"
+
+        def last_beat(size):
+            return self.control.en & (self.control.index == size // store_bytes - 1)
+
+        # Whatever it is doing, an access out of bounds stops it.
+        abort = self.busy & ~self.clear & (self.loader_error | self.writer_error)
+
+        @contextmanager
+        def state(name):
+            with m.State(name):
+                yield
+                with m.If(abort):
+                    fail(Mux(self.writer_error, Error.WRITE, Error.READ))
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0)]
+                    m.next = "HEADER"
+            with state("HEADER"):
+                fetch(0, 16)
+                with m.If(self.command.ready):
+                    m.next = "HEADER WAIT"
+            with state("HEADER WAIT"):
+                with m.If(self.control.en):
+                    capture(step_address, HEADER["steps"], address_like=True)
+                    capture(self.image_words, HEADER["image_words"])
+                with m.If(last_beat(16)):
+                    m.next = "STEP"
+                with m.If(self.control.en & (self.control.index == 0)):
+                    with m.If(received(HEADER["magic"]) != MAGIC):
+                        fail(Error.MAGIC)
+                    with m.Elif(received(HEADER["version"]) != VERSION):
+                        fail(Error.VERSION)
+                    with m.Elif(
+                        (received(HEADER["lanes"]) != config.lanes) | (received(HEADER["store_bytes"]) != store_bytes)
+                    ):
+                        fail(Error.CONFIG)
+            with state("STEP"):
+                fetch(step_address, STEP_BYTES)
+                with m.If(self.command.ready):
+                    m.d.sync += step_address.eq(step_address + STEP_BYTES // store_bytes)
+                    m.next = "STEP WAIT"
+            with state("STEP WAIT"):
+                with m.If(self.control.en):
+                    capture(opcode, STEP_RUN["opcode"])
+                    capture(wait, STEP_LOAD["wait"])
+                    capture(destination, STEP_LOAD["destination"])
+                    capture(count, STEP_RUN["rows"])
+                    capture(in_rows, STEP_RUN["in_rows"])
+                    capture(in_address, STEP_RUN["in_address"], address_like=True)
+                    capture(lead_rows, STEP_RUN["lead_rows"])
+                    capture(self.out_address, STEP_RUN["out_address"], address_like=True)
+                with m.If(last_beat(STEP_BYTES)):
+                    m.next = "DISPATCH"
+            with state("DISPATCH"):
+                with m.Switch(opcode):
+                    with m.Case(Opcode.END):
+                        with m.If(idle):
+                            m.d.sync += [self.busy.eq(0), self.done.eq(1)]
+                            m.next = "IDLE"
+                    with m.Case(Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
+                        with m.If(idle | ~wait):
+                            m.next = "LOAD"
+                    with m.Case(Opcode.RUN):
+                        with m.If(idle):
+                            m.d.sync += self.layer.eq(destination)
+                            m.next = "DESCRIPTOR"
+                    with m.Default():
+                        fail(Error.OPCODE)
+            with state("LOAD"):
+                m.d.comb += [
+                    self.command.valid.eq(1),
+                    command.target.eq(Mux(opcode == Opcode.LOAD_WEIGHTS, Target.WEIGHTS, Target.PARAMETERS)),
+                    command.address.eq(in_address),
+                    command.body.eq(count),
+                    command.count.eq(count),
+                    command.index.eq(
+                        Mux(
+                            opcode == Opcode.LOAD_WEIGHTS,
+                            destination << granule_bits,
+                            destination >> exact_log2(store_bytes // 8),
+                        )
+                    ),
+                ]
+                with m.If(self.command.ready):
+                    m.next = "STEP"
+            with state("DESCRIPTOR"):
+                fetch(destination * (DESCRIPTOR_BYTES // store_bytes), DESCRIPTOR_BYTES)
+                with m.If(self.command.ready):
+                    m.next = "DESCRIPTOR WAIT"
+            with state("DESCRIPTOR WAIT"):
+                with m.If(self.control.en):
+                    for name, field in DESCRIPTOR.items():
+                        capture(d[name], field)
+                with m.If(last_beat(DESCRIPTOR_BYTES)):
+                    m.next = "RUN"
+            with state("RUN"):
+                m.d.comb += self.writer_start.eq(1)
+                m.d.sync += [rows_left.eq(count), need.eq(d.kernel_rows), slot.eq(0), odd.eq(0), first.eq(1)]
+                m.next = "ROW WAIT"
+                with m.If((count == 0) | (d.groups == 0) | (d.width == 0) | (d.kernel_rows == 0) | (d.slot_words == 0)):
+                    fail(Error.DESCRIPTOR)
+            with state("ROW WAIT"):
+                with m.If(begun <= d.ahead):
+                    m.d.comb += begin.eq(1)
+                    m.next = "ROW LOAD"
+            with state("ROW LOAD"):
+                m.d.comb += [
+                    self.command.valid.eq(1),
+                    command.target.eq(Target.ROWS),
+                    command.address.eq(in_address),
+                    command.left.eq(d.left_granules),
+                    command.body.eq(Mux(blank, 0, d.data_granules)),
+                    command.count.eq(d.slot_words << granule_bits),
+                    command.index.eq(slot << granule_bits),
+                    command.group_end.eq(need == 1),
+                ]
+                with m.If(self.command.ready):
+                    next_slot = slot + d.slot_words
+                    m.d.sync += [need.eq(need - 1), slot.eq(Mux(next_slot >= d.ring_words, 0, next_slot))]
+                    with m.If(lead_rows != 0):
+                        m.d.sync += lead_rows.eq(lead_rows - 1)
+                    with m.Elif(in_rows != 0):
+                        m.d.sync += [
+                            in_rows.eq(in_rows - 1),
+                            odd.eq(~odd),
+                            in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step)),
+                        ]
+                    with m.If(need == 1):
+                        m.d.sync += [need.eq(d.stride_rows), rows_left.eq(rows_left - 1)]
+                        m.next = "ROW WAIT"
+                        with m.If(rows_left == 1):
+                            m.next = "STEP"
+            with m.State("FAIL"):
+                m.d.comb += self.clear.eq(1)
+                m.d.sync += [self.busy.eq(0), self.done.eq(1)]
+                m.d.sync += [begun.eq(0), loaded.eq(0), computing.eq(0)]
+                m.next = "IDLE"
+        return m

@@ -1,0 +1,63 @@
+"""Weight vectors of the current channel groups, next to the array."""
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gossamer.hdl.store import UNCHECKED
+
+__all__ = ["WeightBuffer"]
+
+
+class WeightBuffer(wiring.Component):
+    """Memory of weight vectors, written in granules and read whole.
+
+    ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle
+    is seen from the next. A vector must not be written while it is being read; the compiler gives each layer vectors of
+    its own, so that the next layer's can be loaded while this one computes. Reset keeps the contents.
+
+    Parameters
+    ----------
+    lanes : int
+        Bytes per vector; a power of two.
+    granule : int
+        Bytes per write; a power of two up to ``lanes``.
+    vectors : int
+        Depth; a power of two.
+
+    Members
+    -------
+    write : ``In({en: 1, address: granule number, data: granule bytes})``
+    read : ``In({en: 1, address: vector number, data: Out(vector bytes)})``
+    """
+
+    def __init__(self, *, lanes: int, granule: int, vectors: int):
+        self._lanes, self._granule, self._vectors = lanes, granule, vectors
+        granules = lanes // granule
+        super().__init__(
+            {
+                "write": In(
+                    wiring.Signature(
+                        {"en": Out(1), "address": Out(range(vectors * granules)), "data": Out(8 * granule)}
+                    )
+                ),
+                "read": In(wiring.Signature({"en": Out(1), "address": Out(range(vectors)), "data": In(8 * lanes)})),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        sub_bits = exact_log2(self._lanes // self._granule)
+        m.submodules.memory = memory = Memory(shape=8 * self._lanes, depth=self._vectors, init=[], attrs=UNCHECKED)
+        write, read = memory.write_port(granularity=8 * self._granule), memory.read_port()
+        m.d.comb += [
+            write.addr.eq(self.write.address[sub_bits:]),
+            write.data.eq(self.write.data.replicate(1 << sub_bits)),
+            write.en.eq(self.write.en << self.write.address[:sub_bits]),
+            read.addr.eq(self.read.address),
+            read.en.eq(self.read.en),
+            self.read.data.eq(read.data),
+        ]
+        return m

@@ -1,0 +1,171 @@
+"""Turns an output row into the byte ranges of its windows."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
+
+__all__ = ["WindowGenerator", "range_layout", "tag_layout"]
+
+
+def tag_layout() -> data.StructLayout:
+    """What travels with a window: is its group the last, is it the group's last window, is it the row's last window."""
+    return data.StructLayout({"partial": 1, "group_last": 1, "row_last": 1})
+
+
+def range_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
+    """One kernel row of one window.
+
+    ``address`` is the row buffer word of its first byte and ``first`` that byte's lane; ``words`` more words follow;
+    ``final`` is the lane of the last byte in the last word. ``index`` is the weight vector of lane 0 of the first word
+    (modulo ``vectors``). ``last`` marks the window's last range.
+    """
+    return data.StructLayout(
+        {
+            "address": range(words),
+            "first": range(lanes),
+            "words": bits_for(words * lanes - 1),
+            "final": range(lanes),
+            "index": range(vectors),
+            "last": 1,
+            "tag": tag_layout(),
+        }
+    )
+
+
+class WindowGenerator(wiring.Component):
+    """The windows of an output row as ranges of the row buffer.
+
+    For each transfer on ``rows`` the ranges of one output row, in the order ::
+
+        for group in range(groups):
+            for x in range(width):
+                for ky in range(kernel_rows):
+                    bytes offset + x*x_step + (0 .. range_last) of slot (row's first slot + ky) mod slots
+
+    In word mode a range counts beats instead of bytes, and group ``g`` starts ``g`` words further. The weight index runs
+    on from range to range; each window of a group starts at the same index, and each group behind the one before,
+    unless ``shared_weights``.
+
+    Throughput is one range per cycle without gaps, the first one cycle after the transfer on ``rows``. ``rows.ready`` is
+    high only while no row is in work. ``rows.p.first`` restarts the ring at word 0; otherwise the row's first slot lies
+    ``advance_words`` behind that of the row before.
+
+    The settings must not change while a row is in work. Reset discards the row.
+
+    Parameters
+    ----------
+    lanes : int
+        Bytes per row buffer word; a power of two.
+    words : int
+        Words of the row buffer; a power of two.
+    vectors : int
+        Weight vectors; a power of two.
+
+    Members
+    -------
+    rows : ``In(stream.Signature({first: 1}))``
+    o : ``Out(stream.Signature(range_layout(...)))``
+    word_mode, shared_weights, offset, width, x_step, range_last, groups, kernel_rows, slot_words, ring_words,
+    advance_words, weight_base : ``In``
+        Fields of the layer descriptor.
+    """
+
+    def __init__(self, *, lanes: int, words: int, vectors: int):
+        self._lanes, self._words, self._vectors = lanes, words, vectors
+        position = bits_for(words * lanes - 1)
+        pointer = bits_for(words)
+        super().__init__(
+            {
+                "rows": In(stream.Signature(data.StructLayout({"first": 1}))),
+                "o": Out(stream.Signature(range_layout(lanes=lanes, words=words, vectors=vectors))),
+                "word_mode": In(1),
+                "shared_weights": In(1),
+                "offset": In(position),
+                "width": In(12),
+                "x_step": In(position),
+                "range_last": In(position),
+                "groups": In(12),
+                "kernel_rows": In(8),
+                "slot_words": In(pointer),
+                "ring_words": In(pointer),
+                "advance_words": In(pointer),
+                "weight_base": In(range(vectors)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lane_bits = exact_log2(self._lanes)
+
+        active = Signal()
+        x_left = Signal.like(self.width)
+        ky_left = Signal.like(self.kernel_rows)
+        g_left = Signal.like(self.groups)
+        offset = Signal.like(self.offset)  # of this window in its slot
+        group_offset = Signal.like(self.offset)  # of the group's first window
+        slot = Signal.like(self.slot_words)  # first word of the kernel row's slot
+        row_slot = Signal.like(self.slot_words)  # first word of the output row's first slot
+        index = Signal.like(self.weight_base)  # weight vector of the range's first byte
+        group_index = Signal.like(self.weight_base)  # of the window's first byte
+
+        ky_last, x_last, g_last = ky_left == 1, x_left == 1, g_left == 1
+
+        # A range of `range_last + 1` bytes that starts in lane `first` ends `first + range_last` behind lane 0.
+        first = offset[:lane_bits]
+        end = Signal(self.range_last.shape().width + 1)
+        m.d.comb += [
+            end.eq(first + self.range_last),
+            self.o.valid.eq(active),
+            self.o.p.address.eq(slot + offset[lane_bits:]),
+            self.o.p.first.eq(first),
+            self.o.p.words.eq(Mux(self.word_mode, self.range_last, end[lane_bits:])),
+            self.o.p.final.eq(end[:lane_bits]),
+            self.o.p.index.eq(index - first),
+            self.o.p.last.eq(ky_last),
+            self.o.p.tag.partial.eq(g_last),
+            self.o.p.tag.group_last.eq(x_last),
+            self.o.p.tag.row_last.eq(x_last & g_last),
+            self.rows.ready.eq(~active),
+        ]
+
+        def around(pointer):
+            """``pointer``, which may be past the end of the ring by less than the ring."""
+            return Mux(pointer >= self.ring_words, pointer - self.ring_words, pointer)
+
+        next_slot, next_row = Signal.like(slot), Signal.like(slot)
+        next_index = Signal.like(index)
+        m.d.comb += [
+            next_slot.eq(around(slot + self.slot_words)),
+            next_row.eq(around(row_slot + self.advance_words)),
+            next_index.eq(index + self.range_last + 1),
+        ]
+
+        def start_window(where, at, base):
+            m.d.sync += [offset.eq(where), index.eq(at), slot.eq(base), ky_left.eq(self.kernel_rows)]
+
+        def start_group(where, at, base):
+            m.d.sync += [group_offset.eq(where), group_index.eq(at), x_left.eq(self.width)]
+            start_window(where, at, base)
+
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [ky_left.eq(ky_left - 1), slot.eq(next_slot), index.eq(next_index)]
+            with m.If(ky_last):
+                start_window(offset + self.x_step, group_index, row_slot)
+                m.d.sync += x_left.eq(x_left - 1)
+                with m.If(x_last):
+                    start_group(
+                        group_offset + Mux(self.word_mode, self._lanes, 0),
+                        Mux(self.shared_weights, group_index, next_index),
+                        row_slot,
+                    )
+                    m.d.sync += g_left.eq(g_left - 1)
+                    with m.If(g_last):
+                        m.d.sync += active.eq(0)
+
+        with m.If(self.rows.valid & self.rows.ready):
+            base = Mux(self.rows.p.first, 0, next_row)
+            start_group(self.offset, self.weight_base, base)
+            m.d.sync += [active.eq(1), g_left.eq(self.groups), row_slot.eq(base)]
+
+        return m

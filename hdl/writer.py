@@ -1,0 +1,119 @@
+"""Puts output bytes where they belong in the store."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gossamer.hdl.requantizer import output_layout
+from gossamer.hdl.store import write_signature
+
+__all__ = ["Writer"]
+
+
+class Writer(wiring.Component):
+    """Packs output bytes into store words and writes them.
+
+    The bytes of window ``x`` of group ``g`` in row ``y`` go to ``out_address + y*out_row_step + g*lanes + x*out_x_step``
+    and on. A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that
+    did not come are masked. ``i.ready`` is always high, and the store must take every write at once.
+
+    ``start`` begins a run of ``rows`` rows at ``out_address``; ``idle`` is high from the cycle after the last write until
+    the next start. A word outside the store, or below ``image_words``, is not written and raises ``error`` for one cycle.
+
+    Reset ends the run.
+
+    Parameters
+    ----------
+    lanes : int
+        Bytes from one group to the next.
+    store_bytes, store_words : int
+        See :class:`Store`.
+
+    Members
+    -------
+    i : ``In(stream.Signature(output_layout()))``
+    write : ``Out(write_signature(...))``
+    start : ``In(1)``
+    idle, error : ``Out(1)``
+    out_address : ``In``
+        Byte; one bit more than the store needs, so that an address behind it is seen. Sampled at start.
+    rows : ``In(16)``
+        Sampled at start.
+    image_words, out_x_step, out_row_step : ``In``
+        Must not change during a run.
+    """
+
+    def __init__(self, *, lanes: int, store_bytes: int, store_words: int):
+        self._lanes, self._store_bytes, self._store_words = lanes, store_bytes, store_words
+        address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
+        super().__init__(
+            {
+                "i": In(stream.Signature(output_layout())),
+                "write": Out(write_signature(store_bytes=store_bytes, store_words=store_words)),
+                "start": In(1),
+                "idle": Out(1),
+                "error": Out(1),
+                "out_address": In(address_bits),
+                "rows": In(16),
+                "image_words": In(range(store_words)),
+                "out_x_step": In(16),
+                "out_row_step": In(address_bits),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        byte_bits = exact_log2(self._store_bytes)
+
+        row, group, window = (Signal.like(self.out_address, name=name) for name in ("row", "group", "window"))
+        byte = Signal.like(self.out_address)  # where the next byte goes
+        rows_left = Signal.like(self.rows)
+        # The word that is being packed; `full` says that it goes to the store now.
+        data, mask = Signal(8 * self._store_bytes), Signal(self._store_bytes)
+        word = Signal(len(self.out_address) - byte_bits)
+        full = Signal()
+        allowed = Signal()
+
+        m.d.comb += [
+            self.i.ready.eq(1),
+            allowed.eq((word >= self.image_words) & (word < self._store_words)),
+            self.write.en.eq(full & allowed),
+            self.write.address.eq(word),
+            self.write.data.eq(data),
+            self.write.mask.eq(mask),
+            self.error.eq(full & ~allowed),
+            self.idle.eq((rows_left == 0) & ~full),
+        ]
+
+        position = byte[:byte_bits]
+        base = Signal.like(byte)  # of the next window
+        step = Signal.like(byte)
+        tag = self.i.p.tag
+        m.d.comb += [
+            base.eq(Mux(tag.row_last, row, Mux(tag.group_last, group, window))),
+            step.eq(Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, self._lanes, self.out_x_step))),
+        ]
+        moved = base + step
+
+        m.d.sync += full.eq(0)
+        with m.If(full):
+            m.d.sync += mask.eq(0)
+        with m.If(self.i.valid):
+            m.d.sync += [
+                data.word_select(position, 8).eq(self.i.p.data),
+                mask.eq(Mux(full, 0, mask) | (1 << position)),
+                word.eq(byte[byte_bits:]),
+                full.eq(self.i.p.last | position.all()),
+                byte.eq(byte + 1),
+            ]
+            with m.If(self.i.p.last):
+                m.d.sync += [byte.eq(moved), window.eq(moved)]
+                with m.If(tag.group_last | tag.row_last):
+                    m.d.sync += group.eq(moved)
+                with m.If(tag.row_last):
+                    m.d.sync += [row.eq(moved), rows_left.eq(rows_left - 1)]
+        with m.If(self.start):
+            m.d.sync += rows_left.eq(self.rows)
+            m.d.sync += (pointer.eq(self.out_address) for pointer in (row, group, window, byte))
+        return m
