@@ -6,7 +6,7 @@ JOBS ?= 2
 
 FOLDERS := boards cli firmware gateware golden hdl sim
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet
 SETUP := pyproject.toml setup.py
 
 # Amaranth and the simulations call their tools by name.
