@@ -50,14 +50,19 @@ class WeightBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         sub_bits = exact_log2(self._lanes // self._granule)
-        m.submodules.memory = memory = Memory(shape=8 * self._lanes, depth=self._vectors, init=[], attrs=UNCHECKED)
-        write, read = memory.write_port(granularity=8 * self._granule), memory.read_port()
-        m.d.comb += [
-            write.addr.eq(self.write.address[sub_bits:]),
-            write.data.eq(self.write.data.replicate(1 << sub_bits)),
-            write.en.eq(self.write.en << self.write.address[:sub_bits]),
-            read.addr.eq(self.read.address),
-            read.en.eq(self.read.en),
-            self.read.data.eq(read.data),
-        ]
+        # One memory per granule: byte enables would confine block RAMs to their widest and shallowest shape.
+        sub = self.write.address[:sub_bits]
+        for i in range(1 << sub_bits):
+            m.submodules[f"memory{i}"] = memory = Memory(
+                shape=8 * self._granule, depth=self._vectors, init=[], attrs=UNCHECKED
+            )
+            write, read = memory.write_port(), memory.read_port()
+            m.d.comb += [
+                write.addr.eq(self.write.address[sub_bits:]),
+                write.data.eq(self.write.data),
+                write.en.eq(self.write.en & (sub == i)),
+                read.addr.eq(self.read.address),
+                read.en.eq(self.read.en),
+                self.read.data.word_select(i, 8 * self._granule).eq(read.data),
+            ]
         return m
