@@ -1,0 +1,491 @@
+"""The description of an int8 network, its meaning, and its file.
+
+A :class:`Network` is a list of layers over named int8 tensors. :meth:`Network.run` is the network-level golden: the
+TFLite reference kernels of :mod:`gossamer.golden.arithmetic`, layer by layer. Everything is checked at construction and
+frozen, so a Network that exists is sound; :class:`NetworkError` names the rule that was broken, and the value.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gossamer.golden import arithmetic
+
+__all__ = [
+    "Add",
+    "AveragePool",
+    "Conv",
+    "Depthwise",
+    "FullyConnected",
+    "Layer",
+    "MaxPool",
+    "Network",
+    "NetworkError",
+    "Reshape",
+    "Softmax",
+    "Tensor",
+    "requantization",
+]
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+Shape = tuple[int, ...]
+
+FORMAT = "gossamer network"
+VERSION = 1
+
+MALFORMED = (
+    zipfile.BadZipFile, zlib.error, struct.error, KeyError, TypeError, ValueError, AttributeError, EOFError,
+    RuntimeError, MemoryError, OverflowError,
+)  # fmt: skip
+"""What the standard library and numpy raise for a damaged file. A missing file stays an :class:`OSError`."""
+
+
+class NetworkError(ValueError):
+    """A network, its file or its input breaks a rule. The message is one sentence with the rule and the value."""
+
+
+def _require(condition: bool, rule: str) -> None:
+    if not condition:
+        raise NetworkError(rule)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _integers(owner: str, what: str, values: Any, count: int, low: int, high: int) -> Shape:
+    """Return ``values`` as a tuple of ``count`` ints in ``low..high``."""
+    good = isinstance(values, (tuple, list)) and len(values) == count
+    good = good and all(_is_integer(value) and low <= value <= high for value in values)
+    _require(good, f"{owner}: {what} must be {count} integers in {low}..{high}, not {values!r}")
+    return tuple(int(value) for value in values)
+
+
+def _array(owner: str, what: str, values: Any, dtype: DTypeLike, dimensions: int) -> Array:
+    """Return a read-only copy of ``values``, which must be a non-empty array of ``dtype`` and ``dimensions``."""
+    good = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim == dimensions and values.size > 0
+    found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+    _require(good, f"{owner}: {what} must be {np.dtype(dtype)} of {_plural(dimensions, 'dimension')}, not {found}")
+    copy = np.array(values, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An int8 tensor: ``shape`` without batch, (H, W, C) or (N,); ``a`` stands for ``scale * (a - zero_point)``."""
+
+    name: str
+    shape: Shape
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        owner = f"tensor {self.name!r}"
+        good = isinstance(self.name, str) and self.name != ""
+        _require(good, f"a tensor's name must be a non-empty text, not {self.name!r}")
+        rank = len(self.shape) if isinstance(self.shape, (tuple, list)) else 0
+        _require(rank in (1, 3), f"{owner}: shape must be (H, W, C) or (N,), not {self.shape!r}")
+        object.__setattr__(self, "shape", _integers(owner, "shape", self.shape, rank, 1, 1 << 24))
+        good = isinstance(self.scale, (float, np.floating)) and math.isfinite(self.scale) and self.scale > 0
+        _require(good, f"{owner}: scale must be a finite float above 0, not {self.scale!r}")
+        good = _is_integer(self.zero_point) and -128 <= self.zero_point <= 127
+        _require(good, f"{owner}: zero_point must be an integer in -128..127, not {self.zero_point!r}")
+        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "zero_point", int(self.zero_point))
+
+    @property
+    def quantization(self) -> tuple[float, int]:
+        """``(scale, zero_point)``."""
+        return self.scale, self.zero_point
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """What all layers have. Sub-classes set ``operands``, ``output_shape`` and ``run``, and ``check`` what they add."""
+
+    operands: ClassVar[int] = 1
+    rank: ClassVar[int | None] = None
+    keeps_quantization: ClassVar[bool] = False
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.inputs, (tuple, list)) and len(self.inputs) == self.operands
+        wanted = _plural(self.operands, "input")
+        _require(good, f"{self.owner}: a {type(self).__name__} layer must have {wanted}, not {self.inputs!r}")
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        self.check()
+
+    @property
+    def owner(self) -> str:
+        """How messages call this layer."""
+        return f"layer {self.name!r}"
+
+    def check(self) -> None:
+        """Check and normalise the fields that need no tensor."""
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        """Shape of the output, after a check that the inputs' shapes suit this layer."""
+        raise NotImplementedError
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        """Return the int8 output, with the batch axis of the int8 inputs."""
+        raise NotImplementedError
+
+    def _set_integers(self, field: str, count: int, low: int, high: int) -> None:
+        object.__setattr__(self, field, _integers(self.owner, field, getattr(self, field), count, low, high))
+
+    def _check_clamp(self) -> None:
+        self._set_integers("clamp", 2, -128, 127)
+        clamp: Pair = getattr(self, "clamp")  # noqa: B009
+        _require(clamp[0] <= clamp[1], f"{self.owner}: clamp must be (minimum, maximum), not {clamp}")
+
+    def _window_shape(self, x: Tensor, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
+        rows = arithmetic.output_size(x.shape[0], kernel[0], stride[0], padding[:2])
+        columns = arithmetic.output_size(x.shape[1], kernel[1], stride[1], padding[2:])
+        fits = rows >= 1 and columns >= 1
+        _require(fits, f"{self.owner}: a kernel of {kernel} must fit the padded input, not {x.shape[:2]} + {padding}")
+        return rows, columns
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weighted(Layer):
+    """A layer with weights: int32 accumulators of scale ``input scale * weight_scales``, requantized per channel."""
+
+    weights: Array
+    bias: Array
+    weight_scales: Array
+
+    weight_axes: ClassVar[int]
+    channel_axis: ClassVar[int] = 0
+
+    def check(self) -> None:
+        for field, dtype, axes in (("weights", np.int8, self.weight_axes), ("bias", np.int32, 1)):
+            object.__setattr__(self, field, _array(self.owner, field, getattr(self, field), dtype, axes))
+        scales = np.asarray(self.weight_scales)
+        object.__setattr__(self, "weight_scales", _array(self.owner, "weight_scales", scales, scales.dtype, 1))
+        channels = self.weights.shape[self.channel_axis]
+        for field in ("bias", "weight_scales"):
+            count = len(getattr(self, field))
+            _require(count == channels, f"{self.owner}: {field} must have {channels} values, not {count}")
+        good = scales.dtype.kind == "f" and bool(np.all(np.isfinite(scales) & (scales >= 0)))
+        _require(good, f"{self.owner}: weight_scales must be finite floats of at least 0, not {scales.tolist()}")
+        rounding = getattr(self, "rounding")  # noqa: B009
+        good = rounding in ("double", "single")
+        _require(good, f"{self.owner}: rounding must be 'double' or 'single', not {rounding!r}")
+        self._check_clamp()
+        if hasattr(self, "stride"):
+            self._set_integers("stride", 2, 1, 1 << 16)
+            self._set_integers("padding", 4, 0, 1 << 16)
+
+    def _zero_points(self, network: "Network") -> Pair:
+        return network.tensors[self.inputs[0]].zero_point, network.tensors[self.output].zero_point
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conv(Weighted):
+    """CONV_2D: ``weights`` (O, KH, KW, I); ``padding`` (top, bottom, left, right) of the input's zero point."""
+
+    weight_axes = 4
+    rank = 3
+
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    clamp: Pair = (-128, 127)
+    rounding: str = "double"
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        channels, *kernel, depth = self.weights.shape
+        given = inputs[0].shape[2]
+        _require(depth == given, f"{self.owner}: the input must have {_plural(depth, 'channel')}, not {given}")
+        return (*self._window_shape(inputs[0], (kernel[0], kernel[1]), self.stride, self.padding), channels)
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.conv2d(
+            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
+            self.stride, self.padding, self.clamp, self.rounding,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Depthwise(Weighted):
+    """DEPTHWISE_CONV_2D: ``weights`` (KH, KW, O), ``O`` = m * I; channel ``o`` reads the input's channel ``o // m``."""
+
+    weight_axes = 3
+    channel_axis = 2
+    rank = 3
+
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    clamp: Pair = (-128, 127)
+    rounding: str = "double"
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        *kernel, channels = self.weights.shape
+        given = inputs[0].shape[2]
+        _require(channels % given == 0, f"{self.owner}: {channels} channels must be a multiple of the input's {given}")
+        return (*self._window_shape(inputs[0], (kernel[0], kernel[1]), self.stride, self.padding), channels)
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.depthwise_conv2d(
+            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
+            self.stride, self.padding, self.clamp, self.rounding,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FullyConnected(Weighted):
+    """FULLY_CONNECTED: ``weights`` (O, N) applied to the flattened input; the reference kernel rounds once."""
+
+    weight_axes = 2
+
+    clamp: Pair = (-128, 127)
+    rounding: str = "single"
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        channels, values = self.weights.shape
+        given = math.prod(inputs[0].shape)
+        _require(values == given, f"{self.owner}: the input must have {_plural(values, 'value')}, not {given}")
+        return (channels,)
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.fully_connected(
+            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
+            self.clamp, self.rounding,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Add(Layer):
+    """ADD of two tensors of one shape."""
+
+    operands = 2
+
+    clamp: Pair = (-128, 127)
+
+    def check(self) -> None:
+        self._check_clamp()
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        a, b = inputs
+        _require(a.shape == b.shape, f"{self.owner}: the inputs must have one shape, not {a.shape} and {b.shape}")
+        return a.shape
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        a, b, output = (network.tensors[name].quantization for name in (*self.inputs, self.output))
+        return arithmetic.add(inputs[0], inputs[1], a, b, output, self.clamp)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Pool(Layer):
+    """A pooling layer; input and output have one scale and one zero point. Every window touches the map."""
+
+    rank = 3
+    keeps_quantization = True
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    clamp: Pair = (-128, 127)
+
+    def check(self) -> None:
+        self._set_integers("kernel", 2, 1, 1 << 16)
+        self._set_integers("stride", 2, 1, 1 << 16)
+        self._set_integers("padding", 4, 0, 1 << 16)
+        self._check_clamp()
+        top, bottom, left, right = self.padding
+        inside = max(top, bottom) < self.kernel[0] and max(left, right) < self.kernel[1]
+        _require(inside, f"{self.owner}: padding must be smaller than the kernel {self.kernel}, not {self.padding}")
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return (*self._window_shape(inputs[0], self.kernel, self.stride, self.padding), inputs[0].shape[2])
+
+
+class AveragePool(_Pool):
+    """AVERAGE_POOL_2D over the pixels inside the map, ties away from zero."""
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.average_pool(inputs[0], self.kernel, self.stride, self.padding, self.clamp)
+
+
+class MaxPool(_Pool):
+    """MAX_POOL_2D over the pixels inside the map."""
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.max_pool(inputs[0], self.kernel, self.stride, self.padding, self.clamp)
+
+
+class Reshape(Layer):
+    """RESHAPE: the same bytes in the shape of the output tensor."""
+
+    keeps_quantization = True
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return inputs[0].reshape(len(inputs[0]), *network.tensors[self.output].shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Softmax(Layer):
+    """SOFTMAX over the last axis; the output has scale 1/256 and zero point -128."""
+
+    beta: float = 1.0
+
+    def check(self) -> None:
+        good = isinstance(self.beta, (int, float)) and math.isfinite(self.beta) and self.beta > 0
+        _require(good, f"{self.owner}: beta must be a finite number above 0, not {self.beta!r}")
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return inputs[0].shape
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.softmax(inputs[0], network.tensors[self.inputs[0]].scale, self.beta)
+
+
+KINDS = {kind.__name__: kind for kind in (Conv, Depthwise, FullyConnected, Add, AveragePool, MaxPool, Reshape, Softmax)}
+
+
+def requantization(network: "Network", layer: Weighted) -> tuple[Array, Array]:
+    """``(multipliers, shifts)``, int64 (O,), of ``input scale * weight scale / output scale``.
+
+    The product is a double, as in TFLite; only for FULLY_CONNECTED weights with one scale for all channels does TFLite
+    round ``input scale * weight scale`` to float32 first (``GetQuantizedConvolutionMultipler`` of ``kernel_util.cc``).
+    """
+    input_scale, output_scale = (network.tensors[name].scale for name in (layer.inputs[0], layer.output))
+    products = [input_scale * float(scale) for scale in layer.weight_scales]
+    if isinstance(layer, FullyConnected) and len(set(products)) == 1:
+        products = [float(np.float32(product)) for product in products]
+    pairs = [arithmetic.quantize_multiplier(product / output_scale) for product in products]
+    multipliers, shifts = np.array(pairs, np.int64).T
+    return multipliers, shifts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """Layers in topological order over named tensors; each tensor but ``input`` is written by exactly one layer."""
+
+    name: str
+    tensors: dict[str, Tensor]
+    layers: tuple[Layer, ...]
+    input: str
+    output: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", dict(self.tensors))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for name, tensor in self.tensors.items():
+            _require(name == tensor.name, f"a tensor's key must be its name {tensor.name!r}, not {name!r}")
+        _require(self.input in self.tensors, f"the network's input must be one of its tensors, not {self.input!r}")
+        names: set[str] = set()
+        written = {self.input}
+        for layer in self.layers:
+            _require(layer.name not in names, f"a layer's name must be its own, and {layer.name!r} is used twice")
+            names.add(layer.name)
+            self._check_layer(layer, written)
+            written.add(layer.output)
+        unwritten = sorted(set(self.tensors) - written)
+        _require(not unwritten, f"every tensor must be written by a layer, and {', '.join(unwritten)} is not")
+        good = self.output in written
+        _require(good, f"the network's output must be one of its tensors, not {self.output!r}")
+
+    def _check_layer(self, layer: Layer, written: set[str]) -> None:
+        owner = layer.owner
+        for name in layer.inputs:
+            _require(name in written, f"{owner}: input {name!r} must be the network's input or an earlier output")
+        _require(layer.output in self.tensors, f"{owner}: output {layer.output!r} must be a tensor of the network")
+        _require(layer.output not in written, f"{owner}: output {layer.output!r} must not be written twice")
+        inputs = [self.tensors[name] for name in layer.inputs]
+        output = self.tensors[layer.output]
+        for tensor in inputs:
+            good = layer.rank in (None, len(tensor.shape))
+            _require(good, f"{owner}: input {tensor.name!r} must have {layer.rank} axes, not shape {tensor.shape}")
+        if isinstance(layer, Reshape):
+            good = math.prod(inputs[0].shape) == math.prod(output.shape)
+            given = f"{inputs[0].shape} to {output.shape}"
+            _require(good, f"{owner}: a reshape must keep the number of values, not {given}")
+        else:
+            shape = layer.output_shape(*inputs)
+            good = shape == output.shape
+            _require(good, f"{owner}: output {output.name!r} must have shape {shape}, not {output.shape}")
+        if layer.keeps_quantization:
+            good = inputs[0].quantization == output.quantization
+            given = f"{inputs[0].quantization} and {output.quantization}"
+            _require(good, f"{owner}: input and output must have one scale and zero point, not {given}")
+        if isinstance(layer, Softmax):
+            good = output.quantization == (1 / 256, -128)
+            given = f"{output.quantization}"
+            _require(good, f"{owner}: a softmax output must have scale 1/256 and zero point -128, not {given}")
+
+    def run(self, x: Array) -> dict[str, Array]:
+        """Return every tensor by name, int8 (N, *shape), for the int8 input ``x`` (N, *shape of the input tensor)."""
+        shape = self.tensors[self.input].shape
+        good = isinstance(x, np.ndarray) and x.dtype == np.int8 and x.shape[1:] == shape and x.ndim > 0 and len(x) > 0
+        found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        _require(good, f"the input must be int8 of shape (N, {', '.join(map(str, shape))}), not {found}")
+        values = {self.input: x}
+        for layer in self.layers:
+            values[layer.output] = layer.run(self, *(values[name] for name in layer.inputs))
+        return values
+
+    def save(self, path: str | Path) -> None:
+        """Write a zip of ``network.json`` and one ``.npy`` per array. The same network gives the same bytes."""
+        members: dict[str, bytes] = {}
+        layers = []
+        for index, layer in enumerate(self.layers):
+            fields: dict[str, Any] = {"kind": type(layer).__name__}
+            for field in dataclasses.fields(layer):
+                value = getattr(layer, field.name)
+                if isinstance(value, np.ndarray):
+                    buffer = io.BytesIO()
+                    np.lib.format.write_array(buffer, value, allow_pickle=False)
+                    members[f"{index}.{field.name}.npy"] = buffer.getvalue()
+                else:
+                    fields[field.name] = value
+            layers.append(fields)
+        header = {
+            "format": FORMAT, "version": VERSION, "name": self.name, "input": self.input, "output": self.output,
+            "tensors": [dataclasses.asdict(tensor) for tensor in self.tensors.values()], "layers": layers,
+        }  # fmt: skip
+        members["network.json"] = json.dumps(header, indent=1).encode()
+        with zipfile.ZipFile(path, "w") as file:
+            for name in sorted(members):
+                file.writestr(zipfile.ZipInfo(name), members[name], zipfile.ZIP_DEFLATED)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Network":
+        """Read what :meth:`save` wrote. Raises :class:`NetworkError` for any other content."""
+        try:
+            with zipfile.ZipFile(path) as file:
+                header = json.loads(file.read("network.json"))
+                found = (header["format"], header["version"])
+                _require(found == (FORMAT, VERSION), f"{path}: a network file must be {(FORMAT, VERSION)}, not {found}")
+                tensors = {entry["name"]: Tensor(**entry) for entry in header["tensors"]}
+                layers = []
+                for index, entry in enumerate(header["layers"]):
+                    kind = KINDS[entry.pop("kind")]
+                    for field in ("weights", "bias", "weight_scales") if issubclass(kind, Weighted) else ():
+                        buffer = io.BytesIO(file.read(f"{index}.{field}.npy"))
+                        entry[field] = np.lib.format.read_array(buffer, allow_pickle=False)
+                    layers.append(kind(**entry))
+                return cls(header["name"], tensors, tuple(layers), header["input"], header["output"])
+        except NetworkError:
+            raise
+        except MALFORMED as error:
+            raise NetworkError(f"{path}: a network file must be as Network.save writes it, but {error}") from error
