@@ -33,6 +33,7 @@ __all__ = [
     "requantize",
     "same_padding",
     "softmax",
+    "windows",
 ]
 
 Array = NDArray[Any]
@@ -151,7 +152,7 @@ def output_size(size: int, kernel: int, stride: int, padding: Pair) -> int:
     return (size + sum(padding) - kernel) // stride + 1
 
 
-def _windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, fill: int) -> Iterator[tuple[int, int, Array]]:
+def windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, fill: int) -> Iterator[tuple[int, int, Array]]:
     """Yield ``(ky, kx, values)``: for each kernel position, the padded input's value at every window (N, OH, OW, C)."""
     top, bottom, left, right = padding
     rows = output_size(x.shape[1], kernel[0], stride[0], (top, bottom))
@@ -174,7 +175,7 @@ def conv2d_accumulate(
     # float64 holds every partial sum exactly (they stay far below 2**53) and brings the fast matrix product
     centred = x.astype(np.float64) - input_zero_point
     total: Array = np.asarray(bias, np.float64)
-    for ky, kx, values in _windows(centred, (weights.shape[1], weights.shape[2]), stride, padding, 0):
+    for ky, kx, values in windows(centred, (weights.shape[1], weights.shape[2]), stride, padding, 0):
         part = values.reshape(-1, values.shape[3]) @ weights[:, ky, kx].T.astype(np.float64)
         total = total + part.reshape(*values.shape[:3], -1)
     return _int32(total, "an accumulator")
@@ -189,7 +190,7 @@ def depthwise_conv2d_accumulate(
     """
     total: Array = np.asarray(bias, np.int64)
     repeated = np.repeat(x.astype(np.int64) - input_zero_point, weights.shape[2] // x.shape[3], axis=3)
-    for ky, kx, values in _windows(repeated, (weights.shape[0], weights.shape[1]), stride, padding, 0):
+    for ky, kx, values in windows(repeated, (weights.shape[0], weights.shape[1]), stride, padding, 0):
         total = total + values * weights[ky, kx].astype(np.int64)
     return _int32(total, "an accumulator")
 
@@ -280,15 +281,15 @@ def add(
 def average_pool(x: Array, kernel: Pair, stride: Pair, padding: Padding = (0, 0, 0, 0), clamp: Pair = INT8) -> Array:
     """AVERAGE_POOL_2D: mean of the int8 values inside the map, ties away from zero. Input and output scale agree."""
     ones = np.ones((1, *x.shape[1:3], 1), np.int64)
-    count = sum(values for _, _, values in _windows(ones, kernel, stride, padding, 0))
-    total = sum(values for _, _, values in _windows(x.astype(np.int64), kernel, stride, padding, 0))
+    count = sum(values for _, _, values in windows(ones, kernel, stride, padding, 0))
+    total = sum(values for _, _, values in windows(x.astype(np.int64), kernel, stride, padding, 0))
     mean = np.sign(total) * ((np.abs(total) + count // 2) // count)
     return np.clip(mean, *clamp).astype(np.int8)
 
 
 def max_pool(x: Array, kernel: Pair, stride: Pair, padding: Padding = (0, 0, 0, 0), clamp: Pair = INT8) -> Array:
     """MAX_POOL_2D: largest int8 value inside the map. Input and output scale agree."""
-    largest = np.max([values for _, _, values in _windows(x, kernel, stride, padding, INT8[0])], axis=0)
+    largest = np.max([values for _, _, values in windows(x, kernel, stride, padding, INT8[0])], axis=0)
     return np.clip(largest, *clamp).astype(np.int8)
 
 

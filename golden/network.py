@@ -365,14 +365,12 @@ KINDS = {kind.__name__: kind for kind in (Conv, Depthwise, FullyConnected, Add, 
 def requantization(network: "Network", layer: Weighted) -> tuple[Array, Array]:
     """``(multipliers, shifts)``, int64 (O,), of ``input scale * weight scale / output scale``.
 
-    The product is a double, as in TFLite; only for FULLY_CONNECTED weights with one scale for all channels does TFLite
-    round ``input scale * weight scale`` to float32 first (``GetQuantizedConvolutionMultipler`` of ``kernel_util.cc``).
+    The product and the quotient are doubles. (TFLite once rounded the product of FULLY_CONNECTED to float32; the kernels
+    of today do not.)
     """
     input_scale, output_scale = (network.tensors[name].scale for name in (layer.inputs[0], layer.output))
-    products = [input_scale * float(scale) for scale in layer.weight_scales]
-    if isinstance(layer, FullyConnected) and len(set(products)) == 1:
-        products = [float(np.float32(product)) for product in products]
-    pairs = [arithmetic.quantize_multiplier(product / output_scale) for product in products]
+    real = (input_scale * float(scale) / output_scale for scale in layer.weight_scales)
+    pairs = [arithmetic.quantize_multiplier(value) for value in real]
     multipliers, shifts = np.array(pairs, np.int64).T
     return multipliers, shifts
 
