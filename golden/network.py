@@ -365,8 +365,8 @@ KINDS = {kind.__name__: kind for kind in (Conv, Depthwise, FullyConnected, Add, 
 def requantization(network: "Network", layer: Weighted) -> tuple[Array, Array]:
     """``(multipliers, shifts)``, int64 (O,), of ``input scale * weight scale / output scale``.
 
-    The product and the quotient are doubles. (TFLite once rounded the product of FULLY_CONNECTED to float32; the kernels
-    of today do not.)
+    The product and the quotient are doubles. (TFLite once rounded the product of FULLY_CONNECTED to float32; its
+    kernels of today do not.)
     """
     input_scale, output_scale = (network.tensors[name].scale for name in (layer.inputs[0], layer.output))
     real = (input_scale * float(scale) / output_scale for scale in layer.weight_scales)
