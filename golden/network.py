@@ -64,6 +64,10 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def _article(noun: str) -> str:
+    return ("an " if noun[0] in "AEIOU" else "a ") + noun
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -72,7 +76,7 @@ def _integers(owner: str, what: str, values: Any, count: int, low: int, high: in
     """Return ``values`` as a tuple of ``count`` ints in ``low..high``."""
     good = isinstance(values, (tuple, list)) and len(values) == count
     good = good and all(_is_integer(value) and low <= value <= high for value in values)
-    _require(good, f"{owner}: {what} must be {count} integers in {low}..{high}, not {values!r}")
+    _require(good, f"{owner}: {what} must be {_plural(count, 'integer')} in {low}..{high}, not {values!r}")
     return tuple(int(value) for value in values)
 
 
@@ -130,7 +134,7 @@ class Layer:
     def __post_init__(self) -> None:
         good = isinstance(self.inputs, (tuple, list)) and len(self.inputs) == self.operands
         wanted = _plural(self.operands, "input")
-        _require(good, f"{self.owner}: a {type(self).__name__} layer must have {wanted}, not {self.inputs!r}")
+        _require(good, f"{self.owner}: {_article(type(self).__name__)} layer must have {wanted}, not {self.inputs!r}")
         object.__setattr__(self, "inputs", tuple(self.inputs))
         self.check()
 

@@ -30,7 +30,8 @@ class OperandFetch(wiring.Component):
     ``x[l]`` is byte ``lane`` of row buffer word ``address``, the same for all lanes; in word mode it is byte ``l`` of that
     word. ``w`` is weight vector ``index``.
 
-    Throughput is one element per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The
+    Throughput is one element per cycle; latency two cycles. ``i.ready`` is ``o.ready``: the stages move together, so that
+    the distance between elements is kept. The
     operands of a beat without ``product`` are meaningless. Reset discards what is in work.
 
     Parameters
@@ -71,7 +72,7 @@ class OperandFetch(wiring.Component):
         x2 = Signal(data.ArrayLayout(8, self._lanes))
 
         m.d.comb += [
-            step.eq(~valid2 | self.o.ready),
+            step.eq(self.o.ready),
             self.i.ready.eq(step),
             self.rows.en.eq(step & self.i.valid),
             self.rows.address.eq(self.i.p.address),

@@ -33,7 +33,7 @@ class ZeroSkipper(wiring.Component):
     Equal to :func:`gossamer.golden.cycles.issue_cycles` in time: with ``o.ready`` high, a word with ``n`` bits takes ``n``
     cycles, an empty word one, and the last word of a window ``n + 1``. There are no gaps between words if ``i.valid``
     stays high. The first element appears one cycle after the word's transfer. ``i.ready`` depends combinationally on
-    ``o.ready``.
+    ``o.ready``; an empty word, too, passes only while ``o.ready`` is high.
 
     Reset discards the word in work.
 
@@ -83,7 +83,7 @@ class ZeroSkipper(wiring.Component):
             self.o.p.end.eq(empty),
             self.o.p.tag.eq(word.tag),
             finished.eq(empty | (~rest.any() & ~word.last)),
-            self.i.ready.eq(~valid | (finished & (self.o.ready | ~self.o.valid))),
+            self.i.ready.eq(~valid | (finished & self.o.ready)),
             self.idle.eq(~valid),
         ]
         with m.If(self.o.valid & self.o.ready):

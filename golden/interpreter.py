@@ -1,0 +1,213 @@
+"""The definition of the machine: what a program does to the store.
+
+Written for reading, not as the hardware works: a run step computes each output pixel as the dot product that it means. What
+the hardware may do in any order, or cannot do, is refused with :class:`MachineError`, so that a program that runs here
+has one meaning.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
+from gossamer.golden.program import Program, Record, decode
+from gossamer.golden.spec import PARAMETER, SHIFT_BIAS, Config, Opcode
+
+__all__ = ["Machine", "MachineError", "Run"]
+
+
+class MachineError(ValueError):
+    """A program does what the machine does not define; the message is one sentence with the rule and the value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run step, as it was executed.
+
+    ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
+    ``output`` are the bytes ``(rows, groups, width, lanes)`` before the last group was cut to ``last_lanes``.
+    """
+
+    step: Record
+    layer: Record
+    rows: NDArray[np.uint8]
+    blank: NDArray[np.bool_]
+    output: NDArray[np.uint8]
+
+
+class Machine:
+    """The store, the weight buffer and the parameter buffer, and the steps that change them.
+
+    Parameters
+    ----------
+    config : Config
+
+    Attributes
+    ----------
+    store : uint8 array
+    weights : int8 array ``(weight_vectors, lanes)``
+    parameters : uint8 array ``(parameters, 8)``
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.store = np.zeros(config.store_size, np.uint8)
+        self.weights = np.zeros((config.weight_vectors, config.lanes), np.int8)
+        self.parameters = np.zeros((config.parameters, 8), np.uint8)
+
+    def execute(self, program: Program) -> Iterator[Record | Run]:
+        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are."""
+        for step in program.steps:
+            if step["opcode"] == Opcode.RUN:
+                yield self._run(step, program.layers[step["layer"] - 1], program.size)
+            else:
+                self._load(step)
+                yield step
+
+    def _read(self, word: int, words: int) -> NDArray[np.uint8]:
+        if not 0 <= word <= word + words <= self.config.store_words:
+            raise MachineError(
+                f"a step must read store words 0 to {self.config.store_words - 1}, not {word} to {word + words - 1}"
+            )
+        size = self.config.store_bytes
+        return self.store[word * size : (word + words) * size]
+
+    def _load(self, step: Record) -> None:
+        data = self._read(step["in_address"], step["count"])
+        if step["opcode"] == Opcode.LOAD_WEIGHTS:
+            target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
+        else:
+            target, entry, what = self.parameters, 8, "parameter entry"
+        start = step["destination"] * entry
+        if len(data) % entry or start + len(data) > target.size:
+            raise MachineError(
+                f"a load step must fill whole entries up to {what} {len(target) - 1}, not {len(data)} bytes "
+                f"from {what} {step['destination']} on"
+            )
+        target.reshape(-1)[start : start + len(data)] = data
+
+    def _run(self, step: Record, layer: Record, protected: int) -> Run:
+        self._check(step, layer)
+        rows, blank = self._rows(step, layer)
+        sums = self._word_sums(step, layer, rows) if layer["word_mode"] else self._byte_sums(step, layer, rows)
+        bits = self.config.acc_bits
+        sums = ((sums + (1 << bits - 1)) & (1 << bits) - 1) - (1 << bits - 1)
+        output = self._scale(layer, sums)
+        self._write(step, layer, output, protected)
+        return Run(step, layer, rows, blank, output)
+
+    def _check(self, step: Record, layer: Record) -> None:
+        slots, rest = divmod(layer["ring_words"], max(layer["slot_words"], 1))
+        needed = max(layer["kernel_rows"], layer["stride_rows"])
+        if layer["ahead"]:
+            needed = layer["kernel_rows"] + layer["stride_rows"]
+        last = layer["offset"] + (layer["width"] - 1) * layer["x_step"]
+        last += layer["tap_step"] * self.config.lanes * (layer["range_last"] // max(layer["repeat"], 1)) + (
+            layer["groups"] * self.config.lanes - 1 if layer["word_mode"] else layer["range_last"]
+        )
+        for ok, rule in (
+            (min(step["rows"], layer["width"], layer["groups"], layer["kernel_rows"]) > 0, "have no empty loop"),
+            (rest == 0 and layer["ring_words"] <= self.config.row_words, "have a ring of whole slots in the row buffer"),
+            (slots >= needed, f"have at least {needed} slots, not {slots}"),
+            (layer["advance_words"] == layer["stride_rows"] * layer["slot_words"], "advance by stride_rows slots"),
+            (last < layer["slot_words"] * self.config.lanes, "read only the slots of its rows"),
+            (1 <= layer["last_lanes"] <= self.config.lanes, f"have 1 to {self.config.lanes} last lanes"),
+        ):
+            if not ok:
+                raise MachineError(f"a layer must {rule}")
+
+    def _rows(self, step: Record, layer: Record) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The rows that are loaded, with their padding."""
+        config = self.config
+        count = layer["kernel_rows"] + (step["rows"] - 1) * layer["stride_rows"]
+        rows = np.full((count, layer["slot_words"] * config.lanes), layer["pad"], np.uint8)
+        start = layer["left_granules"] * config.store_bytes
+        size = (layer["data_granules"] - 1) * config.store_bytes + layer["tail"]
+        address = step["in_address"]
+        real = np.arange(count) - step["lead_rows"]
+        blank = (real < 0) | (real >= step["in_rows"])
+        for i, row in zip(real[~blank], rows[~blank]):
+            row[start : start + size] = self._read(address, layer["data_granules"])[:size]
+            rows[step["lead_rows"] + i] = row
+            address += layer["row_step_odd" if i % 2 else "row_step"]
+        return rows, blank
+
+    def _weights(self, layer: Record) -> NDArray[np.int64]:
+        """``(groups, vectors of a window, lanes)``."""
+        vectors = layer["kernel_rows"] * (layer["range_last"] + 1)
+        group = np.zeros(layer["groups"], int) if layer["shared_weights"] else np.arange(layer["groups"])
+        index = layer["weight_base"] + group[:, None] * vectors + np.arange(vectors)
+        if index.max() >= self.config.weight_vectors:
+            raise MachineError(f"a layer must use weight vectors 0 to {self.config.weight_vectors - 1}, not {index.max()}")
+        return self.weights[index].astype(np.int64)
+
+    def _byte_sums(self, step: Record, layer: Record, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Sums ``(rows, groups, width, lanes)``: every byte of the window times its weight vector."""
+        columns = layer["offset"] + np.arange(layer["width"])[:, None] * layer["x_step"]
+        columns = columns + np.arange(layer["range_last"] + 1)
+        weights = self._weights(layer).astype(np.float64)  # exact: the sums stay far below 2**53
+        sums = []
+        for y in range(step["rows"]):
+            window = rows[y * layer["stride_rows"] :][: layer["kernel_rows"], columns]  # (ky, x, byte)
+            window = window.transpose(1, 0, 2).reshape(layer["width"], -1).astype(np.float64)
+            sums.append(window @ weights)
+        return np.stack(sums).astype(np.int64)
+
+    def _word_sums(self, step: Record, layer: Record, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Sums ``(rows, groups, width, lanes)``: every word of the window times its weight vector, lane by lane."""
+        lanes = self.config.lanes
+        words = rows.reshape(len(rows), -1, lanes).astype(np.int64)
+        weights = self._weights(layer)
+        y, g, x = np.ogrid[: step["rows"], : layer["groups"], : layer["width"]]
+        sums = np.zeros((step["rows"], layer["groups"], layer["width"], lanes), np.int64)
+        vector = 0
+        for ky in range(layer["kernel_rows"]):
+            for beat in range(layer["range_last"] + 1):
+                tap, turn = divmod(beat, layer["repeat"])
+                word = layer["offset"] // lanes + x * (layer["x_step"] // lanes) + g + tap * layer["tap_step"]
+                if layer["maximum"] and turn == 1:
+                    sums = np.maximum(sums, 0)
+                else:
+                    sums += words[y * layer["stride_rows"] + ky, word] * weights[None, :, None, vector]
+                vector += 1
+        return sums
+
+    def _scale(self, layer: Record, sums: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Parameters, requantization, zero point and clamp."""
+        base = layer["parameter_base"]
+        if layer["add"]:
+            halves = self.parameters.view(np.int32).astype(np.int64)
+            u, v = sums & 255, sums >> 8 & 255
+            if base + 256 > len(halves):
+                raise MachineError(f"an addition must have 256 parameter entries, not {len(halves) - base}")
+            sums = halves[base + u, 0] + halves[base + v, 1]
+            multiplier = np.int64(layer["add_multiplier"])
+            shift = np.int64(layer["add_shift"])
+        else:
+            channels = base + np.arange(layer["groups"] * self.config.lanes)
+            if channels[-1 - self.config.lanes + layer["last_lanes"]] >= self.config.parameters:
+                raise MachineError(f"a layer must use parameter entries 0 to {self.config.parameters - 1}, not {channels[-1]}")
+            entries = [decode(PARAMETER, bytes(self.parameters[c])) for c in channels % self.config.parameters]
+            shape = (layer["groups"], 1, self.config.lanes)
+            sums = sums + np.array([entry["bias"] for entry in entries]).reshape(shape)
+            multiplier = np.array([entry["multiplier"] for entry in entries]).reshape(shape)
+            shift = np.array([entry["shift"] for entry in entries]).reshape(shape)
+        scaled = multiply_by_quantized_multiplier(
+            sums, multiplier + (1 << 30), SHIFT_BIAS - shift, "double" if layer["double_rounding"] else "single"
+        )
+        scaled = np.clip(scaled + layer["zero_point"], layer["clamp_min"], layer["clamp_max"])
+        return (scaled + 128).astype(np.uint8)
+
+    def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
+        y, g, x, lane = np.ogrid[tuple(slice(n) for n in output.shape)]
+        lanes = self.config.lanes
+        address = step["out_address"] + y * layer["out_row_step"] + g * lanes + x * layer["out_x_step"] + lane
+        live = np.broadcast_to((g < layer["groups"] - 1) | (lane < layer["last_lanes"]), address.shape)
+        if address[live].min() < protected or address[live].max() >= len(self.store):
+            raise MachineError(
+                f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not "
+                f"{address[live].min()} to {address[live].max()}"
+            )
+        self.store[address[live]] = output[live]

@@ -1,0 +1,210 @@
+"""Program images: assembler and disassembler. ``docs/formats.md`` shows the layout bit by bit."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden.spec import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    STEP_BYTES,
+    STEP_LOAD,
+    STEP_RUN,
+    VERSION,
+    Config,
+    Field,
+    Opcode,
+)
+
+__all__ = ["ImageError", "Program", "TensorPlace", "decode", "encode"]
+
+Record = Mapping[str, int]
+
+
+class ImageError(ValueError):
+    """An image breaks a rule of the format; the message is one sentence with the rule and the value."""
+
+
+def encode(layout: Mapping[str, Field], values: Record, size: int) -> bytes:
+    """The record as ``size`` bytes. A field that is not in ``values`` is 0.
+
+    Raises :class:`ImageError` for a value that its field cannot hold.
+    """
+    total = 0
+    for name, value in values.items():
+        field = layout[name]
+        low = -(1 << field.width - 1) if field.signed else 0
+        if not low <= value < low + (1 << field.width):
+            raise ImageError(f"field {name!r} must be {low} to {low + (1 << field.width) - 1}, not {value}")
+        total |= (value & (1 << field.width) - 1) << field.offset
+    return total.to_bytes(size, "little")
+
+
+def decode(layout: Mapping[str, Field], data: bytes) -> dict[str, int]:
+    """The fields of a record."""
+    total = int.from_bytes(data, "little")
+    values = {}
+    for name, field in layout.items():
+        value = total >> field.offset & (1 << field.width) - 1
+        if field.signed and value >> field.width - 1:
+            value -= 1 << field.width
+        values[name] = value
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorPlace:
+    """Where a feature map is in the store.
+
+    ``rows`` rows of ``columns`` pixels of ``channels`` bytes. A pixel starts ``pitch`` bytes behind the one before; the bytes
+    between hold the zero point. A row starts at a store word; ``address`` is the first row's byte.
+    """
+
+    address: int
+    rows: int
+    columns: int
+    channels: int
+    pitch: int
+
+    def row_bytes(self) -> int:
+        """Bytes of a row that mean something."""
+        return self.columns * self.pitch
+
+    def row_words(self, config: Config) -> int:
+        """Store words from one row to the next."""
+        return -(-self.row_bytes() // config.store_bytes)
+
+    def size(self, config: Config) -> int:
+        """Bytes taken in the store."""
+        return self.rows * self.row_words(config) * config.store_bytes
+
+    def to_store(self, values: NDArray[np.int8], zero_point: int, config: Config) -> NDArray[np.uint8]:
+        """The bytes of a feature map ``(rows, columns, channels)`` as they lie in the store."""
+        rows = np.full((self.rows, self.row_words(config) * config.store_bytes), zero_point + 128, np.uint8)
+        pixels = rows[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
+        pixels[:, :, : self.channels] = (values.astype(np.int16) + 128).reshape(self.rows, self.columns, self.channels)
+        return rows.reshape(-1)
+
+    def from_store(self, data: NDArray[np.uint8], config: Config) -> NDArray[np.int8]:
+        """The feature map in ``size`` bytes of the store."""
+        rows = data.reshape(self.rows, -1)[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
+        return (rows[:, :, : self.channels].astype(np.int16) - 128).astype(np.int8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program: what the image holds, decoded.
+
+    ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode``; load steps are ``STEP_LOAD``
+    records whose ``in_address`` counts store words, run steps are ``STEP_RUN`` records. ``blob`` is the data behind the steps.
+    """
+
+    config: Config
+    layers: tuple[Record, ...]
+    steps: tuple[Record, ...]
+    blob: bytes
+    input: TensorPlace
+    output: TensorPlace
+    end_address: int
+
+    @staticmethod
+    def blob_address(layers: int, steps: int) -> int:
+        """Byte address of the blob in an image with so many layers and steps (the end step not counted)."""
+        address = HEADER_BYTES + layers * DESCRIPTOR_BYTES + (steps + 1) * STEP_BYTES
+        return -(-address // 16) * 16
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image."""
+        size = self.blob_address(len(self.layers), len(self.steps)) + len(self.blob)
+        return -(-size // self.config.store_bytes) * self.config.store_bytes
+
+    def assemble(self) -> bytes:
+        """The image."""
+        config = self.config
+        table = b"".join(encode(DESCRIPTOR, layer, DESCRIPTOR_BYTES) for layer in self.layers)
+        steps = b"".join(
+            encode(STEP_RUN if step["opcode"] == Opcode.RUN else STEP_LOAD, step, STEP_BYTES) for step in self.steps
+        ) + bytes(STEP_BYTES)
+        body = (table + steps).ljust(self.blob_address(len(self.layers), len(self.steps)) - HEADER_BYTES, b"\0")
+        body = (body + self.blob).ljust(self.size - HEADER_BYTES, b"\0")
+        header = {
+            "magic": MAGIC,
+            "version": VERSION,
+            "lanes": config.lanes,
+            "store_bytes": config.store_bytes,
+            "steps": (HEADER_BYTES + len(table)) // config.store_bytes,
+            "image_words": self.size // config.store_bytes,
+            "input_address": self.input.address,
+            "output_address": self.output.address,
+            "end_address": self.end_address,
+        }
+        for name, place in (("input", self.input), ("output", self.output)):
+            for field in ("rows", "columns", "channels", "pitch"):
+                header[f"{name}_{field}"] = getattr(place, field)
+        header["crc"] = zlib.crc32(encode(HEADER, header, HEADER_BYTES) + body)
+        return encode(HEADER, header, HEADER_BYTES) + body
+
+    @classmethod
+    def disassemble(cls, image: bytes, config: Config) -> "Program":
+        """The program in an image.
+
+        Raises :class:`ImageError` if the image is damaged, has another version, or was compiled for another
+        configuration.
+        """
+        if len(image) < HEADER_BYTES + STEP_BYTES:
+            raise ImageError(f"an image must have at least {HEADER_BYTES + STEP_BYTES} bytes, not {len(image)}")
+        header = decode(HEADER, image[:HEADER_BYTES])
+        for name, value in (
+            ("magic", MAGIC),
+            ("version", VERSION),
+            ("lanes", config.lanes),
+            ("store_bytes", config.store_bytes),
+            ("image_words", len(image) // config.store_bytes),
+        ):
+            if header[name] != value:
+                raise ImageError(f"an image's {name} must be {value:#x}, not {header[name]:#x}")
+        crc = zlib.crc32(encode(HEADER, {**header, "crc": 0}, HEADER_BYTES) + image[HEADER_BYTES:])
+        if header["crc"] != crc:
+            raise ImageError(f"an image's CRC must be {crc:#010x}, not {header['crc']:#010x}: the image is damaged")
+        at = header["steps"] * config.store_bytes
+        if not HEADER_BYTES <= at < len(image):
+            raise ImageError(f"an image's steps must start at byte {HEADER_BYTES} to {len(image) - 1}, not {at}")
+        layers = tuple(
+            decode(DESCRIPTOR, image[i : i + DESCRIPTOR_BYTES]) for i in range(HEADER_BYTES, at, DESCRIPTOR_BYTES)
+        )
+        steps: list[dict[str, int]] = []
+        while True:
+            record = image[at : at + STEP_BYTES]
+            if len(record) < STEP_BYTES:
+                raise ImageError("an image's steps must end with an END step, not with the image")
+            opcode = decode(STEP_RUN, record)["opcode"]
+            if opcode == Opcode.END:
+                break
+            if opcode not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.RUN):
+                raise ImageError(f"the opcode of step {len(steps)} must be 0 to 3, not {opcode}")
+            steps.append(decode(STEP_RUN if opcode == Opcode.RUN else STEP_LOAD, record))
+            at += STEP_BYTES
+        places = [
+            TensorPlace(*(header[f"{name}_{field}"] for field in ("address", "rows", "columns", "channels", "pitch")))
+            for name in ("input", "output")
+        ]
+        blob = image[cls.blob_address(len(layers), len(steps)) :]
+        return cls(config, layers, tuple(steps), blob, places[0], places[1], header["end_address"])
+
+    def listing(self) -> str:
+        """The program as text, one line per layer and step."""
+
+        def fields(record: Record) -> str:
+            return " ".join(f"{name}={value}" for name, value in record.items() if value and name != "opcode")
+
+        names = {Opcode.LOAD_WEIGHTS: "load_weights", Opcode.LOAD_PARAMETERS: "load_parameters", Opcode.RUN: "run"}
+        lines = [f"layer {i}: {fields(layer)}" for i, layer in enumerate(self.layers, 1)]
+        lines += [f"step {i}: {names[step['opcode']]} {fields(step)}" for i, step in enumerate(self.steps)]
+        return "\n".join([*lines, f"step {len(self.steps)}: end", ""])
