@@ -1,0 +1,100 @@
+"""Quantization: its rules one by one, and that an int8 network is close to the float one it came from."""
+
+import numpy as np
+import pytest
+
+from gossamer.golden import network, quantize
+from gossamer.golden.network import NetworkError
+
+
+@pytest.mark.parametrize(
+    "low, high, scale, zero_point",
+    [
+        (0.0, 255.0, 1.0, -128),
+        (-255.0, 0.0, 1.0, 127),
+        (-127.0, 128.0, 1.0, -1),
+        (10.0, 51.0, 0.2, -128),  # widened down to 0
+        (-51.0, -10.0, 0.2, 127),
+        (-0.3, 254.7, 1.0, -128),  # 0 is nudged onto a step
+        (0.0, 0.0, 1.0, -128),
+    ],
+)
+def test_activation_quantization(low, high, scale, zero_point):
+    got = quantize.activation_quantization(low, high)
+    assert got == (float(np.float32(scale)), zero_point)
+
+
+def test_activation_quantization_refuses():
+    with pytest.raises(ValueError, match=r"^the range of an activation must be finite, not 0\.0\.\.inf$"):
+        quantize.activation_quantization(0.0, float("inf"))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_weights_are_symmetric_per_channel(rng, axis):
+    weights = rng.normal(size=(4, 5, 6))
+    quantized, scales = quantize.quantize_weights(weights, axis)
+    moved, real = np.moveaxis(quantized, axis, 0), np.moveaxis(weights, axis, 0)
+    assert quantized.dtype == np.int8
+    assert np.abs(moved).reshape(len(moved), -1).max(axis=1).tolist() == [127] * len(moved)
+    assert np.all(scales == np.float32(scales))
+    assert np.max(np.abs(moved - real / scales[:, None, None])) <= 0.5001
+
+
+def test_a_channel_of_zeros_gets_scale_one():
+    quantized, scales = quantize.quantize_weights(np.array([[0.0, 0.0], [127.0, -3.0]]), 0)
+    assert (quantized.tolist(), scales.tolist()) == ([[0, 0], [127, -3]], [1.0, 1.0])
+
+
+def random_network(rng):
+    """One float layer of each kind."""
+
+    def weighted(o, *shape):
+        return rng.normal(size=shape) / np.sqrt(np.prod(shape) / o), rng.normal(size=o) / 10
+
+    return [
+        quantize.Conv("conv", ("input",), *weighted(6, 6, 3, 3, 2), stride=(1, 2), relu=True),
+        quantize.Conv("linear", ("conv",), *weighted(6, 6, 1, 1, 6)),
+        quantize.Add("add", ("conv", "linear"), relu=True),
+        quantize.MaxPool("max", ("add",), (2, 2), (2, 2)),
+        quantize.Depthwise("depthwise", ("max",), *weighted(12, 3, 3, 12)),
+        quantize.AveragePool("average", ("depthwise",), (2, 2), (2, 2)),
+        quantize.Reshape("flat", ("average",)),
+        quantize.FullyConnected("dense", ("flat",), *weighted(5, 5, 48)),
+        quantize.Softmax("softmax", ("dense",)),
+    ]
+
+
+def test_int8_is_close_to_float_at_every_tensor(rng):
+    layers = random_network(rng)
+    x = rng.uniform(-1, 2, (50, 8, 16, 2))
+    exact = quantize.run(layers, x)
+    result = quantize.quantize("n", layers, x)
+    scale, zero_point = result.tensors["input"].quantization
+    got = result.run(np.clip(np.rint(x / scale) + zero_point, -128, 127).astype(np.int8))
+    assert [*got] == [*exact]
+    for name, tensor in result.tensors.items():
+        error = tensor.scale * (got[name].astype(float) - tensor.zero_point) - exact[name]
+        assert np.sqrt(np.mean(error**2)) < 0.02 * np.ptp(exact[name]), name
+
+
+def test_rules_of_the_int8_network(rng):
+    layers = random_network(rng)
+    result = quantize.quantize("n", layers, rng.uniform(-1, 2, (20, 8, 16, 2)))
+    assert (result.input, result.output) == ("input", "softmax")
+    tensors, twins = result.tensors, {layer.name: layer for layer in result.layers}
+    assert all(np.float32(tensor.scale) == tensor.scale for tensor in tensors.values())
+    assert tensors["conv"].zero_point == tensors["add"].zero_point == -128
+    assert tensors["softmax"].quantization == (1 / 256, -128)
+    assert tensors["max"].quantization == tensors["add"].quantization
+    conv, dense = twins["conv"], twins["dense"]
+    assert (conv.padding, conv.stride, conv.rounding) == ((1, 1, 0, 1), (1, 2), "double")
+    assert (dense.rounding, dense.weights.min() >= -127) == ("single", True)
+    real = layers[0].bias / (tensors["input"].scale * conv.weight_scales)
+    np.testing.assert_array_equal(conv.bias, np.rint(real))
+    assert isinstance(twins["depthwise"], network.Depthwise)
+
+
+def test_a_bias_beyond_32_bits_is_refused():
+    layers = [quantize.FullyConnected("fc", ("input",), np.full((1, 1), 1e-9), np.ones(1))]
+    with pytest.raises(NetworkError, match=r"^layer 'fc': a bias must fit 32 bits, not 32384998382725$"):
+        quantize.quantize("n", layers, np.ones((1, 1)))
