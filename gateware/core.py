@@ -41,7 +41,7 @@ class Core(wiring.Component):
     -------
     bus : ``In(wishbone_signature())``
         See :data:`gossamer.golden.spec.REGISTERS` for the map.
-    interrupt : ``Out(1)``
+    irq : ``Out(1)``
         High while ``status.done`` and ``control.interrupt_enable`` are set.
     busy, failed : ``Out(1)``
         A program runs; the last one ended with an error.
@@ -50,7 +50,7 @@ class Core(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         super().__init__(
-            {"bus": In(wishbone_signature()), "interrupt": Out(1), "busy": Out(1), "failed": Out(1)}
+            {"bus": In(wishbone_signature()), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
         )
 
     def elaborate(self, platform):
@@ -198,7 +198,7 @@ class Core(wiring.Component):
         with m.If(sequencer.start):
             m.d.sync += [cycles.eq(0), refused.eq(0)]
         m.d.comb += [
-            self.interrupt.eq(sequencer.done & interrupt_enable),
+            self.irq.eq(sequencer.done & interrupt_enable),
             self.busy.eq(sequencer.busy),
             self.failed.eq(sequencer.error != 0),
         ]

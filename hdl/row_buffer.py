@@ -1,6 +1,6 @@
 """The rows of the current windows, with a bit per byte that says whether it is zero."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -84,7 +84,6 @@ class RowBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lane_bits = exact_log2(self._lanes)
         sub_bits = exact_log2(self._lanes // self._granule)
 
         m.submodules.bytes = bytes_ = Memory(shape=8 * self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
@@ -140,9 +139,9 @@ class RowBuffer(wiring.Component):
 
         # `found.words` is 0 in the last word of the range, whose bytes end at lane `final`.
         found_end = found.words == 0
-        inside = Cat(
-            (found.first <= lane) & (~found_end | (found.final >= lane)) for lane in range(1 << lane_bits)
-        )
+        begun = Cat(found.first <= lane for lane in range(self._lanes - 1))
+        ended = Cat(found.final < lane for lane in range(1, self._lanes))
+        inside = Cat(begun, Const(1, 1)) & ~(Cat(Const(0, 1), ended) & found_end.replicate(self._lanes))
         m.d.comb += [
             self.o.valid.eq(found_valid),
             self.o.p.mask.eq(Mux(self.word_mode, 1, mask_read.data & inside)),

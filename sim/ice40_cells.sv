@@ -1,0 +1,53 @@
+// Behaviour of the iCE40 cells that the core instantiates, no more of each than the core uses. tests/sim/test_ice40_cells.py
+// compares them with the models of Yosys.
+
+/* verilator lint_off DECLFILENAME */
+/* verilator lint_off UNUSEDSIGNAL */
+
+module SB_SPRAM256KA (
+    input [13:0] ADDRESS,
+    input [15:0] DATAIN,
+    input [3:0] MASKWREN,
+    input WREN, CHIPSELECT, CLOCK, STANDBY, SLEEP, POWEROFF,
+    output reg [15:0] DATAOUT
+);
+    reg [15:0] memory [0:16383];
+    wire [15:0] mask = {{4{MASKWREN[3]}}, {4{MASKWREN[2]}}, {4{MASKWREN[1]}}, {4{MASKWREN[0]}}};
+    always @(posedge CLOCK)
+        if (CHIPSELECT) begin
+            if (WREN) memory[ADDRESS] <= (DATAIN & mask) | (memory[ADDRESS] & ~mask);
+            else DATAOUT <= memory[ADDRESS];
+        end
+endmodule
+
+module SB_MAC16 #(
+    parameter [0:0] MODE_8x8 = 0, A_SIGNED = 0, B_SIGNED = 0, A_REG = 0, B_REG = 0,
+    parameter [0:0] TOP_8x8_MULT_REG = 0, BOT_8x8_MULT_REG = 0, PIPELINE_16x16_MULT_REG2 = 0,
+    parameter [1:0] TOPOUTPUT_SELECT = 0, BOTOUTPUT_SELECT = 0
+) (
+    input CLK, CE,
+    input [15:0] A, B, C, D,
+    input AHOLD, BHOLD, CHOLD, DHOLD, IRSTTOP, IRSTBOT, ORSTTOP, ORSTBOT, OLOADTOP, OLOADBOT,
+    input ADDSUBTOP, ADDSUBBOT, OHOLDTOP, OHOLDBOT, CI, ACCUMCI, SIGNEXTIN,
+    output reg [31:0] O,
+    output CO, ACCUMCO, SIGNEXTOUT
+);
+    localparam [1:0] SELECT = MODE_8x8 ? 2 : 3;
+    localparam [0:0] REGISTERED = MODE_8x8 ? TOP_8x8_MULT_REG & BOT_8x8_MULT_REG : PIPELINE_16x16_MULT_REG2;
+    initial
+        if (!(A_REG & B_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
+            $fatal(1, "SB_MAC16: only registered multiplication is modelled");
+    reg [15:0] a, b;
+    wire signed [8:0] a0 = {A_SIGNED & a[7], a[7:0]}, a1 = {A_SIGNED & a[15], a[15:8]};
+    wire signed [8:0] b0 = {B_SIGNED & b[7], b[7:0]}, b1 = {B_SIGNED & b[15], b[15:8]};
+    wire signed [16:0] aw = {A_SIGNED & a[15], a}, bw = {B_SIGNED & b[15], b};
+    wire signed [17:0] p0 = a0 * b0, p1 = a1 * b1;
+    wire signed [33:0] pw = aw * bw;
+    always @(posedge CLK)
+        if (CE) begin
+            a <= A;
+            b <= B;
+            O <= MODE_8x8 ? {p1[15:0], p0[15:0]} : pw[31:0];
+        end
+    assign {CO, ACCUMCO, SIGNEXTOUT} = 0;
+endmodule

@@ -1,0 +1,143 @@
+"""Runs programs on the emitted Verilog in Verilator."""
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from gossamer.gateware.generate import LINT_WAIVERS, TOP, emit_verilog
+from gossamer.golden.compiler import Compiled
+from gossamer.golden.spec import Config, Error
+from gossamer.sim.tools import ToolError, verilator_environment
+
+__all__ = ["RtlError", "RtlResult", "Simulator", "cells"]
+
+HERE = Path(__file__).parent
+
+
+class RtlError(RuntimeError):
+    """The simulated core stopped with an error, or did not stop; one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RtlResult:
+    """``outputs`` is what was read from the store, ``(N, bytes)``; ``cycles`` the core's own count per inference;
+    ``simulated`` all clock cycles of the simulation, with those of the bus."""
+
+    outputs: NDArray[np.uint8]
+    cycles: list[int]
+    simulated: int
+
+
+def cells(config: Config) -> list[Path]:
+    """Verilog models of the vendor cells that a configuration instantiates."""
+    return [HERE / "ice40_cells.sv"] if config.technology == "ice40" else []
+
+
+class Simulator:
+    """The compiled simulation of a configuration.
+
+    Building takes some ten seconds; the result is kept in the user's cache folder (or ``GOSSAMER_CACHE``), under a
+    name that depends on the Verilog, the bench and the tool.
+
+    Parameters
+    ----------
+    config : Config
+    report : function of a sentence
+        Told what takes long.
+    """
+
+    def __init__(self, config: Config, report: Callable[[str], None] = lambda sentence: None):
+        self.config = config
+        environment = verilator_environment()
+        verilog = emit_verilog(config)
+        sources = [*cells(config), HERE / "bench.cpp"]
+        digest = hashlib.sha256(verilog.encode())
+        for source in sources:
+            digest.update(source.read_bytes())
+        import importlib.metadata
+
+        digest.update(importlib.metadata.version("verilator").encode())
+        cache = Path(os.environ.get("GOSSAMER_CACHE") or user_cache_path("gossamer"))
+        folder = cache / f"rtl-{config.name}-{digest.hexdigest()[:16]}"
+        self._bench = folder / "bench"
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(cache / f"{folder.name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
+            if not self._bench.exists():
+                report(f"building the RTL simulation of {config.name}")
+                self._build(folder, verilog, sources, environment)
+
+    def _build(self, folder: Path, verilog: str, sources: list[Path], environment: dict[str, str]) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as name:
+            work = Path(name)
+            (work / f"{TOP}.sv").write_text(verilog)
+            command = [
+                *("verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast", "--x-initial", "fast"),
+                *("--noassert", "-Wall", *(f"-Wno-{warning}" for warning in LINT_WAIVERS), "--top-module", TOP),
+                *("--Mdir", str(work / "obj"), "-o", str(work / "bench"), str(work / f"{TOP}.sv"), *map(str, sources)),
+            ]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=work)
+            if done.returncode:
+                log = folder.with_suffix(".log")
+                log.write_text(done.stdout + done.stderr)
+                raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
+            folder.mkdir(exist_ok=True)
+            shutil.move(work / "bench", self._bench)
+
+    def run(
+        self,
+        compiled: Compiled,
+        inputs: NDArray[np.int8],
+        *,
+        read: range | None = None,
+        limit: int = 100_000_000,
+        seed: int | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> RtlResult:
+        """Run ``inputs`` ``(N, …)`` one after the other.
+
+        ``read`` is the range of the store to return after each, by default the output's. ``limit`` is the number of cycles
+        after which an inference is given up. With a ``seed`` the store holds random bytes before the image is loaded.
+        ``progress`` is told how many inferences are done. Raises :class:`RtlError`.
+        """
+        program = compiled.program
+        place = program.output
+        read = range(place.address, place.address + place.size(self.config)) if read is None else read
+        data = np.stack([compiled.input_bytes(x) for x in inputs])
+        with tempfile.TemporaryDirectory(prefix="gossamer-") as name:
+            folder = Path(name)
+            (folder / "image").write_bytes(program.assemble())
+            (folder / "inputs").write_bytes(data.tobytes())
+            numbers = [program.input.address, data.shape[1], len(data), read.start, len(read), limit]
+            command = [self._bench, folder / "image", folder / "inputs", folder / "outputs", *numbers]
+            command += [] if seed is None else [seed]
+            process = subprocess.Popen(
+                [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None and process.stderr is not None
+            cycles: list[int] = []
+            simulated = 0
+            for line in process.stdout:
+                first, second = line.split()
+                if first == "total":
+                    simulated = int(second)
+                    break
+                if int(second):
+                    process.kill()
+                    raise RtlError(f"the core stopped with error {second}: {Error.TEXT[int(second)]}")
+                cycles.append(int(first))
+                progress(len(cycles))
+            if process.wait():
+                raise RtlError(f"the simulation ended with status {process.returncode}: {process.stderr.read().strip()}")
+            outputs = np.frombuffer((folder / "outputs").read_bytes(), np.uint8).reshape(len(data), -1)
+        return RtlResult(outputs, cycles, simulated)
