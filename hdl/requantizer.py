@@ -100,7 +100,7 @@ class Requantizer(wiring.Component):
             m.d.sync += first.eq(product + (nudge << 7))
 
         # Shift right by whole bytes, then by 0…7. The result needs 10 bits; `over` tells that it has more.
-        coarse, over1 = Signal(signed(18)), Signal()
+        coarse, over1, sign1 = Signal(signed(18)), Signal(), Signal()
         extended = Cat(first, first[-1].replicate(64 + 18 - 39))
         sign = first[-1]
         uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 39, 8)]
@@ -110,6 +110,7 @@ class Requantizer(wiring.Component):
             m.d.sync += [
                 coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(8))[shift_at(at)[3:]]),
                 over1.eq(Array(overs)[shift_at(at)[3:]]),
+                sign1.eq(sign),
             ]
         fine, over2, sign2 = Signal(signed(11)), Signal(), Signal()
         at += 1
@@ -119,7 +120,7 @@ class Requantizer(wiring.Component):
             m.d.sync += [
                 fine.eq(shifted),
                 over2.eq(over1 | (shifted[10:] != shifted[-1].replicate(8))),
-                sign2.eq(coarse[-1]),
+                sign2.eq(sign1),
             ]
 
         # `fine` is the result with one bit more, still to be rounded.
