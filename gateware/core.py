@@ -91,8 +91,8 @@ class Core(wiring.Component):
             "requantizer": (requantizer := Requantizer(technology=config.technology)),
             "writer": (writer := Writer(lanes=config.lanes, **store_size)),
         }
-        for name, component in datapath.items():
-            m.submodules[name] = ResetInserter(sequencer.clear)(component)
+        for name, part in datapath.items():
+            m.submodules[name] = ResetInserter(sequencer.clear)(part)
 
         # Activations: loader, row buffer, skipper, array, requantizer, writer.
         connect(m, sequencer.command, loader.i)
@@ -133,7 +133,7 @@ class Core(wiring.Component):
         # Each component has a port for each descriptor field that it needs, by the field's name.
         for component in datapath.values():
             for field in sequencer.descriptor.shape().members:
-                if field in component.signature.members:
+                if hasattr(component, field):
                     m.d.comb += getattr(component, field).eq(sequencer.descriptor[field])
         m.d.comb += parameter_buffer.base.eq(sequencer.descriptor.parameter_base)
 

@@ -10,12 +10,12 @@ from gossamer.golden.lowering import Kernel, Source, lower
 from gossamer.golden.memory import Arena, Plan
 from gossamer.golden.network import Network, Reshape, Softmax
 from gossamer.golden.program import ImageError, Program, Record, TensorPlace
-from gossamer.golden.spec import Config, Opcode
+from gossamer.golden.spec import Config, Opcode, UserError
 
 __all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
 
 
-class CompileError(ValueError):
+class CompileError(UserError, ValueError):
     """The network does not fit the configuration, or uses what it cannot do; one sentence with the rule and the value."""
 
 
@@ -65,11 +65,12 @@ class Compiled:
 
 
 def compile_network(
-    network: Network, config: Config, progress: Callable[[str], None] | None = None
+    network: Network, config: Config, *, keep: bool = False, progress: Callable[[str], None] | None = None
 ) -> Compiled:
     """Compile a network layer by layer.
 
-    ``progress`` is called with the name of each layer. Raises :class:`CompileError`.
+    With ``keep`` no tensor takes the place of another, so that all can be read after an inference. ``progress`` is called
+    with the name of each layer. Raises :class:`CompileError`.
     """
     device, host = _split(network)
     kernels: list[Kernel] = []
@@ -102,6 +103,7 @@ def compile_network(
         [(kernel.name, kernel.inputs, kernel.output) for kernel in kernels],
         network.input,
         output,
+        keep,
     )
     needed = image + plan.peak
     if needed > config.store_size:

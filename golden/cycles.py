@@ -140,12 +140,12 @@ class CycleModel:
         """Read ``words`` words from ``cycle`` on; returns the cycle in which the last is asked for."""
         if self.config.store_ports == 2:
             return cycle + words - 1
-        before = np.searchsorted(self._writes, cycle)
+        before = int(np.searchsorted(self._writes, cycle))
         last = cycle + words - 1
         while True:
-            conflicts = np.searchsorted(self._writes, last, side="right") - before
+            conflicts = int(np.searchsorted(self._writes, last, side="right")) - before
             if last == cycle + words - 1 + conflicts:
-                return int(last)
+                return last
             last = cycle + words - 1 + conflicts
 
     def _fetch(self, cycle: int, size: int) -> int:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record, decode
-from gossamer.golden.spec import PARAMETER, SHIFT_BIAS, Config, Opcode
+from gossamer.golden.spec import PARAMETER, SHIFT_BIAS, Config, Opcode, UserError
 
 __all__ = ["Machine", "MachineError", "Run"]
 
 
-class MachineError(ValueError):
+class MachineError(UserError, ValueError):
     """A program does what the machine does not define; the message is one sentence with the rule and the value."""
 
 
@@ -183,8 +183,7 @@ class Machine:
             if base + 256 > len(halves):
                 raise MachineError(f"an addition must have 256 parameter entries, not {len(halves) - base}")
             sums = halves[base + u, 0] + halves[base + v, 1]
-            multiplier = np.int64(layer["add_multiplier"])
-            shift = np.int64(layer["add_shift"])
+            multiplier, shift = np.array(layer["add_multiplier"]), np.array(layer["add_shift"])
         else:
             channels = base + np.arange(layer["groups"] * self.config.lanes)
             if channels[-1 - self.config.lanes + layer["last_lanes"]] >= self.config.parameters:

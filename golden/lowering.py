@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from gossamer.golden.program import Record, TensorPlace, encode
 from gossamer.golden.spec import PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Opcode
 
 __all__ = ["Kernel", "Source", "lower"]
+
+Numbers = Sequence[int] | NDArray[np.int64]
 
 UNITY = ((1 << 31) - 1, 0)
 """Multiplier and shift that leave every accumulator as it is."""
@@ -114,7 +117,12 @@ def _multiplier(layer: Depthwise, network: Network) -> int:
 
 
 def lower(
-    network: Network, layer: Layer, sources: Sequence[Source], target: Source, config: Config, refuse: Callable[[str], Exception]
+    network: Network,
+    layer: Layer,
+    sources: Sequence[Source],
+    target: Source,
+    config: Config,
+    refuse: Callable[[str], Exception],
 ) -> Kernel:
     """Lower one layer. What cannot be done raises ``refuse(sentence)``."""
     lowering = _Lowering(network, layer, sources, target, config, refuse)
@@ -132,7 +140,15 @@ def lower(
 
 
 class _Lowering:
-    def __init__(self, network, layer, sources, target, config, refuse):
+    def __init__(
+        self,
+        network: Network,
+        layer: Any,
+        sources: Sequence[Source],
+        target: Source,
+        config: Config,
+        refuse: Callable[[str], Exception],
+    ):
         self.network, self.layer, self.config = network, layer, config
         self.source, self.sources, self.target = sources[0], sources, target
         self._refuse = refuse
@@ -214,7 +230,7 @@ class _Lowering:
             macs,
         )
 
-    def _parameters(self, biases, multipliers, shifts) -> NDArray[np.uint8]:
+    def _parameters(self, biases: Numbers, multipliers: Numbers, shifts: Numbers) -> NDArray[np.uint8]:
         """``(groups, lanes, 8)``. Channels that only fill up a word get the output's zero point."""
         entries = np.zeros((self.channels, PARAMETER_BYTES), np.uint8)
         for channel in range(self.channels):
@@ -226,12 +242,14 @@ class _Lowering:
             if not -(1 << 27) <= bias < 1 << 27:
                 raise self.refuse(f"the bias of channel {channel} must fit 28 bits, not be {bias}")
             if shift > SHIFT_BIAS - 1:
-                raise self.refuse(
-                    f"the scale of channel {channel} must be less than {1 << SHIFT_BIAS - 1}, not {multiplier / 2**31 * 2.0**shift:g}"
-                )
+                scale = multiplier / 2**31 * 2.0**shift
+                raise self.refuse(f"the scale of channel {channel} must be less than {1 << SHIFT_BIAS - 1}, not {scale:g}")
             record = {"bias": bias, "multiplier": multiplier - (1 << 30), "shift": SHIFT_BIAS - shift}
             entries[channel] = np.frombuffer(encode(PARAMETER, record, PARAMETER_BYTES), np.uint8)
         return entries.reshape(self.groups, self.config.lanes, PARAMETER_BYTES)
+
+    def _double(self, layer: Weighted) -> int:
+        return int(getattr(layer, "rounding") == "double")  # noqa: B009
 
     def _check_sums(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
         """No sum may leave the accumulator; on the way it may, because wrapping twice is exact."""
@@ -247,7 +265,7 @@ class _Lowering:
         biases = layer.bias.astype(np.int64) - (128 + self.source.zero_point) * flat.sum(1)
         return self._parameters(biases, *requantization(self.network, layer))
 
-    def _dense(self, weights: NDArray[np.int8], layer: Weighted, **geometry) -> Kernel:
+    def _dense(self, weights: NDArray[np.int8], layer: Weighted, **geometry: Any) -> Kernel:
         """A convolution with weights ``(O, KH, KW, I)``: one vector per byte of the window."""
         parameters = self._weighted(weights, layer)
         outputs, height, width, inputs = weights.shape
@@ -259,11 +277,11 @@ class _Lowering:
             parameters,
             kernel=(height, width),
             macs=self.target.rows * self.target.columns * outputs * height * width * inputs,
-            double_rounding=int(layer.rounding == "double"),
+            double_rounding=self._double(layer),
             **geometry,
         )
 
-    def _words(self, vectors: NDArray[np.int8], parameters: NDArray[np.uint8], **geometry) -> Kernel:
+    def _words(self, vectors: NDArray[np.int8], parameters: NDArray[np.uint8], **geometry: Any) -> Kernel:
         """A kernel that works on words: weights ``(groups or 1, beats, lanes)``."""
         return self._kernel(np.ascontiguousarray(vectors), parameters, word_mode=1, **geometry)
 
@@ -297,7 +315,7 @@ class _Lowering:
             self._weighted(layer.weights.transpose(2, 0, 1), layer),
             kernel=(height, width),
             macs=self.target.rows * self.target.columns * layer.weights.size,
-            double_rounding=int(layer.rounding == "double"),
+            double_rounding=self._double(layer),
             **geometry,
         )
 
@@ -319,7 +337,7 @@ class _Lowering:
             stride=layer.stride,
             padding=layer.padding,
             macs=target.rows * target.columns * target.channels * count,
-            **{"zero_point": 0, "double_rounding": 0},
+            zero_point=0, double_rounding=0,
         )
 
     def _quotient(self, count: int) -> tuple[int, int]:
@@ -350,7 +368,7 @@ class _Lowering:
             padding=layer.padding,
             macs=target.rows * target.columns * target.channels * height * width,
             repeat=3,
-            **{"maximum": 1, "pad": 0, "zero_point": -128},
+            maximum=1, pad=0, zero_point=-128,
         )
 
     def add(self) -> Kernel:
@@ -382,9 +400,5 @@ class _Lowering:
             macs=target.rows * target.columns * target.channels,
             repeat=3,
             in_rows=2 * a.rows,
-            **{
-                "add": 1,
-                "add_multiplier": multiplier - (1 << 30),
-                "add_shift": SHIFT_BIAS - shift,
-            },
+            add=1, add_multiplier=multiplier - (1 << 30), add_shift=SHIFT_BIAS - shift,
         )

@@ -42,9 +42,10 @@ class Arena:
         layers: Sequence[tuple[str, Sequence[str], str]],
         first: str,
         last: str,
+        keep: bool = False,
     ) -> Plan:
         """Plan the tensors of ``layers``, a list of (name, inputs, output); ``first`` exists from the start and ``last`` to
-        the end."""
+        the end. With ``keep`` all tensors exist to the end."""
         born = {first: 0}
         dies = {first: 0}
         for i, (_, inputs, output) in enumerate(layers):
@@ -52,7 +53,8 @@ class Arena:
             for name in inputs:
                 dies[name] = i
         dies[last] = len(layers) - 1
-        lives = {name: range(born[name], dies[name] + 1) for name in sizes}
+        end = len(layers)
+        lives = {name: range(born[name], end if keep else dies[name] + 1) for name in sizes}
         rounded = {name: -(-size // self._alignment) * self._alignment for name, size in sizes.items()}
         addresses: dict[str, int] = {}
         for name in sorted(sizes, key=lambda n: (-rounded[n], born[n])):

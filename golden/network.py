@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gossamer.golden import arithmetic
+from gossamer.golden.spec import UserError
 
 __all__ = [
     "Add",
@@ -51,7 +52,7 @@ MALFORMED = (
 """What the standard library and numpy raise for a damaged file. A missing file stays an :class:`OSError`."""
 
 
-class NetworkError(ValueError):
+class NetworkError(UserError, ValueError):
     """A network, its file or its input breaks a rule. The message is one sentence with the rule and the value."""
 
 

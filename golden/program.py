@@ -20,6 +20,7 @@ from gossamer.golden.spec import (
     Config,
     Field,
     Opcode,
+    UserError,
 )
 
 __all__ = ["ImageError", "Program", "TensorPlace", "decode", "encode"]
@@ -27,7 +28,7 @@ __all__ = ["ImageError", "Program", "TensorPlace", "decode", "encode"]
 Record = Mapping[str, int]
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """An image breaks a rule of the format; the message is one sentence with the rule and the value."""
 
 

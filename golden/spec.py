@@ -6,10 +6,15 @@ holds numbers and layouts, no behaviour that a test could want to compare. ``doc
 
 import dataclasses
 import json
-import tomllib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = [
     "CONFIGS",
@@ -21,9 +26,9 @@ __all__ = [
     "PARAMETER",
     "PARAMETER_BYTES",
     "REGISTERS",
+    "STEP_BYTES",
     "STEP_LOAD",
     "STEP_RUN",
-    "STEP_BYTES",
     "VERSION",
     "Config",
     "ConfigError",
@@ -31,6 +36,7 @@ __all__ = [
     "Field",
     "Opcode",
     "Register",
+    "UserError",
     "config",
 ]
 
@@ -296,7 +302,11 @@ STORE_WINDOW = 0x0080_0000
 """Bus byte address at which the store appears."""
 
 
-class ConfigError(ValueError):
+class UserError(Exception):
+    """What the user can mend: bad input, or a missing tool. The message is one sentence with the rule and the value."""
+
+
+class ConfigError(UserError, ValueError):
     """A configuration breaks a rule; the message is one sentence with the rule and the value."""
 
 

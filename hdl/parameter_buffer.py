@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gossamer.golden.spec import PARAMETER
-from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.mac_array import sum_layout
 from gossamer.hdl.window_generator import tag_layout
 

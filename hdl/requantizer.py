@@ -1,5 +1,7 @@
 """Scales a sum to an output byte, exactly as TFLite does."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -82,7 +84,7 @@ class Requantizer(wiring.Component):
                 stages[0].shift.eq(self.i.p.shift),
                 stages[0].last.eq(self.i.p.last),
                 stages[0].tag.eq(self.i.p.tag),
-                *(after.eq(before) for before, after in zip(stages, stages[1:])),
+                *(after.eq(before) for before, after in pairwise(stages)),
             ]
 
         def shift_at(stage):

@@ -11,7 +11,6 @@ from gossamer.golden.spec import (
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
     HEADER,
-    HEADER_BYTES,
     MAGIC,
     STEP_BYTES,
     STEP_LOAD,

@@ -1,6 +1,6 @@
 """The memory of program, weights and activations."""
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -86,7 +86,9 @@ class Store(wiring.Component):
                     o_DATAOUT=self.read.data.word_select(i, 16),
                 )
         else:
-            m.submodules.memory = memory = Memory(shape=8 * self._store_bytes, depth=self._store_words, init=[], attrs=UNCHECKED)
+            m.submodules.memory = memory = Memory(
+                shape=8 * self._store_bytes, depth=self._store_words, init=[], attrs=UNCHECKED
+            )
             read, write = memory.read_port(), memory.write_port(granularity=8)
             m.d.comb += [
                 read.en.eq(self.read.en & self.read.ready),

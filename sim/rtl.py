@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from platformdirs import user_cache_path
 
 from gossamer.gateware.generate import LINT_WAIVERS, TOP, emit_verilog
 from gossamer.golden.compiler import Compiled
-from gossamer.golden.spec import Config, Error
+from gossamer.golden.spec import Config, Error, UserError
 from gossamer.sim.tools import ToolError, verilator_environment
 
 __all__ = ["RtlError", "RtlResult", "Simulator", "cells"]
@@ -24,7 +25,7 @@ __all__ = ["RtlError", "RtlResult", "Simulator", "cells"]
 HERE = Path(__file__).parent
 
 
-class RtlError(RuntimeError):
+class RtlError(UserError, RuntimeError):
     """The simulated core stopped with an error, or did not stop; one sentence."""
 
 
@@ -64,8 +65,6 @@ class Simulator:
         digest = hashlib.sha256(verilog.encode())
         for source in sources:
             digest.update(source.read_bytes())
-        import importlib.metadata
-
         digest.update(importlib.metadata.version("verilator").encode())
         cache = Path(os.environ.get("GOSSAMER_CACHE") or user_cache_path("gossamer"))
         folder = cache / f"rtl-{config.name}-{digest.hexdigest()[:16]}"
@@ -124,7 +123,8 @@ class Simulator:
             process = subprocess.Popen(
                 [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             cycles: list[int] = []
             simulated = 0
             for line in process.stdout:

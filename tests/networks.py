@@ -142,7 +142,8 @@ def _stride(rng):
 
 @_single
 def conv(b, rng):
-    b.conv(b.input, int(rng.integers(1, 40)), _kernel(rng), _stride(rng), same=bool(rng.integers(2)), relu=bool(rng.integers(2)))
+    same, relu = bool(rng.integers(2)), bool(rng.integers(2))
+    b.conv(b.input, int(rng.integers(1, 40)), _kernel(rng), _stride(rng), same=same, relu=relu)
 
 
 @_single

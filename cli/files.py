@@ -1,0 +1,61 @@
+"""Files that are written whole or not at all, and inputs that are checked."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden.network import Network
+from gossamer.golden.spec import UserError
+
+__all__ = ["InputError", "load_inputs", "output_file", "output_folder"]
+
+
+class InputError(UserError, ValueError):
+    """A file that the user gave breaks a rule; one sentence."""
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place if the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gossamer-") as folder:
+        temporary = Path(folder, path.name)
+        yield temporary
+        temporary.replace(path)
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to ``path`` if the block ends well; files of other names stay there."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"the output must be a folder, and {path} is a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gossamer-") as name:
+        yield Path(name)
+        path.mkdir(exist_ok=True)
+        for file in Path(name).iterdir():
+            target = path / file.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            shutil.move(file, target)
+
+
+def load_inputs(path: Path, network: Network) -> NDArray[np.int8]:
+    """The inputs in a ``.npy`` file, batch first."""
+    tensor = network.tensors[network.input]
+    try:
+        x = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"the input file {path} must exist") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"the input file {path} must be a .npy file: {str(error).splitlines()[0]}") from None
+    if not isinstance(x, np.ndarray) or x.dtype != np.int8 or x.shape[1:] != tensor.shape or not len(x):
+        found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
+        shape = ", ".join(map(str, tensor.shape))
+        raise InputError(f"the input of {network.name!r} must be int8 of shape (N, {shape}), N > 0, not {found}")
+    return x
