@@ -1,6 +1,6 @@
 """The core: all components, a bus port and an interrupt."""
 
-from amaranth.hdl import Const, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Const, EnableInserter, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 from amaranth.utils import exact_log2
@@ -91,12 +91,16 @@ class Core(wiring.Component):
             "requantizer": (requantizer := Requantizer(technology=config.technology)),
             "writer": (writer := Writer(lanes=config.lanes, **store_size)),
         }
+        # While the array waits for the drain, all in front of it stands still: so the order of events there does not depend
+        # on the drain, and its time can be counted in steps of the array.
+        step = Signal()
         for name, part in datapath.items():
+            if part is skipper:
+                part = EnableInserter(step)(part)
             m.submodules[name] = ResetInserter(sequencer.clear)(part)
 
         # Activations: loader, row buffer, skipper, array, requantizer, writer.
         connect(m, sequencer.command, loader.i)
-        connect(m, sequencer.rows, windows.rows)
         connect(m, windows.o, row_buffer.i)
         connect(m, row_buffer.o, skipper.i)
         connect(m, skipper.o, fetch.i)
@@ -120,7 +124,12 @@ class Core(wiring.Component):
             ]
         m.d.comb += [
             sequencer.control.rows_end.eq(loader.write.en & loader.write.group_end),
-            sequencer.front_idle.eq(windows.rows.ready & row_buffer.idle & skipper.idle),
+            step.eq(array.i.ready),
+            row_buffer.enable.eq(step),
+            windows.rows.valid.eq(sequencer.rows.valid & step),
+            windows.rows.p.eq(sequencer.rows.p),
+            sequencer.rows.ready.eq(windows.rows.ready & step),
+            sequencer.row_done.eq(skipper.o.valid & skipper.o.p.last & skipper.o.p.tag.row_last & step),
             sequencer.writer_idle.eq(writer.idle),
             sequencer.writer_error.eq(writer.error),
             sequencer.loader_error.eq(loader.error),

@@ -141,7 +141,7 @@ class UartBridge(wiring.Component):
                 receive()
 
             with m.State("load"):
-                m.d.sync += [Cat(address, count).eq(word[2:]), failed.eq(word[:2].any())]
+                m.d.sync += failed.eq(word[:2].any())
                 m.next = "access"
                 with m.If(write):
                     m.next = "data"
@@ -156,13 +156,12 @@ class UartBridge(wiring.Component):
             with m.State("access"):
                 m.d.comb += bus.stb.eq(~failed)
                 with m.If(failed | bus.ack | bus.err | silent):
-                    m.d.sync += [word.eq(bus.dat_r), failed.eq(~bus.ack)]
+                    m.d.sync += [word.eq(Mux(write, 0, bus.dat_r)), failed.eq(~bus.ack)]
                     m.next = "status"
                     with m.If(write & (count != 0)):
                         m.next = "next"
 
             with m.State("next"):
-                m.d.sync += [address.eq(address + 1), count.eq(count - 1)]
                 m.next = "access"
                 with m.If(write):
                     m.next = "data"
@@ -184,6 +183,14 @@ class UartBridge(wiring.Component):
                         m.next = "next"
                         with m.If(count == 0):
                             m.next = "idle"
+
+        # In "load" address and count are zero, in "next" the word is.
+        step = fsm.ongoing("next")
+        with m.If(step | fsm.ongoing("load")):
+            m.d.sync += [
+                address.eq((address + step) ^ word[2:24]),
+                count.eq((count + step.replicate(8)) ^ word[24:]),
+            ]
 
         if platform is None:
             with m.If(fsm.ongoing("access") & write):

@@ -4,11 +4,14 @@ Three things go on at once, and this module follows each by the cycle in which i
 
 * the *sequencer* fetches steps and descriptors and commands the loader;
 * the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes;
-* the *front* (window generator to array) issues one element per cycle, and waits only at a window's end, for the sums of
-  the window before to drain, one per cycle.
+* the *front* (window generator to array) issues one element per cycle, and stands still only while a window's sums wait for
+  those of the window before to drain, one per cycle.
 
 Nothing else takes time that depends on data. The constants are latencies of :mod:`gossamer.hdl`; the tests hold the sum
 against RTL, cycle for cycle.
+
+In steady state a row of windows takes ``sum(max(n[i], 1 + m[i + 1]))`` cycles per channel group, over the row buffer words
+that are not dropped: ``n[i]`` non-zero bytes (at least 1) in the window, ``m[i]`` empty words dropped in front.
 """
 
 import dataclasses
@@ -21,52 +24,59 @@ from gossamer.golden.interpreter import Run
 from gossamer.golden.program import Record
 from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES, Config, Opcode
 
-__all__ = ["CycleModel", "StepCycles", "issue_cycles"]
+__all__ = ["CycleModel", "StepCycles", "Words", "words"]
 
-FILL = 4
-"""From the transfer of a row's start to its first element."""
-
-END_TO_DRAIN = 4
-"""From the issue of a window's end to the cycle in which its sums move to the drain registers."""
+LAST_TO_DRAIN = 5
+"""From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
 DRAIN_TO_WRITE = 12
 """From there to the store write that the first sum completes, were its word full."""
 
 
-def issue_cycles(run: Run, config: Config) -> NDArray[np.int64]:
-    """Cycles that the zero skipper takes per window, ``(rows, width)``, the same for every group.
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The row buffer words of an output row's windows in one group, in order.
 
-    A word with ``n`` non-zero bytes in the window takes ``max(n, 1)`` cycles, the window's last word ``n + 1``. In word mode a
-    beat takes one cycle and the last one two.
+    ``bits`` is ``(rows, words)``: the non-zero bytes in the window. ``last`` marks each window's last word. ``final_range``
+    is the number of words in the row's last range, ``ranges`` the number of ranges.
     """
+
+    bits: NDArray[np.int64]
+    last: NDArray[np.bool_]
+    final_range: int
+    ranges: int
+
+
+def words(run: Run, config: Config) -> Words:
+    """The words that the row buffer yields for a run step. In word mode they are its beats."""
     layer, lanes = run.layer, config.lanes
-    count = run.step["rows"]
+    rows, width, kernel_rows = run.step["rows"], layer["width"], layer["kernel_rows"]
+    ranges = width * kernel_rows
     if layer["word_mode"]:
-        beats = layer["kernel_rows"] * (layer["range_last"] + 1)
-        return np.full((count, layer["width"]), beats + 1, np.int64)
+        beats = layer["range_last"] + 1
+        last = np.zeros(ranges * beats, bool)
+        last[kernel_rows * beats - 1 :: kernel_rows * beats] = True
+        return Words(np.ones((rows, len(last)), np.int64), last, beats, ranges)
+    start = np.repeat(layer["offset"] + np.arange(width) * layer["x_step"], kernel_rows)
+    stop = start + layer["range_last"] + 1
+    ky = np.tile(np.arange(kernel_rows), width)
+    count = -(-stop // lanes) - start // lanes  # words of each range
+    owner = np.repeat(np.arange(ranges), count)
+    index = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)  # of the word in its range
+    word = start[owner] // lanes + index
+    low, high = np.maximum(word * lanes, start[owner]), np.minimum((word + 1) * lanes, stop[owner])
     ones = np.zeros((len(run.rows), run.rows.shape[1] + 1), np.int64)
     np.cumsum(run.rows != 0, axis=1, out=ones[:, 1:])
-    start = layer["offset"] + np.arange(layer["width"]) * layer["x_step"]
-    stop = start + layer["range_last"] + 1
-    cycles = np.zeros((count, layer["width"]), np.int64)
-    first = np.arange(count) * layer["stride_rows"]
-    for ky in range(layer["kernel_rows"]):
-        row = ones[first + ky]
-        word = start // lanes
-        while (word * lanes < stop).any():
-            low, high = np.clip(word * lanes, start, stop), np.clip((word + 1) * lanes, start, stop)
-            bits = row[:, high] - row[:, low]
-            last = (ky == layer["kernel_rows"] - 1) & ((word + 1) * lanes >= stop)
-            cycles += np.where(word * lanes < stop, np.where(last, bits + 1, np.maximum(bits, 1)), 0)
-            word = word + 1
-    return cycles
+    row = np.arange(rows)[:, None] * layer["stride_rows"] + ky[owner]
+    last = (ky[owner] == kernel_rows - 1) & (index == count[owner] - 1)
+    return Words(ones[row, high] - ones[row, low], last, int(count[-1]), ranges)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCycles:
     """What a step took. ``start`` and ``end`` are cycles since the program's start; for a run step ``end`` is when all is
-    written, for a load step when the last word has been asked for. ``issue`` counts cycles in which the front had an
-    element or an empty word, ``stall`` those in which a window's end waited for the drain."""
+    written, for a load step when the last word has been asked for. ``issue`` counts cycles in which the front had
+    work, ``stall`` those in which it stood still because sums waited for the drain."""
 
     start: int
     end: int
@@ -183,21 +193,26 @@ class CycleModel:
 class _Front:
     """The front and the drain during one run step.
 
-    *Logical* time counts only cycles in which the array steps. A window's end that was issued in logical cycle ``t`` reaches
-    the array ``END_TO_DRAIN`` logical cycles later and may have to wait there; everything behind it waits too.
+    *Logical* time counts only cycles in which the array steps. The sums of a window whose last element was issued in
+    logical cycle ``t`` move in logical cycle ``t + LAST_TO_DRAIN``, and may have to wait there with everything behind.
     """
 
     def __init__(self, run: Run, config: Config):
         layer = run.layer
-        self._windows = np.tile(issue_cycles(run, config), layer["groups"])  # (rows, groups * width)
+        self._words = words(run, config)
+        self._groups = layer["groups"]
         outputs = np.full((layer["groups"], layer["width"]), config.lanes)
         outputs[-1] = layer["last_lanes"]
         self._outputs = outputs.reshape(-1)
         self._addresses = self._places(run, config)
         self._store_bytes = config.store_bytes
         self._free = -1  # the first cycle in which the drain registers can be loaded
-        self._waited = 0  # cycles waited so far
-        self._recent: list[tuple[int, int]] = []  # logical end and wait of the last windows
+        # The waits of the last row's windows: logical cycle, and cycles waited up to then; those before.
+        self._points = np.zeros(0, np.int64)
+        self._waited = np.zeros(1, np.int64)
+        # Logical cycles in which: the last row's last range left the generator; its last word was found; it left for the
+        # skipper; and the skipper was done with it.
+        self._generated = self._found = self._left = self._skipped = -1
         self.finished: list[int] = []  # per row, the first cycle in which the sequencer knows that it is done
         self.writes = np.zeros(0, np.int64)
         self.issued = self.stalled = 0
@@ -212,41 +227,65 @@ class _Front:
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""
-        return logical + self._waited - sum(wait for end, wait in self._recent if end + END_TO_DRAIN > logical)
+        return logical + int(self._waited[np.searchsorted(self._points, logical, side="right")])
+
+    def _logical(self, actual: int) -> int:
+        """The first logical cycle that is not before a cycle."""
+        low, high = actual - int(self._waited[-1]), actual - int(self._waited[0])
+        while low < high:
+            middle = (low + high) // 2
+            if self._actual(middle) >= actual:
+                high = middle
+            else:
+                low = middle + 1
+        return low
 
     def compute(self, y: int, ready: int) -> None:
         """Row ``y``, whose input rows are there in cycle ``ready``."""
-        start = max(ready, self.finished[-1] if self.finished else 0)
-        first = start + FILL - self._waited
-        while self._actual(first - 1) >= start + FILL:
-            first -= 1
-        while self._actual(first) < start + FILL:
-            first += 1
-        cost = self._windows[y]
-        ends = first - 1 + np.cumsum(cost)  # logical
-        # A window's sums move when its end has come and the sums before have gone.
-        come = ends + END_TO_DRAIN + self._waited
+        taken = max(self._logical(ready), self._generated + 1)  # by the generator
+        walked = max(taken + 1, self._found)  # its first range, by the row buffer
+        found = max(walked + 1, self._left)  # its first word
+        bits = np.tile(self._words.bits[y], self._groups)
+        last = np.tile(self._words.last, self._groups)
+        kept = np.flatnonzero((bits > 0) | last)
+        cost = np.maximum(bits[kept], 1)
+        # A kept word leaves for the skipper when the skipper is done with the one before, a dropped one at once.
+        leave = np.empty(len(kept), np.int64)
+        leave[0] = max(found + int(kept[0]) + 1, self._skipped)
+        leave[1:] = leave[0] + np.cumsum(np.maximum(cost[:-1], np.diff(kept)))
+
+        def left(word: int) -> int:
+            """When word ``word`` left, ``found`` for -1: what is behind it is found then."""
+            before = int(np.searchsorted(kept, word, side="right")) - 1
+            return int(leave[before]) + word - int(kept[before]) if before >= 0 else found + word + 1
+
+        # The last range left the generator when the word before that range's first was found... by the time the last word
+        # of the range before it moved on.
+        final = len(bits) - self._words.final_range
+        ranges = self._words.ranges * self._groups
+        self._generated = left(final - 2) if ranges > 1 else walked
+        self._found = left(len(bits) - 2)
+        self._left = int(leave[-1])
+        self._skipped = int(leave[-1] + cost[-1])
+        self._drain(y, (leave + cost)[last[kept]])
+        self.finished.append(self._actual(self._skipped) + 1)
+        self.issued += int(leave[-1] + cost[-1] - leave[0])
+
+    def _drain(self, y: int, ends: NDArray[np.int64]) -> None:
+        """The sums of windows whose last elements are issued in logical cycles ``ends`` move and are written."""
+        come = ends + LAST_TO_DRAIN + self._waited[-1]
         moves = np.empty_like(come)
         moves[0] = max(int(come[0]), self._free)
-        moves[1:] = moves[0] + np.cumsum(np.maximum(cost[1:], self._outputs[:-1]))
-        waits = np.diff(moves - come, prepend=0)
+        moves[1:] = moves[0] + np.cumsum(np.maximum(np.diff(ends), self._outputs[:-1]))
         self._free = int(moves[-1] + self._outputs[-1])
-        self._waited += int(waits.sum())
-        self._recent = [
-            *(item for item in self._recent if item[0] + 2 * END_TO_DRAIN > ends[-1]),
-            *zip(ends[-2 * END_TO_DRAIN :].tolist(), waits[-2 * END_TO_DRAIN :].tolist()),
-        ]
-        self.finished.append(self._actual(int(ends[-1])) + 2)
-        self.idle = int(moves[-1] + self._outputs[-1]) + DRAIN_TO_WRITE
-        self.issued += int(cost.sum())
-        self.stalled += int(waits.sum())
-        self._write(y, moves)
-
-    def _write(self, y: int, moves: NDArray[np.int64]) -> None:
-        """A word is written when its last byte has come, or the window's last."""
+        self.stalled += int(moves[-1] - come[-1])
+        self._points = ends + LAST_TO_DRAIN
+        self._waited = np.concatenate([self._waited[-1:], moves - self._points])
+        self.idle = self._free + DRAIN_TO_WRITE
+        # A word is written when its last byte has come, or the window's last.
         position = np.arange(self._outputs.max())
         last = position == self._outputs[:, None] - 1
         full = (self._addresses[y][:, None] + position) % self._store_bytes == self._store_bytes - 1
         written = (last | full) & (position < self._outputs[:, None])
         cycles = (moves[:, None] + DRAIN_TO_WRITE + position)[written]
-        self.writes = np.concatenate([self.writes, np.sort(cycles)])
+        self.writes = np.concatenate([self.writes, cycles])

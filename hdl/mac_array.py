@@ -1,6 +1,6 @@
 """The multiply-accumulate array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Assert, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,21 +19,22 @@ def sum_layout(*, acc_bits: int) -> data.StructLayout:
 class MacArray(wiring.Component):
     """``lanes`` multipliers and accumulators, with a second set of registers from which the sums drain.
 
-    For each window, that is, each run of beats up to one with ``end`` ::
+    For each window, that is, each run of beats up to one with ``last`` ::
 
+        acc[l] = 0
         for beat in window:
-            if beat.product: acc[l] += x[l] * w[l]      (modulo 2**acc_bits)
-            if beat.clamp:   acc[l] = max(acc[l], 0)
-        the sums acc[0], acc[1], … go out on ``o``; acc = 0
+            if beat.clamp: acc[l] = max(acc[l], 0)
+            else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits)
+        the sums acc[0], acc[1], … go out on ``o``
 
-    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. A product with ``x >= 0``, weight -1, a ``clamp`` and
+    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. A product with ``x >= 0`` and weight -1, a ``clamp`` and
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
 
-    Throughput is one beat per cycle. The first sum appears four cycles after the transfer of ``end``, the others follow
-    one per cycle. An ``end`` waits in the array until the sums of the window before have gone; ``i.ready`` then depends
-    combinationally on ``o.ready``.
+    Throughput is one beat per cycle, also from window to window. The first sum appears four cycles after the transfer of
+    ``last``, the others follow one per cycle. A window's sums wait in the accumulators until those of the window before
+    have gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
 
-    The end must be the window's only beat without product or clamp. Reset discards all windows in work.
+    A window must not begin with a clamp. Reset discards all windows in work.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ class MacArray(wiring.Component):
         m.submodules.products = products = ProductArray(**self._products)
 
         # What the beats do, one and two cycles behind their transfer; then the products are there.
-        does = data.StructLayout({"product": 1, "clamp": 1, "end": 1, "tag": tag_layout()})
-        first, now = Signal(does), Signal(does)
+        does = data.StructLayout({"valid": 1, "clamp": 1, "last": 1, "tag": tag_layout()})
+        before, now = Signal(does), Signal(does)
         step = Signal()
         m.d.comb += [
             self.i.ready.eq(step),
@@ -80,13 +81,14 @@ class MacArray(wiring.Component):
             products.w.eq(self.i.p.w),
         ]
         with m.If(step):
-            m.d.sync += now.eq(first)
-            for name in ("product", "clamp", "end"):
-                m.d.sync += first[name].eq(self.i.valid & self.i.p[name])
-            m.d.sync += first.tag.eq(self.i.p.tag)
+            m.d.sync += [now.eq(before), before.valid.eq(self.i.valid)]
+            for name in ("clamp", "last", "tag"):
+                m.d.sync += before[name].eq(self.i.p[name])
 
         acc = [Signal(signed(self._acc_bits), name=f"acc{lane}") for lane in range(self._lanes)]
         drain = [Signal(signed(self._acc_bits), name=f"drain{lane}") for lane in range(self._lanes)]
+        first = Signal(init=1)  # the next beat begins a window
+        complete, tag = Signal(), Signal(tag_layout())  # the accumulators hold a window's sums
         left = Signal(range(self._lanes + 1))  # sums still in `drain`
         drain_tag = Signal(tag_layout())
 
@@ -97,15 +99,22 @@ class MacArray(wiring.Component):
             self.o.p.last.eq(left == 1),
             self.o.p.tag.eq(drain_tag),
             shift.eq(self.o.valid & self.o.ready),
-            step.eq(~now.end | ~self.o.valid | (shift & self.o.p.last)),
-            load.eq(now.end & step),
+            step.eq(~complete | ~self.o.valid | (shift & self.o.p.last)),
+            load.eq(complete & step),
         ]
 
-        # Clearing is worth a cycle of its own (the one of `end`): it uses the registers' reset, not a LUT per bit.
+        with m.If(step):
+            m.d.sync += [complete.eq(now.valid & now.last), tag.eq(now.tag)]
+            with m.If(now.valid):
+                m.d.sync += first.eq(now.last)
         for lane in range(self._lanes):
-            clear = now.end | (now.clamp & acc[lane][-1])
-            with m.If(step & (now.product | clear)):
-                m.d.sync += acc[lane].eq(Mux(clear, 0, acc[lane] + products.p[lane]))
+            # The sum is one LUT and carry per bit, its choice against the product fits the same LUT, and the clamp is a
+            # reset of the register.
+            with m.If(step & now.valid):
+                with m.If(~now.clamp):
+                    m.d.sync += acc[lane].eq(Mux(first, products.p[lane], acc[lane] + products.p[lane]))
+                with m.Elif(acc[lane][-1]):
+                    m.d.sync += acc[lane].eq(0)
         with m.If(load | shift):
             for lane in range(self._lanes):
                 after = drain[lane + 1] if lane + 1 < self._lanes else drain[lane]
@@ -113,14 +122,9 @@ class MacArray(wiring.Component):
         with m.If(shift):
             m.d.sync += left.eq(left - 1)
         with m.If(load):
-            m.d.sync += [left.eq(Mux(now.tag.partial, self.last_lanes, self._lanes)), drain_tag.eq(now.tag)]
+            m.d.sync += [left.eq(Mux(tag.partial, self.last_lanes, self._lanes)), drain_tag.eq(tag)]
 
         if platform is None:
-            from amaranth.hdl import Assert
-
-            with m.If(self.i.valid):
-                m.d.comb += Assert(
-                    Cat(self.i.p.product, self.i.p.clamp, self.i.p.end).any(),
-                    "a beat must be a product, a clamp or an end",
-                )
+            with m.If(now.valid & first):
+                m.d.comb += Assert(~now.clamp, "a window must not begin with a clamp")
         return m

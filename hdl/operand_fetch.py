@@ -11,14 +11,14 @@ __all__ = ["OperandFetch", "beat_layout"]
 
 
 def beat_layout(*, lanes: int) -> data.StructLayout:
-    """One step of the array with its operands: unsigned activations ``x``, signed weights ``w``, one pair per lane."""
+    """One step of the array with its operands: unsigned activations ``x``, signed weights ``w``, one pair per lane. With
+    ``clamp`` it is not a product but a clamp; ``last`` marks the window's last step."""
     return data.StructLayout(
         {
             "x": data.ArrayLayout(8, lanes),
             "w": data.ArrayLayout(8, lanes),
-            "product": 1,
             "clamp": 1,
-            "end": 1,
+            "last": 1,
             "tag": tag_layout(),
         }
     )
@@ -28,11 +28,10 @@ class OperandFetch(wiring.Component):
     """Elements in, operands out.
 
     ``x[l]`` is byte ``lane`` of row buffer word ``address``, the same for all lanes; in word mode it is byte ``l`` of that
-    word. ``w`` is weight vector ``index``.
+    word; with ``zero`` it is 0. ``w`` is weight vector ``index``.
 
     Throughput is one element per cycle; latency two cycles. ``i.ready`` is ``o.ready``: the stages move together, so that
-    the distance between elements is kept. The
-    operands of a beat without ``product`` are meaningless. Reset discards what is in work.
+    the distance between elements is kept. Reset discards what is in work.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ class OperandFetch(wiring.Component):
         # The byte's word arrives in stage 1, where the byte is chosen; its weights in stage 2.
         valid1, valid2 = Signal(), Signal()
         element1 = Signal(self._element)
-        flags2 = Signal(data.StructLayout({"product": 1, "clamp": 1, "end": 1, "tag": tag_layout()}))
+        flags2 = Signal(data.StructLayout({"clamp": 1, "last": 1, "tag": tag_layout()}))
         x2 = Signal(data.ArrayLayout(8, self._lanes))
 
         m.d.comb += [
@@ -82,12 +81,15 @@ class OperandFetch(wiring.Component):
         byte = self.rows.data.word_select(element1.lane, 8)
         with m.If(step):
             m.d.sync += [valid1.eq(self.i.valid), element1.eq(self.i.p), valid2.eq(valid1)]
-            for name in ("product", "clamp", "end", "tag"):
+            for name in ("clamp", "last", "tag"):
                 m.d.sync += flags2[name].eq(element1[name])
             for lane in range(self._lanes):
+                # The zero is a reset of the register, not a LUT in front of it.
                 m.d.sync += x2[lane].eq(Mux(self.word_mode, self.rows.data.word_select(lane, 8), byte))
+            with m.If(element1.zero):
+                m.d.sync += x2.eq(0)
 
         m.d.comb += [self.o.valid.eq(valid2), self.o.p.x.eq(x2), self.o.p.w.eq(self.weights.data)]
-        for name in ("product", "clamp", "end", "tag"):
+        for name in ("clamp", "last", "tag"):
             m.d.comb += self.o.p[name].eq(flags2[name])
         return m

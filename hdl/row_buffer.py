@@ -31,12 +31,12 @@ def word_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
 class RowBuffer(wiring.Component):
     """Memory of input rows that is written in granules and read in words, and tells zeros before it is read.
 
-    A range on ``i`` comes out as its words on ``o``, ``mask[l] = (byte l is in the range) & (byte l != 0)``. In word mode a
-    range comes out as its beats instead: each word ``repeat`` times, then the word ``tap_step`` further, all with mask 1
+    A range on ``i`` comes out as its words on ``o``, ``mask[l] = (byte l is in the range) & (byte l != 0)``. Words without a
+    set bit are dropped, but for the last of a window. In word mode a range comes out as its beats instead: each word ``repeat`` times, then the word ``tap_step`` further, all with mask 1
     and the index one higher every beat; the second repeat has ``clamp`` set if ``maximum``. The bytes themselves are read
     at ``read``.
 
-    Throughput is one word per cycle, without gaps from range to range. ``o.valid`` rises two cycles after the transfer of
+    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles after the transfer of
     a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``. ``read.data`` follows
     ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is seen from the next.
 
@@ -57,8 +57,8 @@ class RowBuffer(wiring.Component):
     o : ``Out(stream.Signature(word_layout(...)))``
     write : ``In({en: 1, address: granule number, data: granule bytes})``
     read : ``In({en: 1, address: word number, data: Out(word bytes)})``
-    idle : ``Out(1)``
-        No range is in work.
+    enable : ``In(1)``
+        While this is low ranges and words stand still, and no transfer on ``o`` counts. Writes and reads go on.
     word_mode, maximum, repeat, tap_step : ``In``
         Fields of the layer descriptor; they must not change while a range is in work.
     """
@@ -74,7 +74,7 @@ class RowBuffer(wiring.Component):
                     wiring.Signature({"en": Out(1), "address": Out(range(words * granules)), "data": Out(8 * granule)})
                 ),
                 "read": In(wiring.Signature({"en": Out(1), "address": Out(range(words)), "data": In(8 * lanes)})),
-                "idle": Out(1),
+                "enable": In(1, init=1),
                 "word_mode": In(1),
                 "maximum": In(1),
                 "repeat": In(2),
@@ -115,11 +115,10 @@ class RowBuffer(wiring.Component):
         range_end = word.words == 0
 
         m.d.comb += [
-            step.eq(~found_valid | self.o.ready),
-            self.i.ready.eq(~active | (step & range_end)),
+            step.eq(self.enable & (~self.o.valid | self.o.ready)),
+            self.i.ready.eq(self.enable & (~active | (step & range_end))),
             mask_read.addr.eq(word.address),
             mask_read.en.eq(step),
-            self.idle.eq(~active & ~found_valid),
         ]
         turn_last = turn == self.repeat - 1
         with m.If(active & step):
@@ -143,8 +142,8 @@ class RowBuffer(wiring.Component):
         ended = Cat(found.final < lane for lane in range(1, self._lanes))
         inside = Cat(begun, Const(1, 1)) & ~(Cat(Const(0, 1), ended) & found_end.replicate(self._lanes))
         m.d.comb += [
-            self.o.valid.eq(found_valid),
             self.o.p.mask.eq(Mux(self.word_mode, 1, mask_read.data & inside)),
+            self.o.valid.eq(found_valid & (self.o.p.mask.any() | self.o.p.last)),
             self.o.p.address.eq(found.address),
             self.o.p.index.eq(found.index),
             self.o.p.last.eq(found.last & found_end),

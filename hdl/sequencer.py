@@ -82,8 +82,8 @@ class Sequencer(wiring.Component):
         output row's input rows has been written.
     rows : ``Out(stream.Signature({first: 1}))``
         To the window generator.
-    front_idle : ``In(1)``
-        No window is on its way to the array.
+    row_done : ``In(1)``
+        The last bytes of an output row's windows have been read.
     writer_start, writer_idle, writer_error, loader_error
     out_address, row_count, image_words
         To the writer.
@@ -109,7 +109,7 @@ class Sequencer(wiring.Component):
                     )
                 ),
                 "rows": Out(stream.Signature(data.StructLayout({"first": 1}))),
-                "front_idle": In(1),
+                "row_done": In(1),
                 "writer_start": Out(1),
                 "writer_idle": In(1),
                 "writer_error": In(1),
@@ -151,16 +151,12 @@ class Sequencer(wiring.Component):
 
         # Rows under way: `begun` have been begun to load and not been computed, `loaded` of them are complete.
         begun, loaded = Signal(2), Signal(2)
-        computing, first = Signal(), Signal()
-        finished = computing & self.front_idle
-        begin = Signal()
-        m.d.sync += begun.eq(begun + begin - finished)
+        first, begin = Signal(), Signal()
+        m.d.sync += begun.eq(begun + begin - self.row_done)
         m.d.sync += loaded.eq(loaded + (self.control.rows_end) - (self.rows.valid & self.rows.ready))
-        m.d.comb += [self.rows.valid.eq((loaded != 0) & ~computing), self.rows.p.first.eq(first)]
-        with m.If(finished):
-            m.d.sync += computing.eq(0)
+        m.d.comb += [self.rows.valid.eq(loaded != 0), self.rows.p.first.eq(first)]
         with m.If(self.rows.valid & self.rows.ready):
-            m.d.sync += [computing.eq(1), first.eq(0)]
+            m.d.sync += first.eq(0)
         idle = (begun == 0) & self.writer_idle
 
         # Loading an output row's input rows.
@@ -321,6 +317,6 @@ class Sequencer(wiring.Component):
             with m.State("FAIL"):
                 m.d.comb += self.clear.eq(1)
                 m.d.sync += [self.busy.eq(0), self.done.eq(1)]
-                m.d.sync += [begun.eq(0), loaded.eq(0), computing.eq(0)]
+                m.d.sync += [begun.eq(0), loaded.eq(0)]
                 m.next = "IDLE"
         return m

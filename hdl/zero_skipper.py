@@ -12,28 +12,27 @@ __all__ = ["ZeroSkipper", "element_layout"]
 
 
 def element_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
-    """One step of the array: exactly one of ``product`` (byte ``lane`` of row buffer word ``address`` times weight vector
-    ``index``), ``clamp`` and ``end`` (of the window) is set."""
+    """One step of the array: byte ``lane`` of row buffer word ``address`` times weight vector ``index``; with ``zero``, zero
+    times anything; with ``clamp``, a clamp of the accumulators instead. ``last`` marks the window's last step."""
     return data.StructLayout(
         {
             "address": range(words),
             "lane": range(lanes),
             "index": range(vectors),
-            "product": 1,
+            "zero": 1,
             "clamp": 1,
-            "end": 1,
+            "last": 1,
             "tag": tag_layout(),
         }
     )
 
 
 class ZeroSkipper(wiring.Component):
-    """Issues the set bits of each word's mask, lowest lane first, and an ``end`` behind each window.
+    """Issues the set bits of each word's mask, lowest lane first; for a word without one, a ``zero``.
 
-    Equal to :func:`gossamer.golden.cycles.issue_cycles` in time: with ``o.ready`` high, a word with ``n`` bits takes ``n``
-    cycles, an empty word one, and the last word of a window ``n + 1``. There are no gaps between words if ``i.valid``
+    A word with ``n`` bits takes ``max(n, 1)`` cycles while ``o.ready`` is high. There are no gaps between words if ``i.valid``
     stays high. The first element appears one cycle after the word's transfer. ``i.ready`` depends combinationally on
-    ``o.ready``; an empty word, too, passes only while ``o.ready`` is high.
+    ``o.ready``.
 
     Reset discards the word in work.
 
@@ -46,8 +45,6 @@ class ZeroSkipper(wiring.Component):
     -------
     i : ``In(stream.Signature(word_layout(...)))``
     o : ``Out(stream.Signature(element_layout(...)))``
-    idle : ``Out(1)``
-        No word is in work.
     """
 
     def __init__(self, *, lanes: int, words: int, vectors: int):
@@ -57,7 +54,6 @@ class ZeroSkipper(wiring.Component):
             {
                 "i": In(stream.Signature(word_layout(**self._sizes))),
                 "o": Out(stream.Signature(element_layout(**self._sizes))),
-                "idle": Out(1),
             }
         )
 
@@ -68,23 +64,20 @@ class ZeroSkipper(wiring.Component):
 
         rest = word.mask & (word.mask - 1)  # without the lowest set bit
         lowest = word.mask & ~rest
-        empty = ~word.mask.any()
         lane = Cat(
             Cat(lowest[i] for i in range(self._lanes) if i >> bit & 1).any() for bit in range(exact_log2(self._lanes))
         )
-        finished = Signal()  # nothing is left of the word once this cycle's element, if any, is taken
+        finished = ~rest.any()  # this element is the word's last
         m.d.comb += [
-            self.o.valid.eq(valid & (~empty | word.last)),
+            self.o.valid.eq(valid),
             self.o.p.address.eq(word.address),
             self.o.p.lane.eq(lane),
             self.o.p.index.eq(word.index + lane),
-            self.o.p.product.eq(~empty & ~word.clamp),
-            self.o.p.clamp.eq(~empty & word.clamp),
-            self.o.p.end.eq(empty),
+            self.o.p.zero.eq(~word.mask.any()),
+            self.o.p.clamp.eq(word.clamp),
+            self.o.p.last.eq(word.last & finished),
             self.o.p.tag.eq(word.tag),
-            finished.eq(empty | (~rest.any() & ~word.last)),
             self.i.ready.eq(~valid | (finished & self.o.ready)),
-            self.idle.eq(~valid),
         ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += word.mask.eq(rest)
