@@ -3,6 +3,7 @@
 from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.hdl.uart import FRAME_BITS, UartReceiver, UartTransmitter
@@ -80,16 +81,16 @@ class UartBridge(wiring.Component):
         m.d.comb += [receiver.pin.eq(self.rx), self.tx.eq(transmitter.pin)]
 
         # `word` takes four bytes, first the header (address and count), then data; or it gives four bytes.
-        word = Signal(32)
-        index = Signal(2)  # byte of the word
-        address, count = Signal.like(bus.adr), Signal(8)
-        write, unknown, failed = Signal(), Signal(), Signal()
+        word = Signal(32, reset_less=True)
+        index = Signal(2, reset_less=True)  # byte of the word
+        address, count = Signal(len(bus.adr), reset_less=True), Signal(8, reset_less=True)
+        write, unknown, failed = (Signal(name=name, reset_less=True) for name in ("write", "unknown", "failed"))
 
-        quiet = Signal(range(self._silence))
-        silent = quiet.all()
-        m.d.sync += quiet.eq(quiet + 1)
+        quiet = Signal(exact_log2(self._silence), reset_less=True)
+        silent = Signal(reset_less=True)
+        m.d.sync += Cat(quiet, silent).eq(quiet + 1)
         with m.If(received.valid | receiver.error | (answer.valid & answer.ready)):
-            m.d.sync += quiet.eq(0)
+            m.d.sync += Cat(quiet, silent).eq(0)
 
         def shift(byte):
             return [word.eq(Cat(word[8:], byte)), index.eq(index + 1)]

@@ -207,7 +207,7 @@ class _Front:
         self._addresses = self._places(run, config)
         self._store_bytes = config.store_bytes
         self._free = -1  # the first cycle in which the drain registers can be loaded
-        # The waits of the last row's windows: logical cycle, and cycles waited up to then; those before.
+        # The waits: logical cycle, and cycles waited up to then; those before.
         self._points = np.zeros(0, np.int64)
         self._waited = np.zeros(1, np.int64)
         # Logical cycles in which: the last row's last range left the generator; its last word was found; it left for the
@@ -259,8 +259,8 @@ class _Front:
             before = int(np.searchsorted(kept, word, side="right")) - 1
             return int(leave[before]) + word - int(kept[before]) if before >= 0 else found + word + 1
 
-        # The last range left the generator when the word before that range's first was found... by the time the last word
-        # of the range before it moved on.
+        # A range leaves the generator when the last word of the range before it is found, that is, when the word before
+        # that leaves.
         final = len(bits) - self._words.final_range
         ranges = self._words.ranges * self._groups
         self._generated = left(final - 2) if ranges > 1 else walked
@@ -279,8 +279,11 @@ class _Front:
         moves[1:] = moves[0] + np.cumsum(np.maximum(np.diff(ends), self._outputs[:-1]))
         self._free = int(moves[-1] + self._outputs[-1])
         self.stalled += int(moves[-1] - come[-1])
-        self._points = ends + LAST_TO_DRAIN
-        self._waited = np.concatenate([self._waited[-1:], moves - self._points])
+        # What happens from now on is behind the last range's leaving of the generator.
+        old = int(np.searchsorted(self._points, self._generated))
+        points = ends + LAST_TO_DRAIN
+        self._points = np.concatenate([self._points[old:], points])
+        self._waited = np.concatenate([self._waited[old:], moves - points])
         self.idle = self._free + DRAIN_TO_WRITE
         # A word is written when its last byte has come, or the window's last.
         position = np.arange(self._outputs.max())

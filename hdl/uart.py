@@ -54,10 +54,10 @@ class UartReceiver(wiring.Component):
         pin = Signal(init=1)
         m.submodules.synchronizer = FFSynchronizer(self.pin, pin, init=1)
 
-        timer = Signal(range(self._divisor))
+        timer = Signal(range(self._divisor), reset_less=True)
         centre = timer == 0
-        receiving, failed = Signal(), Signal()
-        shift = Signal(9)  # the zero that enters on the left reaches the right end together with the eighth bit
+        receiving, failed = Signal(), Signal(reset_less=True)
+        shift = Signal(9, reset_less=True)  # the zero that enters on the left reaches the right end together with the eighth bit
         full = ~shift[0]
         stop = receiving & full & centre & ~failed
         m.d.comb += [
