@@ -93,7 +93,7 @@ class Loader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         active = Signal()
-        command = Signal.like(self.i.p)
+        command = Signal.like(self.i.p, reset_less=True)
         padding, last, body_last, behind, step = Signal(), Signal(), Signal(), Signal(), Signal()
 
         m.d.comb += [

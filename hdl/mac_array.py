@@ -85,12 +85,12 @@ class MacArray(wiring.Component):
             for name in ("clamp", "last", "tag"):
                 m.d.sync += before[name].eq(self.i.p[name])
 
-        acc = [Signal(signed(self._acc_bits), name=f"acc{lane}") for lane in range(self._lanes)]
-        drain = [Signal(signed(self._acc_bits), name=f"drain{lane}") for lane in range(self._lanes)]
+        acc = [Signal(signed(self._acc_bits), name=f"acc{lane}", reset_less=True) for lane in range(self._lanes)]
+        drain = [Signal(signed(self._acc_bits), name=f"drain{lane}", reset_less=True) for lane in range(self._lanes)]
         first = Signal(init=1)  # the next beat begins a window
-        complete, tag = Signal(), Signal(tag_layout())  # the accumulators hold a window's sums
+        complete, tag = Signal(), Signal(tag_layout(), reset_less=True)  # the accumulators hold a window's sums
         left = Signal(range(self._lanes + 1))  # sums still in `drain`
-        drain_tag = Signal(tag_layout())
+        drain_tag = Signal(tag_layout(), reset_less=True)
 
         shift, load = Signal(), Signal()
         m.d.comb += [

@@ -96,21 +96,27 @@ class ProductArray(wiring.Component):
                 self._lut_product(m, lane)
         else:
             for lane in range(self._lanes):
-                x, w = Signal(8, name=f"x{lane}"), Signal(signed(8), name=f"w{lane}")
+                x = Signal(8, name=f"x{lane}", reset_less=True)
+                w = Signal(signed(8), name=f"w{lane}", reset_less=True)
+                p = Signal(signed(16), name=f"p{lane}", reset_less=True)
+                m.d.comb += self.p[lane].eq(p)
                 with m.If(self.en):
-                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), self.p[lane].eq(x * w)]
+                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), p.eq(x * w)]
         return m
 
     def _lut_product(self, m, lane):
         # Sums of two rows each, then their sum: two carry chains deep per cycle.
         x, w = self.x[lane], self.w[lane]
         rows = [Mux(w[bit], x, 0) for bit in range(8)]
-        low, high = Signal(12, name=f"low{lane}"), Signal(signed(13), name=f"high{lane}")
+        low = Signal(12, name=f"low{lane}", reset_less=True)
+        high = Signal(signed(13), name=f"high{lane}", reset_less=True)
+        p = Signal(signed(16), name=f"p{lane}", reset_less=True)
+        m.d.comb += self.p[lane].eq(p)
         with m.If(self.en):
             m.d.sync += [
                 low.eq((rows[0] + (rows[1] << 1)) + ((rows[2] + (rows[3] << 1)) << 2)),
                 high.eq((rows[4] + (rows[5] << 1)) + ((rows[6] - (rows[7] << 1)) << 2)),
-                self.p[lane].eq(low + (high << 4)),
+                p.eq(low + (high << 4)),
             ]
 
 
@@ -140,6 +146,8 @@ class WideMultiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        result = Signal(signed(38), reset_less=True)
+        m.d.comb += self.o.eq(result)
         if self._technology == "ice40":
             # a = ah * 2**15 + al, b = bh * 2**15 + bl
             ah, al = self.a[15:].as_signed(), self.a[:15]
@@ -153,16 +161,16 @@ class WideMultiplier(wiring.Component):
 
             hh, hl = product(ah, bh, "hh"), product(ah, bl, "hl")
             lh, ll = product(al, bh, "lh"), product(al, bl, "ll")
-            middle, high = Signal(signed(33)), Signal(signed(31))
+            middle, high = Signal(signed(33), reset_less=True), Signal(signed(31), reset_less=True)
             with m.If(self.en):
                 m.d.sync += [
                     middle.eq((hl + lh) + (ll >> 15)),
                     high.eq(hh),
-                    self.o.eq((high << 7) + (middle >> 8)),
+                    result.eq((high << 7) + (middle >> 8)),
                 ]
         else:
-            a, b = Signal(signed(30)), Signal(31)
-            p, q = Signal(signed(61)), Signal(signed(61))
+            a, b = Signal(signed(30), reset_less=True), Signal(31, reset_less=True)
+            p, q = Signal(signed(61), reset_less=True), Signal(signed(61), reset_less=True)
             with m.If(self.en):
-                m.d.sync += [a.eq(self.a), b.eq(self.b), p.eq(a * b), q.eq(p), self.o.eq(q >> 23)]
+                m.d.sync += [a.eq(self.a), b.eq(self.b), p.eq(a * b), q.eq(p), result.eq(q >> 23)]
         return m

@@ -66,9 +66,9 @@ class OperandFetch(wiring.Component):
         step = Signal()
         # The byte's word arrives in stage 1, where the byte is chosen; its weights in stage 2.
         valid1, valid2 = Signal(), Signal()
-        element1 = Signal(self._element)
-        flags2 = Signal(data.StructLayout({"clamp": 1, "last": 1, "tag": tag_layout()}))
-        x2 = Signal(data.ArrayLayout(8, self._lanes))
+        element1 = Signal(self._element, reset_less=True)
+        flags2 = Signal(data.StructLayout({"clamp": 1, "last": 1, "tag": tag_layout()}), reset_less=True)
+        x2 = Signal(data.ArrayLayout(8, self._lanes), reset_less=True)
 
         m.d.comb += [
             step.eq(self.o.ready),

@@ -76,7 +76,7 @@ class ParameterBuffer(wiring.Component):
         sub_bits = exact_log2(per_write)
         step = Signal()
         halves = []
-        group, lane = Signal.like(self.base), Signal(range(self._lanes))
+        group, lane = Signal.like(self.base, reset_less=True), Signal(range(self._lanes))
         channel = Signal.like(self.base)
         first = Signal(init=1)  # of a row
         m.d.comb += channel.eq(Mux(first, self.base, group) + lane)
@@ -105,7 +105,7 @@ class ParameterBuffer(wiring.Component):
 
         # Stage 1: the entry is there. Stage 2: the sum is biased.
         valid1, valid2 = Signal(), Signal()
-        sum1, scaling2 = Signal.like(self.i.p), Signal.like(self.o.p)
+        sum1, scaling2 = Signal.like(self.i.p, reset_less=True), Signal.like(self.o.p, reset_less=True)
         entry = Cat(halves)
 
         def field(name):

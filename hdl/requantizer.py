@@ -76,11 +76,12 @@ class Requantizer(wiring.Component):
         ]
 
         # What travels beside the numbers, one entry per stage.
-        beside = data.StructLayout({"valid": 1, "shift": 6, "last": 1, "tag": tag_layout()})
-        stages = [Signal(beside, name=f"stage{i}") for i in range(self.LATENCY)]
+        beside = data.StructLayout({"shift": 6, "last": 1, "tag": tag_layout()})
+        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.LATENCY)]
+        valid = Signal(self.LATENCY)
         with m.If(step):
             m.d.sync += [
-                stages[0].valid.eq(self.i.valid),
+                valid.eq(Cat(self.i.valid, valid)),
                 stages[0].shift.eq(self.i.p.shift),
                 stages[0].last.eq(self.i.p.last),
                 stages[0].tag.eq(self.i.p.tag),
@@ -95,14 +96,15 @@ class Requantizer(wiring.Component):
         # sign and value only of a product in (-1/2, 0), which ends as 0 either way.
         product = multiplier.o
         at = WideMultiplier.LATENCY
-        first = Signal(signed(39))
+        first = Signal(signed(39), reset_less=True)
         twice = self.double_rounding & (shift_at(at) >= 8)
         nudge = Cat(twice, (twice & (product < 0)).replicate(2)).as_signed()  # 1 or -1, in units of 2**30
         with m.If(step):
             m.d.sync += first.eq(product + (nudge << 7))
 
         # Shift right by whole bytes, then by 0…7. The result needs 10 bits; `over` tells that it has more.
-        coarse, over1, sign1 = Signal(signed(18)), Signal(), Signal()
+        coarse = Signal(signed(18), reset_less=True)
+        over1, sign1 = Signal(reset_less=True), Signal(reset_less=True)
         extended = Cat(first, first[-1].replicate(64 + 18 - 39))
         sign = first[-1]
         uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 39, 8)]
@@ -114,7 +116,8 @@ class Requantizer(wiring.Component):
                 over1.eq(Array(overs)[shift_at(at)[3:]]),
                 sign1.eq(sign),
             ]
-        fine, over2, sign2 = Signal(signed(11)), Signal(), Signal()
+        fine = Signal(signed(11), reset_less=True)
+        over2, sign2 = Signal(reset_less=True), Signal(reset_less=True)
         at += 1
         shifted = Signal(signed(18))
         m.d.comb += shifted.eq(coarse >> shift_at(at)[:3])
@@ -126,7 +129,7 @@ class Requantizer(wiring.Component):
             ]
 
         # `fine` is the result with one bit more, still to be rounded.
-        total, result = Signal(signed(11)), Signal(signed(8))
+        total, result = Signal(signed(11)), Signal(signed(8), reset_less=True)
         m.d.comb += total.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1)
         with m.If(step):
             with m.If(Mux(over2, sign2, total < self.clamp_min)):
@@ -137,7 +140,7 @@ class Requantizer(wiring.Component):
                 m.d.sync += result.eq(total)
 
         m.d.comb += [
-            self.o.valid.eq(stages[-1].valid),
+            self.o.valid.eq(valid[-1]),
             self.o.p.data.eq(result ^ 0x80),
             self.o.p.last.eq(stages[-1].last),
             self.o.p.tag.eq(stages[-1].tag),

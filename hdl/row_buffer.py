@@ -107,10 +107,10 @@ class RowBuffer(wiring.Component):
 
         # Walk: the register `word` is the word whose mask is being looked up; `found` is the one whose mask is there.
         active, found_valid = Signal(), Signal()
-        word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors))
+        word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors), reset_less=True)
         turn = Signal(2)
         found = Signal.like(word)
-        found_clamp = Signal()
+        found_clamp = Signal(reset_less=True)
         step = Signal()
         range_end = word.words == 0
 

@@ -144,10 +144,10 @@ class Sequencer(wiring.Component):
                 m.d.sync += target.eq(value)
 
         # The step. Its numbers count down, or on, while it is executed.
-        opcode, wait = Signal(4), Signal()
-        destination, count, in_rows = Signal(16), Signal(16), Signal(16)
-        in_address, lead_rows = Signal(address_bits), Signal(8)
-        step_address = Signal(address_bits)
+        opcode, wait = Signal(4, reset_less=True), Signal(reset_less=True)
+        destination, count, in_rows = (Signal(16, name=n, reset_less=True) for n in ("destination", "count", "in_rows"))
+        in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
+        step_address = Signal(address_bits, reset_less=True)
 
         # Rows under way: `begun` have been begun to load and not been computed, `loaded` of them are complete.
         begun, loaded = Signal(2), Signal(2)
@@ -160,8 +160,8 @@ class Sequencer(wiring.Component):
         idle = (begun == 0) & self.writer_idle
 
         # Loading an output row's input rows.
-        rows_left, need = Signal(16), Signal(8)
-        slot, odd = Signal.like(d.slot_words), Signal()
+        rows_left, need = Signal(16, reset_less=True), Signal(8, reset_less=True)
+        slot, odd = Signal.like(d.slot_words, reset_less=True), Signal(reset_less=True)
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
 

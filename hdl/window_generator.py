@@ -99,15 +99,15 @@ class WindowGenerator(wiring.Component):
         lane_bits = exact_log2(self._lanes)
 
         active = Signal()
-        x_left = Signal.like(self.width)
-        ky_left = Signal.like(self.kernel_rows)
-        g_left = Signal.like(self.groups)
-        offset = Signal.like(self.offset)  # of this window in its slot
-        group_offset = Signal.like(self.offset)  # of the group's first window
-        slot = Signal.like(self.slot_words)  # first word of the kernel row's slot
-        row_slot = Signal.like(self.slot_words)  # first word of the output row's first slot
-        index = Signal.like(self.weight_base)  # weight vector of the range's first byte
-        group_index = Signal.like(self.weight_base)  # of the window's first byte
+        x_left = Signal.like(self.width, reset_less=True)
+        ky_left = Signal.like(self.kernel_rows, reset_less=True)
+        g_left = Signal.like(self.groups, reset_less=True)
+        offset = Signal.like(self.offset, reset_less=True)  # of this window in its slot
+        group_offset = Signal.like(self.offset, reset_less=True)  # of the group's first window
+        slot = Signal.like(self.slot_words, reset_less=True)  # first word of the kernel row's slot
+        row_slot = Signal.like(self.slot_words, reset_less=True)  # first word of the output row's first slot
+        index = Signal.like(self.weight_base, reset_less=True)  # weight vector of the range's first byte
+        group_index = Signal.like(self.weight_base, reset_less=True)  # of the window's first byte
 
         ky_last, x_last, g_last = ky_left == 1, x_left == 1, g_left == 1
 

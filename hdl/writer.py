@@ -66,12 +66,12 @@ class Writer(wiring.Component):
         m = Module()
         byte_bits = exact_log2(self._store_bytes)
 
-        row, group, window = (Signal.like(self.out_address, name=name) for name in ("row", "group", "window"))
-        byte = Signal.like(self.out_address)  # where the next byte goes
+        row, group, window = (Signal.like(self.out_address, name=name, reset_less=True) for name in ("row", "group", "window"))
+        byte = Signal.like(self.out_address, reset_less=True)  # where the next byte goes
         rows_left = Signal.like(self.rows)
         # The word that is being packed; `full` says that it goes to the store now.
-        data, mask = Signal(8 * self._store_bytes), Signal(self._store_bytes)
-        word = Signal(len(self.out_address) - byte_bits)
+        data, mask = Signal(8 * self._store_bytes, reset_less=True), Signal(self._store_bytes)
+        word = Signal(len(self.out_address) - byte_bits, reset_less=True)
         full = Signal()
         allowed = Signal()
 

@@ -60,7 +60,7 @@ class ZeroSkipper(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         valid = Signal()
-        word = Signal(word_layout(**self._sizes))
+        word = Signal(word_layout(**self._sizes), reset_less=True)
 
         rest = word.mask & (word.mask - 1)  # without the lowest set bit
         lowest = word.mask & ~rest
