@@ -42,9 +42,10 @@ class UartBridge(wiring.Component):
     not taken for commands. Dropped commands and garbage are not answered. A bus that does not answer for ``silence``
     cycles counts as a bus error.
 
-    An access begins in the second cycle after the byte that completes it. The host must not send a command
-    before the answer to the last is complete, and a bus access must end within a byte time (``10*divisor`` cycles);
-    simulation asserts the latter for writes. Reset drops the command and the answer.
+    A write begins on the bus in the first cycle, a read in the second, after that in which the receiver delivers the last
+    byte that it needs; the answer to a read has no pauses if the bus answers within a byte time (``10*divisor``
+    cycles). The host must not send a command before the answer to the last is complete. A write must end on the bus
+    within a byte time, which simulation asserts. Reset drops the command and the answer.
 
     Parameters
     ----------

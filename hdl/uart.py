@@ -19,14 +19,16 @@ def _check_divisor(divisor: int) -> None:
 class UartReceiver(wiring.Component):
     """Receives bytes from a serial line.
 
-    A start bit is a low level that lasts half a bit; a shorter one is noise. Every later bit is sampled once, in its centre, at
-    ``(n + 1/2)*divisor`` cycles after the falling edge. So the sender may be 2 % faster or slower than ``1/divisor``.
+    A start bit is a low level of ``divisor//2`` cycles; a shorter one is noise. Every later bit is sampled once, in its
+    centre. The sender may be 2 % faster or slower than a bit in ``divisor`` cycles.
 
-    ``o.valid`` is high for one cycle in the centre of the stop bit, two cycles late by the synchroniser. If the stop bit
-    is low there, the byte is dropped, ``error`` is high for one cycle instead, and nothing is received before the line
-    is high in the centre of a bit: a line that is held low is one error, not a sequence of bytes.
+    ``o.valid`` is high for one cycle, ``9*divisor + divisor//2 + 1`` cycles after the first low level of the start bit:
+    in the centre of the stop bit, with the delay of the synchroniser. If the stop bit is low there, the byte is dropped,
+    ``error`` is high for that cycle instead, and nothing is received before the line is high in the centre of a bit: a line
+    that is held low is one error, not a sequence of bytes.
 
-    A line cannot wait: ``o`` is always ready. Reset drops the byte that is being received.
+    A line cannot wait: ``o`` is always ready. Reset drops the byte that is being received; a line that is low then may be
+    taken for a start bit.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ class UartReceiver(wiring.Component):
         timer = Signal(range(self._divisor), reset_less=True)
         centre = timer == 0
         receiving, failed = Signal(), Signal(reset_less=True)
-        shift = Signal(9, reset_less=True)  # the zero that enters on the left reaches the right end together with the eighth bit
+        shift = Signal(9, reset_less=True)  # the zero that starts on the left is on the right after eight bits
         full = ~shift[0]
         stop = receiving & full & centre & ~failed
         m.d.comb += [
