@@ -33,7 +33,8 @@ synth_ice40 -device u -top {board}
 write_json {board}.json
 tee -q -o cells.json stat -json
 """
-"""Of ABC's recipes ``flow2`` makes the smallest design by 7 %; the period tells it where it may trade speed for area."""
+"""Of ABC's recipes ``flow2``, told the period so that it may trade speed for area, has made the smallest design of every
+version of the core, by 0.5 to 7 % of the logic cells."""
 
 RESOURCES = {
     "LC": "ICESTORM_LC",

