@@ -62,7 +62,7 @@ class Core(wiring.Component):
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
         m.submodules.sequencer = sequencer = Sequencer(config)
         datapath = {
-            "loader": (loader := Loader(**store_size)),
+            "loader": (loader := Loader(**store_size, count=config.longest_load)),
             "windows": (windows := WindowGenerator(**sizes)),
             "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes)),
             "skipper": (skipper := ZeroSkipper(**sizes)),

@@ -172,7 +172,7 @@ def _place(network: Network, name: str, pitches: dict[str, int]) -> TensorPlace:
 
 def _check_limits(kernel: Kernel, config: Config) -> None:
     """What the fields and buffers of a configuration can hold."""
-    layer = kernel.descriptor
+    layer = {**kernel.descriptor, "rows": kernel.out_rows, "in_rows": kernel.in_rows}
     # The widths of gossamer.hdl.sequencer.descriptor_layout that do not follow from memory sizes.
     for field, most, what in (
         ("width", 1023, "output pixels per row"),
@@ -182,6 +182,8 @@ def _check_limits(kernel: Kernel, config: Config) -> None:
         ("stride_rows", 255, "rows of stride"),
         ("x_step", config.row_words * config.lanes - 1, "bytes of stride"),
         ("out_x_step", 65535, "bytes per output pixel"),
+        ("rows", 2047, "output rows"),
+        ("in_rows", 2047, "input rows"),
     ):
         if layer[field] > most:
             raise CompileError(f"layer {kernel.name!r} must have at most {most} {what}, not {layer[field]}")

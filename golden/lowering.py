@@ -64,6 +64,7 @@ class Kernel:
     last_lanes: int
     lead_rows: int
     in_rows: int
+    out_rows: int
     macs: int
 
     @staticmethod
@@ -227,6 +228,7 @@ class _Lowering:
             self.target.pitch - (self.groups - 1) * lanes,
             padding[0],
             source.rows if in_rows is None else in_rows,
+            self.target.rows,
             macs,
         )
 

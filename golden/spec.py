@@ -386,6 +386,13 @@ class Config:
         return self.store_words * self.store_bytes
 
     @property
+    def longest_load(self) -> int:
+        """Store words of the longest load: that which fills the largest buffer."""
+        return max(
+            self.weight_vectors * self.granules, self.row_words * self.granules, self.parameters * 8 // self.store_bytes
+        )
+
+    @property
     def granules(self) -> int:
         """Store words per row buffer word or weight vector."""
         return self.lanes // self.store_bytes

@@ -18,20 +18,17 @@ class Target(enum.Enum, shape=2):
     ROWS = 3
 
 
-COUNT_BITS = 16
-
-
-def command_layout(*, store_words: int) -> data.StructLayout:
+def command_layout(*, store_words: int, count: int) -> data.StructLayout:
     """``count`` words to ``target`` from granule ``index`` on: ``left`` padding words, then ``body`` store words from
-    ``address`` on, then padding. ``address`` has one bit more than the store needs. ``group_end`` is handed through."""
+    ``address`` on, then padding. ``address`` has one bit more than the store needs; ``count`` is the longest command. ``group_end`` is handed through."""
     return data.StructLayout(
         {
             "target": Target,
             "address": (store_words - 1).bit_length() + 1,
-            "left": COUNT_BITS,
-            "body": COUNT_BITS,
-            "count": COUNT_BITS,
-            "index": COUNT_BITS,
+            "left": 8,
+            "body": range(count + 1),
+            "count": range(count + 1),
+            "index": range(count),
             "group_end": 1,
         }
     )
@@ -52,6 +49,8 @@ class Loader(wiring.Component):
     ----------
     store_bytes, store_words : int
         See :class:`Store`.
+    count : int
+        Words of the longest command, and granules of the deepest target.
 
     Members
     -------
@@ -65,18 +64,18 @@ class Loader(wiring.Component):
         Fields of the layer descriptor; they must not change while a command for rows is in work.
     """
 
-    def __init__(self, *, store_bytes: int, store_words: int):
+    def __init__(self, *, store_bytes: int, store_words: int, count: int):
         self._store_bytes, self._store_words = store_bytes, store_words
         super().__init__(
             {
-                "i": In(stream.Signature(command_layout(store_words=store_words))),
+                "i": In(stream.Signature(command_layout(store_words=store_words, count=count))),
                 "read": Out(read_signature(store_bytes=store_bytes, store_words=store_words)),
                 "write": Out(
                     wiring.Signature(
                         {
                             "en": Out(1),
                             "target": Out(Target),
-                            "index": Out(COUNT_BITS),
+                            "index": Out(range(count)),
                             "data": Out(8 * store_bytes),
                             "last": Out(1),
                             "group_end": Out(1),

@@ -10,12 +10,16 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
-    With ``bytes_`` the halves of the operands are multiplied separately.
+    With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
     """
-    registers = {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
+    registers = {} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
+    if bytes_ or late:
+        registers |= {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1}
+    if late:
+        registers |= {"p_PIPELINE_16x16_MULT_REG1": 1}
     select = 2 if bytes_ else 3
     m.submodules += Instance(
         "SB_MAC16",
@@ -105,17 +109,29 @@ class ProductArray(wiring.Component):
         return m
 
     def _lut_product(self, m, lane):
-        # Sums of two rows each, then their sum: two carry chains deep per cycle.
+        # Rows are added where their weight bit is set. That choice fits into the LUT of the adder, so that a row of the
+        # product costs one logic cell per bit. The last row counts negative; ~(~s + x) is s - x without inverting x.
         x, w = self.x[lane], self.w[lane]
-        rows = [Mux(w[bit], x, 0) for bit in range(8)]
         low = Signal(12, name=f"low{lane}", reset_less=True)
-        high = Signal(signed(13), name=f"high{lane}", reset_less=True)
+        high = Signal(signed(12), name=f"high{lane}", reset_less=True)
         p = Signal(signed(16), name=f"p{lane}", reset_less=True)
         m.d.comb += self.p[lane].eq(p)
+
+        def rows(bits, name):
+            total = Mux(w[bits[0]], x, 0)
+            for k, bit in enumerate(bits[1:], 1):
+                upper = Signal(9, name=f"{name}{lane}_{k}")
+                m.d.comb += upper.eq(Mux(w[bit], total[k:] + x, total[k:]))
+                total = Cat(total[:k], upper)
+            return total
+
+        total = rows((4, 5, 6), "high")
+        top, upper = Signal(signed(10), name=f"top{lane}"), Signal(signed(10), name=f"high{lane}_3")
+        m.d.comb += [top.eq(total[3:]), upper.eq(~Mux(w[7], ~top + x, ~top))]
         with m.If(self.en):
             m.d.sync += [
-                low.eq((rows[0] + (rows[1] << 1)) + ((rows[2] + (rows[3] << 1)) << 2)),
-                high.eq((rows[4] + (rows[5] << 1)) + ((rows[6] - (rows[7] << 1)) << 2)),
+                low.eq(rows((0, 1, 2, 3), "low")),
+                high.eq(Cat(total[:3], upper)),
                 p.eq(low + (high << 4)),
             ]
 
@@ -153,20 +169,19 @@ class WideMultiplier(wiring.Component):
             ah, al = self.a[15:].as_signed(), self.a[:15]
             bh, bl = self.b[15:], self.b[:15]
 
-            def product(x, y, name):
+            def product(x, y, name, late=False):
                 a, b, out = Signal(16), Signal(16), Signal(signed(32), name=name)
                 m.d.comb += [a.eq(x), b.eq(y)]
-                _mac16(m, a, b, out, en=self.en, a_signed=True, b_signed=False, bytes_=False)
+                _mac16(m, a, b, out, en=self.en, a_signed=True, b_signed=False, bytes_=False, late=late)
                 return out
 
-            hh, hl = product(ah, bh, "hh"), product(ah, bl, "hl")
+            hh, hl = product(ah, bh, "hh", late=True), product(ah, bl, "hl")
             lh, ll = product(al, bh, "lh"), product(al, bl, "ll")
-            middle, high = Signal(signed(33), reset_less=True), Signal(signed(31), reset_less=True)
+            middle = Signal(signed(33), reset_less=True)
             with m.If(self.en):
                 m.d.sync += [
                     middle.eq((hl + lh) + (ll >> 15)),
-                    high.eq(hh),
-                    result.eq((high << 7) + (middle >> 8)),
+                    result.eq((hh << 7) + (middle >> 8)),
                 ]
         else:
             a, b = Signal(signed(30), reset_less=True), Signal(31, reset_less=True)

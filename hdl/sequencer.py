@@ -102,7 +102,7 @@ class Sequencer(wiring.Component):
                 "clear": Out(1),
                 "error": Out(4),
                 "layer": Out(16),
-                "command": Out(stream.Signature(command_layout(store_words=store_words))),
+                "command": Out(stream.Signature(command_layout(store_words=store_words, count=config.longest_load))),
                 "control": In(
                     wiring.Signature(
                         {"en": Out(1), "index": Out(3), "data": Out(8 * config.store_bytes), "rows_end": Out(1)}
@@ -115,7 +115,7 @@ class Sequencer(wiring.Component):
                 "writer_error": In(1),
                 "loader_error": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
-                "row_count": Out(16),
+                "row_count": Out(11),
                 "image_words": Out(range(store_words)),
                 "descriptor": Out(descriptor_layout(config)),
             }
@@ -145,7 +145,8 @@ class Sequencer(wiring.Component):
 
         # The step. Its numbers count down, or on, while it is executed.
         opcode, wait = Signal(4, reset_less=True), Signal(reset_less=True)
-        destination, count, in_rows = (Signal(16, name=n, reset_less=True) for n in ("destination", "count", "in_rows"))
+        destination, in_rows = Signal(16, reset_less=True), Signal(11, reset_less=True)
+        count = Signal(max(bits_for(config.longest_load), 11), reset_less=True)
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
         step_address = Signal(address_bits, reset_less=True)
 
@@ -160,7 +161,7 @@ class Sequencer(wiring.Component):
         idle = (begun == 0) & self.writer_idle
 
         # Loading an output row's input rows.
-        rows_left, need = Signal(16, reset_less=True), Signal(8, reset_less=True)
+        rows_left, need = Signal(11, reset_less=True), Signal(8, reset_less=True)
         slot, odd = Signal.like(d.slot_words, reset_less=True), Signal(reset_less=True)
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)

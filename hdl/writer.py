@@ -38,7 +38,7 @@ class Writer(wiring.Component):
     idle, error : ``Out(1)``
     out_address : ``In``
         Byte; one bit more than the store needs, so that an address behind it is seen. Sampled at start.
-    rows : ``In(16)``
+    rows : ``In(11)``
         Sampled at start.
     image_words, out_x_step, out_row_step : ``In``
         Must not change during a run.
@@ -55,7 +55,7 @@ class Writer(wiring.Component):
                 "idle": Out(1),
                 "error": Out(1),
                 "out_address": In(address_bits),
-                "rows": In(16),
+                "rows": In(11),
                 "image_words": In(range(store_words)),
                 "out_x_step": In(16),
                 "out_row_step": In(address_bits),

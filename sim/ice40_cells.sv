@@ -22,7 +22,8 @@ endmodule
 
 module SB_MAC16 #(
     parameter [0:0] MODE_8x8 = 0, A_SIGNED = 0, B_SIGNED = 0, A_REG = 0, B_REG = 0,
-    parameter [0:0] TOP_8x8_MULT_REG = 0, BOT_8x8_MULT_REG = 0, PIPELINE_16x16_MULT_REG2 = 0,
+    parameter [0:0] TOP_8x8_MULT_REG = 0, BOT_8x8_MULT_REG = 0,
+    parameter [0:0] PIPELINE_16x16_MULT_REG1 = 0, PIPELINE_16x16_MULT_REG2 = 0,
     parameter [1:0] TOPOUTPUT_SELECT = 0, BOTOUTPUT_SELECT = 0
 ) (
     input CLK, CE,
@@ -33,11 +34,15 @@ module SB_MAC16 #(
     output CO, ACCUMCO, SIGNEXTOUT
 );
     localparam [1:0] SELECT = MODE_8x8 ? 2 : 3;
-    localparam [0:0] REGISTERED = MODE_8x8 ? TOP_8x8_MULT_REG & BOT_8x8_MULT_REG : PIPELINE_16x16_MULT_REG2;
+    localparam [0:0] PARTIAL = TOP_8x8_MULT_REG & BOT_8x8_MULT_REG;
+    localparam [0:0] LATE = ~MODE_8x8 & PARTIAL & PIPELINE_16x16_MULT_REG1;
+    localparam [0:0] REGISTERED = MODE_8x8 ? PARTIAL & ~PIPELINE_16x16_MULT_REG1 :
+        PIPELINE_16x16_MULT_REG2 & (PARTIAL ~^ PIPELINE_16x16_MULT_REG1);
     initial
         if (!(A_REG & B_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
             $fatal(1, "SB_MAC16: only registered multiplication is modelled");
     reg [15:0] a, b;
+    reg [31:0] partial;
     wire signed [8:0] a0 = {A_SIGNED & a[7], a[7:0]}, a1 = {A_SIGNED & a[15], a[15:8]};
     wire signed [8:0] b0 = {B_SIGNED & b[7], b[7:0]}, b1 = {B_SIGNED & b[15], b[15:8]};
     wire signed [16:0] aw = {A_SIGNED & a[15], a}, bw = {B_SIGNED & b[15], b};
@@ -47,7 +52,8 @@ module SB_MAC16 #(
         if (CE) begin
             a <= A;
             b <= B;
-            O <= MODE_8x8 ? {p1[15:0], p0[15:0]} : pw[31:0];
+            partial <= pw[31:0];
+            O <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
         end
     assign {CO, ACCUMCO, SIGNEXTOUT} = 0;
 endmodule
