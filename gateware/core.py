@@ -169,20 +169,19 @@ class Core(wiring.Component):
             m.d.comb += [
                 store.read.en.eq(loader.read.en),
                 store.read.address.eq(loader.read.address),
-                store.write.en.eq(writer.write.en),
-                store.write.address.eq(writer.write.address),
-                store.write.data.eq(writer.write.data),
-                store.write.mask.eq(writer.write.mask),
             ]
         with m.Else():
             m.d.comb += [
                 store.read.en.eq(host & ~bus.we),
                 store.read.address.eq(bus.adr[sub_bits:]),
-                store.write.en.eq(host & bus.we),
-                store.write.address.eq(bus.adr[sub_bits:]),
-                store.write.data.eq(bus.dat_w.replicate(1 << sub_bits)),
-                store.write.mask.eq(bus.sel << (sub << 2)),
             ]
+        connect(m, writer.write, store.write)
+        m.d.comb += [
+            writer.host.en.eq(host & bus.we),
+            writer.host.address.eq(bus.adr[sub_bits:]),
+            writer.host.data.eq(bus.dat_w.replicate(1 << sub_bits)),
+            writer.host.mask.eq(bus.sel << (sub << 2)),
+        ]
 
         m.d.comb += [
             loader.read.ready.eq(store.read.ready),

@@ -172,16 +172,17 @@ def _place(network: Network, name: str, pitches: dict[str, int]) -> TensorPlace:
 
 def _check_limits(kernel: Kernel, config: Config) -> None:
     """What the fields and buffers of a configuration can hold."""
-    layer = {**kernel.descriptor, "rows": kernel.out_rows, "in_rows": kernel.in_rows}
+    layer = {**kernel.descriptor, "rows": kernel.out_rows, "in_rows": kernel.in_rows, "lead_rows": kernel.lead_rows}
     # The widths of gossamer.hdl.sequencer.descriptor_layout that do not follow from memory sizes.
     for field, most, what in (
         ("width", 1023, "output pixels per row"),
-        ("groups", 1023, "output channel groups"),
+        ("groups", 255, "output channel groups"),
         ("left_granules", 255, "padding words per row"),
-        ("kernel_rows", 255, "kernel rows"),
-        ("stride_rows", 255, "rows of stride"),
+        ("kernel_rows", 63, "kernel rows"),
+        ("stride_rows", 15, "rows of stride"),
         ("x_step", config.row_words * config.lanes - 1, "bytes of stride"),
-        ("out_x_step", 65535, "bytes per output pixel"),
+        ("lead_rows", 63, "padding rows"),
+        ("out_x_step", 4095, "bytes per output pixel"),
         ("rows", 2047, "output rows"),
         ("in_rows", 2047, "input rows"),
     ):
@@ -261,7 +262,6 @@ def _schedule(
                 "last_lanes": kernel.last_lanes if chunk.stop == kernel.groups else config.lanes,
                 "weight_base": bases[Opcode.LOAD_WEIGHTS],
                 "parameter_base": bases[Opcode.LOAD_PARAMETERS],
-                "out_x_step": place.pitch,
                 "out_row_step": words * config.store_bytes,
                 "offset": kernel.descriptor["offset"] + (chunk.start * config.lanes if kernel.word_mode else 0),
             }

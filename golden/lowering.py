@@ -185,10 +185,11 @@ class _Lowering:
         end = max(offset + (self.target.columns - 1) * stride[1] * pitch + window, left * lanes + row_bytes)
         slot = -(-end // lanes)
         data = -(-row_bytes // config.store_bytes)
-        slots = kernel[0] + stride[0]
+        # The ring has a multiple of the stride's rows, so that the row in front comes back to its start.
+        slots = -(-(kernel[0] + stride[0]) // stride[0]) * stride[0]
         ahead = int(slots * slot <= config.row_words and self.target.rows > 1)
         if not ahead:
-            slots = max(kernel[0], stride[0])
+            slots = -(-kernel[0] // stride[0]) * stride[0]
         descriptor = {
             "zero_point": self.target.zero_point,
             "pad": self.pad,
@@ -210,7 +211,7 @@ class _Lowering:
             "x_step": stride[1] * pitch,
             "range_last": (kernel[1] * repeat if word_mode else window) - 1,
             "tap_step": pitch // lanes if word_mode else 0,
-            "out_x_step": self.target.pitch,
+            "out_x_step": self.target.pitch if self.target.columns > 1 else 0,
             "word_mode": 0,
             "maximum": 0,
             "add": 0,

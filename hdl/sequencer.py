@@ -32,7 +32,10 @@ def descriptor_layout(config: Config) -> data.StructLayout:
     row_words = bits_for(config.row_words)
     address = bits_for(config.store_words)
     widths = {
-        "groups": 10,
+        "groups": 8,
+        "kernel_rows": 6,
+        "stride_rows": 4,
+        "out_x_step": 12,
         "last_lanes": bits_for(config.lanes),
         "left_granules": 8,
         "data_granules": bits_for(config.row_words * config.granules),
@@ -73,7 +76,7 @@ class Sequencer(wiring.Component):
     busy, done, clear : ``Out(1)``
     error : ``Out(4)``
         One of :class:`gossamer.golden.spec.Error`.
-    layer : ``Out(16)``
+    layer : ``Out(12)``
         Layer table entry of the last ``RUN`` step.
     command : ``Out(stream.Signature(command_layout(...)))``
         To the loader.
@@ -101,7 +104,7 @@ class Sequencer(wiring.Component):
                 "done": Out(1),
                 "clear": Out(1),
                 "error": Out(4),
-                "layer": Out(16),
+                "layer": Out(12),
                 "command": Out(stream.Signature(command_layout(store_words=store_words, count=config.longest_load))),
                 "control": In(
                     wiring.Signature(
@@ -145,9 +148,9 @@ class Sequencer(wiring.Component):
 
         # The step. Its numbers count down, or on, while it is executed.
         opcode, wait = Signal(4, reset_less=True), Signal(reset_less=True)
-        destination, in_rows = Signal(16, reset_less=True), Signal(11, reset_less=True)
+        destination, in_rows = Signal(max(12, bits_for(config.weight_vectors - 1)), reset_less=True), Signal(11, reset_less=True)
         count = Signal(max(bits_for(config.longest_load), 11), reset_less=True)
-        in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
+        in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         step_address = Signal(address_bits, reset_less=True)
 
         # Rows under way: `begun` have been begun to load and not been computed, `loaded` of them are complete.
@@ -161,7 +164,7 @@ class Sequencer(wiring.Component):
         idle = (begun == 0) & self.writer_idle
 
         # Loading an output row's input rows.
-        rows_left, need = Signal(11, reset_less=True), Signal(8, reset_less=True)
+        rows_left, need = Signal(11, reset_less=True), Signal(6, reset_less=True)
         slot, odd = Signal.like(d.slot_words, reset_less=True), Signal(reset_less=True)
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
@@ -301,7 +304,7 @@ class Sequencer(wiring.Component):
                 ]
                 with m.If(self.command.ready):
                     next_slot = slot + d.slot_words
-                    m.d.sync += [need.eq(need - 1), slot.eq(Mux(next_slot >= d.ring_words, 0, next_slot))]
+                    m.d.sync += [need.eq(need - 1), slot.eq(Mux(next_slot == d.ring_words, 0, next_slot))]
                     with m.If(lead_rows != 0):
                         m.d.sync += lead_rows.eq(lead_rows - 1)
                     with m.Elif(in_rows != 0):

@@ -58,7 +58,7 @@ class UartReceiver(wiring.Component):
 
         timer = Signal(range(self._divisor), reset_less=True)
         centre = timer == 0
-        receiving, failed = Signal(), Signal(reset_less=True)
+        receiving, failed = Signal(), Signal()
         shift = Signal(9, reset_less=True)  # the zero that starts on the left is on the right after eight bits
         full = ~shift[0]
         stop = receiving & full & centre & ~failed
@@ -72,7 +72,7 @@ class UartReceiver(wiring.Component):
         with m.If(centre):
             m.d.sync += timer.eq(self._divisor - 1)
         with m.If(~receiving):
-            m.d.sync += [shift.eq(0x0FF), failed.eq(0)]
+            m.d.sync += shift.eq(0x0FF)
             with m.If(pin):
                 m.d.sync += timer.eq(self._divisor // 2 - 1)
             with m.Elif(centre):

@@ -49,7 +49,7 @@ class WindowGenerator(wiring.Component):
 
     Throughput is one range per cycle without gaps, the first one cycle after the transfer on ``rows``. ``rows.ready`` is
     high only while no row is in work. ``rows.p.first`` restarts the ring at word 0; otherwise the row's first slot lies
-    ``advance_words`` behind that of the row before.
+    ``advance_words`` behind that of the row before. ``ring_words`` must be a multiple of ``slot_words`` and ``advance_words``.
 
     The settings must not change while a row is in work. Reset discards the row.
 
@@ -82,11 +82,11 @@ class WindowGenerator(wiring.Component):
                 "word_mode": In(1),
                 "shared_weights": In(1),
                 "offset": In(position),
-                "width": In(12),
+                "width": In(10),
                 "x_step": In(position),
                 "range_last": In(position),
-                "groups": In(12),
-                "kernel_rows": In(8),
+                "groups": In(8),
+                "kernel_rows": In(6),
                 "slot_words": In(pointer),
                 "ring_words": In(pointer),
                 "advance_words": In(pointer),
@@ -130,8 +130,8 @@ class WindowGenerator(wiring.Component):
         ]
 
         def around(pointer):
-            """``pointer``, which may be past the end of the ring by less than the ring."""
-            return Mux(pointer >= self.ring_words, pointer - self.ring_words, pointer)
+            """``pointer``, or the ring's first word if it is the ring's end."""
+            return Mux(pointer == self.ring_words, 0, pointer)
 
         next_slot, next_row = Signal.like(slot), Signal.like(slot)
         next_index = Signal.like(index)

@@ -10,18 +10,22 @@ from gossamer.hdl.store import write_signature
 
 __all__ = ["Writer"]
 
+GROUP_BITS = 8
+"""Channel groups are counted in so many bits."""
+
 
 class Writer(wiring.Component):
     """Packs output bytes into store words and writes them.
 
     The bytes of window ``x`` of group ``g`` in row ``y`` go to ``out_address + y*out_row_step + g*lanes + x*out_x_step``
-    and on. A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that
+    and on. The tag ``row_last`` comes only together with ``group_last``. A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that
     did not come are masked. ``i.ready`` is always high, and the store must take every write at once.
 
     ``start`` begins a run of ``rows`` rows at ``out_address``; ``idle`` is high from the cycle after the last write until
     the next start. A word outside the store, or below ``image_words``, is not written and raises ``error`` for one cycle.
 
-    Reset ends the run.
+    ``host`` is a way to the store for others: the word goes out one cycle later, wherever it is. It must not be used during
+    a run. Reset ends the run.
 
     Parameters
     ----------
@@ -34,6 +38,7 @@ class Writer(wiring.Component):
     -------
     i : ``In(stream.Signature(output_layout()))``
     write : ``Out(write_signature(...))``
+    host : ``In(write_signature(...))``
     start : ``In(1)``
     idle, error : ``Out(1)``
     out_address : ``In``
@@ -51,13 +56,14 @@ class Writer(wiring.Component):
             {
                 "i": In(stream.Signature(output_layout())),
                 "write": Out(write_signature(store_bytes=store_bytes, store_words=store_words)),
+                "host": In(write_signature(store_bytes=store_bytes, store_words=store_words)),
                 "start": In(1),
                 "idle": Out(1),
                 "error": Out(1),
                 "out_address": In(address_bits),
                 "rows": In(11),
                 "image_words": In(range(store_words)),
-                "out_x_step": In(16),
+                "out_x_step": In(12),
                 "out_row_step": In(address_bits),
             }
         )
@@ -66,18 +72,19 @@ class Writer(wiring.Component):
         m = Module()
         byte_bits = exact_log2(self._store_bytes)
 
-        row, group, window = (Signal.like(self.out_address, name=name, reset_less=True) for name in ("row", "group", "window"))
-        byte = Signal.like(self.out_address, reset_less=True)  # where the next byte goes
+        row, window = Signal.like(self.out_address, reset_less=True), Signal.like(self.out_address, reset_less=True)
+        group, lane = Signal(GROUP_BITS, reset_less=True), Signal(range(self._lanes), reset_less=True)
+        byte = Signal.like(self.out_address)  # where the next byte goes
         rows_left = Signal.like(self.rows)
         # The word that is being packed; `full` says that it goes to the store now.
         data, mask = Signal(8 * self._store_bytes, reset_less=True), Signal(self._store_bytes)
         word = Signal(len(self.out_address) - byte_bits, reset_less=True)
-        full = Signal()
-        allowed = Signal()
+        full, host, allowed = Signal(), Signal(), Signal()
 
         m.d.comb += [
             self.i.ready.eq(1),
-            allowed.eq((word >= self.image_words) & (word < self._store_words)),
+            byte.eq(window + lane),
+            allowed.eq(host | ((word >= self.image_words) & (word < self._store_words))),
             self.write.en.eq(full & allowed),
             self.write.address.eq(word),
             self.write.data.eq(data),
@@ -87,16 +94,15 @@ class Writer(wiring.Component):
         ]
 
         position = byte[:byte_bits]
-        base = Signal.like(byte)  # of the next window
-        step = Signal.like(byte)
+        step = Signal.like(byte)  # to the next window
         tag = self.i.p.tag
-        m.d.comb += [
-            base.eq(Mux(tag.row_last, row, Mux(tag.group_last, group, window))),
-            step.eq(Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, self._lanes, self.out_x_step))),
-        ]
-        moved = base + step
+        next_group = group + 1
+        m.d.comb += step.eq(
+            Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, next_group * self._lanes, self.out_x_step))
+        )
+        moved = Mux(tag.group_last, row, window) + step  # a row's last window is its last group's last
 
-        m.d.sync += full.eq(0)
+        m.d.sync += [full.eq(0), host.eq(self.host.en)]
         with m.If(full):
             m.d.sync += mask.eq(0)
         with m.If(self.i.valid):
@@ -105,15 +111,19 @@ class Writer(wiring.Component):
                 mask.eq(Mux(full, 0, mask) | (1 << position)),
                 word.eq(byte[byte_bits:]),
                 full.eq(self.i.p.last | position.all()),
-                byte.eq(byte + 1),
+                lane.eq(lane + 1),
             ]
             with m.If(self.i.p.last):
-                m.d.sync += [byte.eq(moved), window.eq(moved)]
-                with m.If(tag.group_last | tag.row_last):
-                    m.d.sync += group.eq(moved)
+                m.d.sync += [window.eq(moved), lane.eq(0)]
+                with m.If(tag.group_last):
+                    m.d.sync += group.eq(next_group)
                 with m.If(tag.row_last):
-                    m.d.sync += [row.eq(moved), rows_left.eq(rows_left - 1)]
+                    m.d.sync += [row.eq(moved), group.eq(0), rows_left.eq(rows_left - 1)]
         with m.If(self.start):
-            m.d.sync += rows_left.eq(self.rows)
-            m.d.sync += (pointer.eq(self.out_address) for pointer in (row, group, window, byte))
+            m.d.sync += [
+                *(pointer.eq(self.out_address) for pointer in (row, window)),
+                *(group.eq(0), lane.eq(0), rows_left.eq(self.rows)),
+            ]
+        with m.If(self.host.en):
+            m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask), full.eq(1)]
         return m

@@ -195,7 +195,7 @@ def test_an_unaligned_address_is_a_bus_error_without_an_access(memory, address, 
     data = [1, 2] if opcode == WRITE else []
     host = Host([command(opcode, address, 2, data), ("answer", 1), 20 * BYTE], memory)
     assert host.run() == bytes([BUS_ERROR])
-    assert host.accesses == []
+    assert host.requests == []
 
 
 def test_a_bus_error_ends_a_write_but_takes_its_words(memory):
@@ -204,6 +204,20 @@ def test_a_bus_error_ends_a_write_but_takes_its_words(memory):
     host = Host(script, memory)
     assert host.run() == bytes([BUS_ERROR, DONE]) + memory[0].to_bytes(4, "little")
     assert host.accesses == [(LIMIT - 1, SYNC), (LIMIT, 2), (0, None)]
+    assert len(host.requests) == 3
+
+
+def test_a_status_is_not_mixed_with_that_of_the_command_before(memory):
+    script = [command(READ, 4 * LIMIT, 1), ("answer", 1), bytes([SYNC, 2]), ("answer", 1), 2 * SILENCE]
+    script += [command(READ, 0, 1), ("answer", 5), 20 * BYTE]
+    assert Host(script, memory).run() == bytes([BUS_ERROR, UNKNOWN, DONE]) + memory[0].to_bytes(4, "little")
+
+
+def test_the_bus_may_answer_in_the_first_cycle(memory):
+    script = [command(WRITE, 8, 2, [6, 7]), ("answer", 1), command(READ, 8, 3), ("answer", 15), 20 * BYTE]
+    host = Host(script, memory, latency=lambda: 0)
+    assert host.run() == bytes([DONE]) + model(READ, 8, 3, [], memory)
+    assert host.accesses == [(2, 6), (3, 7), (2, None), (3, None), (4, None)]
 
 
 @pytest.mark.parametrize("opcode", [READ, WRITE])

@@ -124,6 +124,24 @@ def test_reset_drops_the_byte_that_is_being_received(bit):
     assert found == [0x42]
 
 
+@pytest.mark.parametrize("cycle", range(100, 150))
+def test_reset_ends_the_wait_for_a_high_line(cycle):
+    """The line is high from cycle 100; the wait for it in the centre of a bit ends a bit later."""
+    dut, reset = UartReceiver(divisor=8), Signal()
+    found = []
+
+    async def testbench(ctx):
+        for now, level in enumerate([0] * 100 + [1] * 60 + waveform(frame(0x42), 8) + [1] * 20):
+            ctx.set(dut.pin, level)
+            ctx.set(reset, now == cycle)
+            if ctx.get(dut.o.valid):
+                found.append(ctx.get(dut.o.p))
+            await ctx.tick()
+
+    run(ResetInserter(reset)(dut), testbench)
+    assert found == [0x42]
+
+
 def transmit(divisor, data, gaps):
     """The line, cycle by cycle, and the cycles of the transfers; ``gaps`` are cycles without ``valid`` before each byte."""
     dut = UartTransmitter(divisor=divisor)
