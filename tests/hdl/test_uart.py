@@ -124,9 +124,9 @@ def test_reset_drops_the_byte_that_is_being_received(bit):
     assert found == [0x42]
 
 
-@pytest.mark.parametrize("cycle", range(100, 150))
+@pytest.mark.parametrize("cycle", range(103, 150))
 def test_reset_ends_the_wait_for_a_high_line(cycle):
-    """The line is high from cycle 100; the wait for it in the centre of a bit ends a bit later."""
+    """The line is high from cycle 100, behind the synchroniser from 102."""
     dut, reset = UartReceiver(divisor=8), Signal()
     found = []
 
