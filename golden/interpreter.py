@@ -99,6 +99,7 @@ class Machine:
         return Run(step, layer, rows, blank, output)
 
     def _check(self, step: Record, layer: Record) -> None:
+        stride = layer["stride_rows"]
         slots, rest = divmod(layer["ring_words"], max(layer["slot_words"], 1))
         needed = max(layer["kernel_rows"], layer["stride_rows"])
         if layer["ahead"]:
@@ -111,7 +112,7 @@ class Machine:
             (min(step["rows"], layer["width"], layer["groups"], layer["kernel_rows"]) > 0, "have no empty loop"),
             (rest == 0 and layer["ring_words"] <= self.config.row_words, "have a ring of whole slots in the row buffer"),
             (slots >= needed, f"have at least {needed} slots, not {slots}"),
-            (slots % max(layer["stride_rows"], 1) == 0 < layer["stride_rows"], f"have a multiple of {layer['stride_rows']} slots, not {slots}"),
+            (stride and slots % stride == 0, f"have a multiple of stride_rows ({stride}) slots, not {slots}"),
             (layer["advance_words"] == layer["stride_rows"] * layer["slot_words"], "advance by stride_rows slots"),
             (last < layer["slot_words"] * self.config.lanes, "read only the slots of its rows"),
             (1 <= layer["last_lanes"] <= self.config.lanes, f"have 1 to {self.config.lanes} last lanes"),

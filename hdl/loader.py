@@ -20,7 +20,8 @@ class Target(enum.Enum, shape=2):
 
 def command_layout(*, store_words: int, count: int) -> data.StructLayout:
     """``count`` words to ``target`` from granule ``index`` on: ``left`` padding words, then ``body`` store words from
-    ``address`` on, then padding. ``address`` has one bit more than the store needs; ``count`` is the longest command. ``group_end`` is handed through."""
+    ``address`` on, then padding. ``address`` has one bit more than the store needs; ``count`` is the longest command.
+    ``group_end`` is handed through."""
     return data.StructLayout(
         {
             "target": Target,

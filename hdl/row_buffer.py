@@ -32,12 +32,12 @@ class RowBuffer(wiring.Component):
     """Memory of input rows that is written in granules and read in words, and tells zeros before it is read.
 
     A range on ``i`` comes out as its words on ``o``, ``mask[l] = (byte l is in the range) & (byte l != 0)``. Words without a
-    set bit are dropped, but for the last of a window. In word mode a range comes out as its beats instead: each word ``repeat`` times, then the word ``tap_step`` further, all with mask 1
-    and the index one higher every beat; the second repeat has ``clamp`` set if ``maximum``. The bytes themselves are read
-    at ``read``.
+    set bit are dropped, but for the last of a window. In word mode a range comes out as its beats instead: each word
+    ``repeat`` times, then the word ``tap_step`` further, all with mask 1 and the index one higher every beat; the second
+    repeat has ``clamp`` set if ``maximum``. The bytes themselves are read at ``read``.
 
-    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles after the transfer of
-    a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``. ``read.data`` follows
+    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles after
+    the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``. ``read.data`` follows
     ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is seen from the next.
 
     A word must not be written while it is being read. Reset discards ranges; the memory keeps its contents.

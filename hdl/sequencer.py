@@ -148,7 +148,8 @@ class Sequencer(wiring.Component):
 
         # The step. Its numbers count down, or on, while it is executed.
         opcode, wait = Signal(4, reset_less=True), Signal(reset_less=True)
-        destination, in_rows = Signal(max(12, bits_for(config.weight_vectors - 1)), reset_less=True), Signal(11, reset_less=True)
+        destination = Signal(max(12, bits_for(config.weight_vectors - 1)), reset_less=True)
+        in_rows = Signal(11, reset_less=True)
         count = Signal(max(bits_for(config.longest_load), 11), reset_less=True)
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         step_address = Signal(address_bits, reset_less=True)

@@ -18,8 +18,9 @@ class Writer(wiring.Component):
     """Packs output bytes into store words and writes them.
 
     The bytes of window ``x`` of group ``g`` in row ``y`` go to ``out_address + y*out_row_step + g*lanes + x*out_x_step``
-    and on. The tag ``row_last`` comes only together with ``group_last``. A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that
-    did not come are masked. ``i.ready`` is always high, and the store must take every write at once.
+    and on. The tag ``row_last`` comes only together with ``group_last``. A word is written in the cycle after its last byte
+    has come, or the last byte of the window; bytes that did not come are masked. ``i.ready`` is always high, and the store
+    must take every write at once.
 
     ``start`` begins a run of ``rows`` rows at ``out_address``; ``idle`` is high from the cycle after the last write until
     the next start. A word outside the store, or below ``image_words``, is not written and raises ``error`` for one cycle.
