@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 
 from gossamer.golden.spec import PARAMETER
 from gossamer.hdl.mac_array import sum_layout
+from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import tag_layout
 
 __all__ = ["ParameterBuffer", "scaling_layout"]
@@ -83,7 +84,7 @@ class ParameterBuffer(wiring.Component):
 
         for half, index in enumerate((self.i.p.acc[:8], self.i.p.acc[8:16])):
             m.submodules[f"half{half}"] = memory = Memory(
-                shape=32 * per_write, depth=self._entries // per_write, init=[]
+                shape=32 * per_write, depth=self._entries // per_write, init=[], attrs=UNCHECKED
             )
             write, read = memory.write_port(), memory.read_port()
             address = Signal.like(self.base, name=f"address{half}")

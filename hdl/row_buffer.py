@@ -36,9 +36,10 @@ class RowBuffer(wiring.Component):
     ``repeat`` times, then the word ``tap_step`` further, all with mask 1 and the index one higher every beat; the second
     repeat has ``clamp`` set if ``maximum``. The bytes themselves are read at ``read``.
 
-    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles after
-    the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``. ``read.data`` follows
-    ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is seen from the next.
+    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles
+    after the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``.
+    ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is
+    seen from the next.
 
     A word must not be written while it is being read. Reset discards ranges; the memory keeps its contents.
 
