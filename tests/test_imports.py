@@ -23,7 +23,7 @@ ALLOWED = {
 """What each folder may import, besides itself. ``gossamer.golden.spec`` is constants and field layouts only."""
 
 FOLDERS = {*ALLOWED} - {"tests"}
-GOLDEN_PACKAGES = {"numpy", *sys.stdlib_module_names}
+GOLDEN_PACKAGES = {"numpy", "tomli", *sys.stdlib_module_names}  # tomli is the tomllib of Python 3.10
 LAZY = {"golden/train_digits.py": {"torch", "sklearn"}}
 """Packages that a golden module may import inside a function."""
 
