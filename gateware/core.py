@@ -76,6 +76,7 @@ class Core(wiring.Component):
                 array := MacArray(
                     lanes=config.lanes,
                     acc_bits=config.acc_bits,
+                    interval=config.interval,
                     technology=config.technology,
                     lut_lanes=config.lut_lanes,
                 )
@@ -88,7 +89,7 @@ class Core(wiring.Component):
                     granule=config.store_bytes,
                 )
             ),
-            "requantizer": (requantizer := Requantizer(technology=config.technology)),
+            "requantizer": (requantizer := Requantizer(technology=config.technology, interval=config.interval)),
             "writer": (writer := Writer(lanes=config.lanes, **store_size)),
         }
         # While the array waits for the drain, all in front of it stands still: so the order of events there does not depend

@@ -5,7 +5,7 @@ Three things go on at once, and this module follows each by the cycle in which i
 * the *sequencer* fetches steps and descriptors and commands the loader;
 * the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes;
 * the *front* (window generator to array) issues one element per cycle, and stands still only while a window's sums wait for
-  those of the window before to drain, one per cycle.
+  those of the window before to drain, one every ``interval`` cycles.
 
 Nothing else takes time that depends on data. The constants are latencies of :mod:`gossamer.hdl`; the tests hold the sum
 against RTL, cycle for cycle.
@@ -29,8 +29,8 @@ __all__ = ["CycleModel", "StepCycles", "Words", "words"]
 LAST_TO_DRAIN = 5
 """From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
-DRAIN_TO_WRITE = 12
-"""From there to the store write that the first sum completes, were its word full."""
+DRAIN_TO_WRITE = 11
+"""From there to the store write that the first sum completes, were its word full, less the interval of the drain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +204,7 @@ class _Front:
         outputs = np.full((layer["groups"], layer["width"]), config.lanes)
         outputs[-1] = layer["last_lanes"]
         self._outputs = outputs.reshape(-1)
+        self._interval = config.interval
         self._addresses = self._places(run, config)
         self._store_bytes = config.store_bytes
         self._free = -1  # the first cycle in which the drain registers can be loaded
@@ -276,19 +277,19 @@ class _Front:
         come = ends + LAST_TO_DRAIN + self._waited[-1]
         moves = np.empty_like(come)
         moves[0] = max(int(come[0]), self._free)
-        moves[1:] = moves[0] + np.cumsum(np.maximum(np.diff(ends), self._outputs[:-1]))
-        self._free = int(moves[-1] + self._outputs[-1])
+        moves[1:] = moves[0] + np.cumsum(np.maximum(np.diff(ends), self._interval * self._outputs[:-1]))
+        self._free = int(moves[-1] + self._interval * self._outputs[-1])
         self.stalled += int(moves[-1] - come[-1])
         # What happens from now on is behind the last range's leaving of the generator.
         old = int(np.searchsorted(self._points, self._generated))
         points = ends + LAST_TO_DRAIN
         self._points = np.concatenate([self._points[old:], points])
         self._waited = np.concatenate([self._waited[old:], moves - points])
-        self.idle = self._free + DRAIN_TO_WRITE
+        self.idle = self._free + DRAIN_TO_WRITE + 1
         # A word is written when its last byte has come, or the window's last.
         position = np.arange(self._outputs.max())
         last = position == self._outputs[:, None] - 1
         full = (self._addresses[y][:, None] + position) % self._store_bytes == self._store_bytes - 1
         written = (last | full) & (position < self._outputs[:, None])
-        cycles = (moves[:, None] + DRAIN_TO_WRITE + position)[written]
+        cycles = (moves[:, None] + DRAIN_TO_WRITE + self._interval * (1 + position))[written]
         self.writes = np.concatenate([self.writes, cycles])

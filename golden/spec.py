@@ -335,6 +335,8 @@ class Config:
         Depths of the row buffer, weight buffer (words of ``lanes`` bytes) and parameter buffer (channels); powers of two.
     acc_bits : int
         Accumulator width, 18 to 28.
+    interval : int
+        Cycles per output of the requantizer, 1 or 2. On an ``ice40`` it takes four DSP blocks with 1 and two with 2.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -349,6 +351,7 @@ class Config:
     weight_vectors: int = 512
     parameters: int = 256
     acc_bits: int = 24
+    interval: int = 1
     lut_lanes: int = 0
 
     def __post_init__(self) -> None:
@@ -369,6 +372,7 @@ class Config:
         for name, most in (("row_words", 8192), ("weight_vectors", 32768), ("parameters", 32768)):
             value = getattr(self, name)
             require(_power_of_two(value) and 256 <= value <= most, f"{name} must be a power of two, 256 to {most}", value)
+        require(self.interval in (1, 2), "interval must be 1 or 2", self.interval)
         require(18 <= self.acc_bits <= 28, "acc_bits must be 18 to 28", self.acc_bits)
         require(
             0 <= self.lut_lanes <= self.lanes and self.lut_lanes % 2 == 0,
@@ -401,7 +405,7 @@ class Config:
 CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
-        Config("up5k", "ice40", store_ports=1, lut_lanes=8),
+        Config("up5k", "ice40", store_ports=1, interval=2, lut_lanes=4),
         Config("gw1n9", store_words=4096, row_words=256, weight_vectors=256),
         Config("gw2a18", lanes=64, store_bytes=16, store_words=4096),
         Config("ecp5_25", store_bytes=16, store_words=4096),

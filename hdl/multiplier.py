@@ -3,6 +3,8 @@
 Ref: Lattice FPGA-TN-02007, "DSP Function Usage Guide for iCE40 Devices" (SB_MAC16).
 """
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,10 +12,11 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Const(0)):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
     With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
+    While ``hold`` is high the register of ``b`` keeps its value.
     """
     registers = {} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
     if bytes_ or late:
@@ -35,12 +38,13 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False):
         i_CE=en,
         i_A=a,
         i_B=b,
+        i_BHOLD=hold,
         i_C=Const(0, 16),
         i_D=Const(0, 16),
         **{
             f"i_{name}": Const(0)
             for name in (
-                *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
+                *("AHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
                 *("ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI", "ACCUMCI", "SIGNEXTIN"),
             )
         },
@@ -137,55 +141,74 @@ class ProductArray(wiring.Component):
 
 
 class WideMultiplier(wiring.Component):
-    """``o = floor(a * b / 2**23)``, four cycles later.
+    """``o = floor(a * b / 2**23)``, :attr:`latency` cycles later.
 
-    A cycle counts only while ``en`` is high. There is no reset: the results of the first four cycles are meaningless.
+    With ``interval`` 2 each pair of operands takes two cycles: there must be one with ``start`` low behind each with
+    ``start`` high. With ``interval`` 1 ``start`` does not matter. A cycle counts only while ``en`` is high. There is no
+    reset: the first results are meaningless.
 
     Parameters
     ----------
     technology : str
-        ``generic``: an inferred multiplier. ``ice40``: four SB_MAC16.
+        ``generic``: an inferred multiplier. ``ice40``: four SB_MAC16, or two with ``interval`` 2.
+    interval : int
+        1 or 2.
 
     Members
     -------
     en : ``In(1)``
+    start : ``In(1)``
+        ``a`` and ``b`` are operands.
     a : ``In(signed(30))``
     b : ``In(31)``
     o : ``Out(signed(38))``
     """
 
-    LATENCY = 4
-
-    def __init__(self, *, technology: str = "generic"):
-        self._technology = technology
-        super().__init__({"en": In(1), "a": In(signed(30)), "b": In(31), "o": Out(signed(38))})
+    def __init__(self, *, technology: str = "generic", interval: int = 1):
+        if interval not in (1, 2):
+            raise ValueError(f"interval must be 1 or 2, not {interval}")
+        self._technology, self._interval = technology, interval
+        self.latency = 3 + interval
+        super().__init__({"en": In(1), "start": In(1), "a": In(signed(30)), "b": In(31), "o": Out(signed(38))})
 
     def elaborate(self, platform):
         m = Module()
         result = Signal(signed(38), reset_less=True)
         m.d.comb += self.o.eq(result)
-        if self._technology == "ice40":
-            # a = ah * 2**15 + al, b = bh * 2**15 + bl
-            ah, al = self.a[15:].as_signed(), self.a[:15]
-            bh, bl = self.b[15:], self.b[:15]
+        # a = ah * 2**15 + al, b = bh * 2**15 + bl
+        ah, al = self.a[15:].as_signed(), self.a[:15]
+        bh, bl = self.b[15:], self.b[:15]
 
-            def product(x, y, name, late=False):
-                a, b, out = Signal(16), Signal(16), Signal(signed(32), name=name)
-                m.d.comb += [a.eq(x), b.eq(y)]
-                _mac16(m, a, b, out, en=self.en, a_signed=True, b_signed=False, bytes_=False, late=late)
-                return out
+        def product(x, y, name, **options):
+            a, b, out = Signal(16), Signal(16), Signal(signed(32), name=name)
+            m.d.comb += [a.eq(x), b.eq(y)]
+            _mac16(m, a, b, out, en=self.en, a_signed=True, b_signed=False, bytes_=False, **options)
+            return out
 
+        if self._technology == "ice40" and self._interval == 1:
             hh, hl = product(ah, bh, "hh", late=True), product(ah, bl, "hl")
             lh, ll = product(al, bh, "lh"), product(al, bl, "ll")
             middle = Signal(signed(33), reset_less=True)
             with m.If(self.en):
+                m.d.sync += [middle.eq((hl + lh) + (ll >> 15)), result.eq((hh << 7) + (middle >> 8))]
+        elif self._technology == "ice40":
+            # First al * b, then ah * b; the blocks hold b meanwhile.
+            later = Signal(signed(15), reset_less=True)
+            x = Signal(signed(16))
+            m.d.comb += x.eq(Mux(self.start, al, later))
+            high, low = (product(x, y, name, hold=~self.start) for y, name in ((bh, "high"), (bl, "low")))
+            partial, before = Signal(signed(48), reset_less=True), Signal(signed(32), reset_less=True)
+            with m.If(self.en):
                 m.d.sync += [
-                    middle.eq((hl + lh) + (ll >> 15)),
-                    result.eq((hh << 7) + (middle >> 8)),
+                    later.eq(ah),
+                    partial.eq((high << 15) + low),
+                    before.eq(partial >> 15),
+                    result.eq((partial + before) >> 8),
                 ]
         else:
             a, b = Signal(signed(30), reset_less=True), Signal(31, reset_less=True)
-            p, q = Signal(signed(61), reset_less=True), Signal(signed(61), reset_less=True)
+            stages = [Signal(signed(61), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
             with m.If(self.en):
-                m.d.sync += [a.eq(self.a), b.eq(self.b), p.eq(a * b), q.eq(p), result.eq(q >> 23)]
+                m.d.sync += [a.eq(self.a), b.eq(self.b), stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
+                m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
         return m

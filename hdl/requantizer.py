@@ -30,14 +30,14 @@ class Requantizer(wiring.Component):
     ``acc * multiplier / 2**31`` is rounded, halves up, then that over ``2**e``, halves away from zero. Bit-exact with
     :func:`gossamer.golden.arithmetic.multiply_by_quantized_multiplier`.
 
-    Throughput is one output per cycle without gaps; latency :attr:`LATENCY` cycles. ``i.ready`` depends combinationally
-    on ``o.ready``.
+    Throughput is one output every ``interval`` cycles; latency :attr:`latency` cycles. ``i.ready`` depends
+    combinationally on ``o.ready``; with ``interval`` 2 it is low in the cycle after a transfer.
 
     ``shift`` must be at least 1 (a left shift by at most 6). Reset discards what is in work.
 
     Parameters
     ----------
-    technology : str
+    technology, interval :
         See :class:`WideMultiplier`.
 
     Members
@@ -48,10 +48,10 @@ class Requantizer(wiring.Component):
         Fields of the layer descriptor; they must not change while a sum is in work.
     """
 
-    LATENCY = WideMultiplier.LATENCY + 4
-
-    def __init__(self, *, technology: str = "generic"):
-        self._technology = technology
+    def __init__(self, *, technology: str = "generic", interval: int = 1):
+        self._interval = interval
+        self._multiplier = WideMultiplier(technology=technology, interval=interval)
+        self.latency = self._multiplier.latency + 4
         super().__init__(
             {
                 "i": In(stream.Signature(scaling_layout())),
@@ -65,23 +65,28 @@ class Requantizer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.multiplier = multiplier = WideMultiplier(technology=self._technology)
-        step = Signal()
+        m.submodules.multiplier = multiplier = self._multiplier
+        step, second = Signal(), Signal()
+        start = self.i.valid & ~second
+        if self._interval == 2:
+            with m.If(step):
+                m.d.sync += second.eq(start)
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
-            self.i.ready.eq(step),
+            self.i.ready.eq(step & ~second),
             multiplier.en.eq(step),
+            multiplier.start.eq(start),
             multiplier.a.eq(self.i.p.acc),
             multiplier.b.eq(self.i.p.multiplier),
         ]
 
         # What travels beside the numbers, one entry per stage.
         beside = data.StructLayout({"shift": 6, "last": 1, "tag": tag_layout()})
-        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.LATENCY)]
-        valid = Signal(self.LATENCY)
+        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.latency)]
+        valid = Signal(self.latency)
         with m.If(step):
             m.d.sync += [
-                valid.eq(Cat(self.i.valid, valid)),
+                valid.eq(Cat(start, valid)),
                 stages[0].shift.eq(self.i.p.shift),
                 stages[0].last.eq(self.i.p.last),
                 stages[0].tag.eq(self.i.p.tag),
@@ -95,7 +100,7 @@ class Requantizer(wiring.Component):
         # a negative product the second rounding subtracts one; here it is folded into the first, where it can change
         # sign and value only of a product in (-1/2, 0), which ends as 0 either way.
         product = multiplier.o
-        at = WideMultiplier.LATENCY
+        at = multiplier.latency
         first = Signal(signed(39), reset_less=True)
         twice = self.double_rounding & (shift_at(at) >= 8)
         nudge = Cat(twice, (twice & (product < 0)).replicate(2)).as_signed()  # 1 or -1, in units of 2**30

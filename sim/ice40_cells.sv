@@ -51,7 +51,7 @@ module SB_MAC16 #(
     always @(posedge CLK)
         if (CE) begin
             a <= A;
-            b <= B;
+            if (!BHOLD) b <= B;
             partial <= pw[31:0];
             O <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
         end
