@@ -31,8 +31,8 @@ class MacArray(wiring.Component):
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
 
     Throughput is one beat per cycle, also from window to window. The first sum appears four cycles after the transfer of
-    ``last``, the others follow one every ``interval`` cycles. A window's sums wait in the accumulators until those of the window before
-    have gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
+    ``last``, the others follow one every ``interval`` cycles. A window's sums wait in the accumulators until those of the
+    window before have gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
 
     A window must not begin with a clamp. Reset discards all windows in work.
 

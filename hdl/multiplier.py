@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Const(0)):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
     With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
@@ -38,7 +38,7 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Con
         i_CE=en,
         i_A=a,
         i_B=b,
-        i_BHOLD=hold,
+        i_BHOLD=Const(0) if hold is None else hold,
         i_C=Const(0, 16),
         i_D=Const(0, 16),
         **{
