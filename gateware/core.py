@@ -62,7 +62,7 @@ class Core(wiring.Component):
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
         m.submodules.sequencer = sequencer = Sequencer(config)
         datapath = {
-            "loader": (loader := Loader(**store_size, count=config.longest_load)),
+            "loader": (loader := Loader(lanes=config.lanes, **store_size, count=config.longest_load)),
             "windows": (windows := WindowGenerator(**sizes)),
             "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes)),
             "skipper": (skipper := ZeroSkipper(**sizes)),
@@ -76,7 +76,6 @@ class Core(wiring.Component):
                 array := MacArray(
                     lanes=config.lanes,
                     acc_bits=config.acc_bits,
-                    interval=config.interval,
                     technology=config.technology,
                     lut_lanes=config.lut_lanes,
                 )
@@ -116,27 +115,34 @@ class Core(wiring.Component):
             (Target.ROWS, row_buffer.write),
             (Target.WEIGHTS, weight_buffer.write),
             (Target.PARAMETERS, parameter_buffer.write),
-            (Target.CONTROL, sequencer.control),
         ):
             m.d.comb += [
                 sink.en.eq(loader.write.en & (loader.write.target == target)),
-                (sink.index if target is Target.CONTROL else sink.address).eq(loader.write.index),
+                sink.address.eq(loader.write.index),
                 sink.data.eq(loader.write.data),
             ]
+        row_done = skipper.o.valid & skipper.o.p.last & skipper.o.p.tag.row_last & step
         m.d.comb += [
+            sequencer.control.en.eq(
+                loader.write.en
+                & ((loader.write.target == Target.STEP) | (loader.write.target == Target.DESCRIPTOR))
+            ),
+            sequencer.control.index.eq(loader.write.index),
+            sequencer.control.data.eq(loader.write.data),
+            loader.count.eq(sequencer.count),
             sequencer.control.rows_end.eq(loader.write.en & loader.write.group_end),
             step.eq(array.i.ready),
             row_buffer.enable.eq(step),
             windows.rows.valid.eq(sequencer.rows.valid & step),
             windows.rows.p.eq(sequencer.rows.p),
             sequencer.rows.ready.eq(windows.rows.ready & step),
-            sequencer.row_done.eq(skipper.o.valid & skipper.o.p.last & skipper.o.p.tag.row_last & step),
+            sequencer.row_done.eq(row_done),
+            writer.row_done.eq(row_done),
             sequencer.writer_idle.eq(writer.idle),
             sequencer.writer_error.eq(writer.error),
             sequencer.loader_error.eq(loader.error),
             writer.start.eq(sequencer.writer_start),
             writer.out_address.eq(sequencer.out_address),
-            writer.rows.eq(sequencer.row_count),
             writer.image_words.eq(sequencer.image_words),
         ]
 
@@ -146,6 +152,7 @@ class Core(wiring.Component):
                 if hasattr(component, field):
                     m.d.comb += getattr(component, field).eq(sequencer.descriptor[field])
         m.d.comb += parameter_buffer.base.eq(sequencer.descriptor.parameter_base)
+        connect(m, sequencer.add_scale, parameter_buffer.add_scale)
 
         self._elaborate_bus(m, store, sequencer, loader, writer)
         return m

@@ -219,11 +219,12 @@ class _Ring:
     def __init__(self, size: int):
         self._size, self._used = size, range(0)
 
-    def place(self, count: int) -> tuple[int, bool]:
+    def place(self, count: int, align: int = 1) -> tuple[int, bool]:
         """Where ``count`` entries go, and whether the load must wait until the step before is done."""
         used = self._used
-        if used.stop + count <= self._size:
-            start, wait = used.stop, False
+        start = -(-used.stop // align) * align
+        if start + count <= self._size:
+            wait = False
         else:
             start, wait = 0, count > used.start
         self._used = range(start, start + count)
@@ -242,11 +243,13 @@ def _schedule(
         bases = {}
         for opcode, data in kernel.loads(chunk):
             count = len(data) // entry[opcode]
-            bases[opcode], wait = rings[opcode].place(count)
+            tables = kernel.descriptor["add"] and opcode == Opcode.LOAD_PARAMETERS
+            bases[opcode], wait = rings[opcode].place(count, count if tables else 1)
             steps.append(
                 {
                     "opcode": opcode,
                     "wait": int(wait),
+                    "layer": len(layers) + 1,
                     "destination": bases[opcode],
                     "count": len(data) // config.store_bytes,
                     "in_address": offsets[data],
@@ -262,7 +265,7 @@ def _schedule(
                 "last_lanes": kernel.last_lanes if chunk.stop == kernel.groups else config.lanes,
                 "weight_base": bases[Opcode.LOAD_WEIGHTS],
                 "parameter_base": bases[Opcode.LOAD_PARAMETERS],
-                "out_row_step": words * config.store_bytes,
+                "out_row_step": words * config.store_bytes - (len(chunk) - 1) * config.lanes,
                 "offset": kernel.descriptor["offset"] + (chunk.start * config.lanes if kernel.word_mode else 0),
             }
         )

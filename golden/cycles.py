@@ -1,11 +1,13 @@
 """The cycle model: how many clock cycles a program takes, exactly.
 
-Three things go on at once, and this module follows each by the cycle in which its next event happens:
+Four things go on at once, and this module follows each by the cycle in which its next event happens:
 
 * the *sequencer* fetches steps and descriptors and commands the loader;
 * the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes;
 * the *front* (window generator to array) issues one element per cycle, and stands still only while a window's sums wait for
-  those of the window before to drain, one every ``interval`` cycles.
+  those of the window before to drain;
+* the *drain* moves one sum per cycle, but with ``interval`` 2 stands still for a cycle behind a sum that takes the requantizer
+  two.
 
 Nothing else takes time that depends on data. The constants are latencies of :mod:`gossamer.hdl`; the tests hold the sum
 against RTL, cycle for cycle.
@@ -29,8 +31,9 @@ __all__ = ["CycleModel", "StepCycles", "Words", "words"]
 LAST_TO_DRAIN = 5
 """From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
-DRAIN_TO_WRITE = 11
-"""From there to the store write that the first sum completes, were its word full, less the interval of the drain."""
+SCALE_TO_WRITE = 8
+"""From the cycle in which the requantizer takes a sum to the store write of its byte, if that completes a word, less
+``interval``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +172,7 @@ class CycleModel:
         begin = self._fetch(dispatch + 1, DESCRIPTOR_BYTES) + 1  # the cycle of ROW WAIT
         front = _Front(run, config)
         granules = layer["slot_words"] * config.granules
+        data = layer["right_granule"] - layer["left_granules"]
         loaded = 0
         for y in range(step["rows"]):
             # Row y may begin to load when at most `ahead` rows have begun and are not computed.
@@ -178,7 +182,7 @@ class CycleModel:
             rows = range(loaded, loaded + (layer["stride_rows"] if y else layer["kernel_rows"]))
             cycle = begin + 1
             for row in rows:
-                body = 0 if run.blank[row] else layer["data_granules"]
+                body = 0 if run.blank[row] else data
                 asked = self._command(cycle, layer["left_granules"], body, granules)
                 cycle = self._accepted + 1
             loaded = rows.stop
@@ -203,28 +207,43 @@ class _Front:
         self._groups = layer["groups"]
         outputs = np.full((layer["groups"], layer["width"]), config.lanes)
         outputs[-1] = layer["last_lanes"]
-        self._outputs = outputs.reshape(-1)
-        self._interval = config.interval
-        self._addresses = self._places(run, config)
-        self._store_bytes = config.store_bytes
+        self._outputs = outputs.reshape(-1).tolist()
+        self._slow = self._slow_sums(run, config)
+        self._writes_word = self._word_ends(run, config)
+        self._scale_to_write = SCALE_TO_WRITE + config.interval
         self._free = -1  # the first cycle in which the drain registers can be loaded
+        self._pauses: list[int] = []  # the last cycles in which the drain stands still because the requantizer is busy
+        # When the last sum left the drain registers, when the requantizer takes it, and whether that takes two cycles.
+        self._last_sum = (-1, -1, False)
         # The waits: logical cycle, and cycles waited up to then; those before.
         self._points = np.zeros(0, np.int64)
         self._waited = np.zeros(1, np.int64)
-        # Logical cycles in which: the last row's last range left the generator; its last word was found; it left for the
-        # skipper; and the skipper was done with it.
-        self._generated = self._found = self._left = self._skipped = -1
+        # Logical cycles in which: the last row's last range left the generator; its last word was found; came to the row
+        # buffer's output; left for the skipper; and the skipper was done with it.
+        self._generated = self._found = self._kept = self._left = self._skipped = -1
         self.finished: list[int] = []  # per row, the first cycle in which the sequencer knows that it is done
         self.writes = np.zeros(0, np.int64)
         self.issued = self.stalled = 0
         self.idle = 0
 
-    def _places(self, run: Run, config: Config) -> NDArray[np.int64]:
-        """Byte offset in its store word of each window's first output, ``(rows, groups * width)``."""
+    def _slow_sums(self, run: Run, config: Config) -> list[list[list[bool]]]:
+        """By row, window and lane: whether the requantizer takes two cycles."""
+        sums, layer = run.sums, run.layer
+        relu = layer["clamp_min"] == layer["zero_point"]
+        slow = (sums >= 1 << 15) | (sums < -1 << 15) & (not relu)
+        if config.interval == 1:
+            slow[:] = False
+        return slow.reshape(len(sums), -1, config.lanes).tolist()
+
+    def _word_ends(self, run: Run, config: Config) -> list[list[list[bool]]]:
+        """By row, window and lane: whether a word goes to the store when this byte has come."""
         step, layer = run.step, run.layer
-        y, g, x = np.ogrid[: step["rows"], : layer["groups"], : layer["width"]]
-        address = step["out_address"] + y * layer["out_row_step"] + g * config.lanes + x * layer["out_x_step"]
-        return (address % config.store_bytes).reshape(step["rows"], -1)
+        y, g, x, lane = np.ogrid[: step["rows"], : layer["groups"], : layer["width"], : config.lanes]
+        row_step = layer["out_row_step"] + (layer["groups"] - 1) * config.lanes
+        address = step["out_address"] + y * row_step + g * config.lanes + x * layer["out_x_step"] + lane
+        outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes)
+        ends = (address % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1)
+        return ends.reshape(step["rows"], -1, config.lanes).tolist()
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""
@@ -245,27 +264,34 @@ class _Front:
         """Row ``y``, whose input rows are there in cycle ``ready``."""
         taken = max(self._logical(ready), self._generated + 1)  # by the generator
         walked = max(taken + 1, self._found)  # its first range, by the row buffer
-        found = max(walked + 1, self._left)  # its first word
+
+        def moves(cycle: int) -> int:
+            """The row buffer's next step: it stands still while the last row's last words wait for the skipper."""
+            return next((at for at in (self._found, self._kept, self._left) if cycle <= at), cycle)
+
+        kept_first = moves(moves(walked + 1) + 1)  # its first word, at the row buffer's output
         bits = np.tile(self._words.bits[y], self._groups)
         last = np.tile(self._words.last, self._groups)
         kept = np.flatnonzero((bits > 0) | last)
         cost = np.maximum(bits[kept], 1)
         # A kept word leaves for the skipper when the skipper is done with the one before, a dropped one at once.
         leave = np.empty(len(kept), np.int64)
-        leave[0] = max(found + int(kept[0]) + 1, self._skipped)
+        leave[0] = max(kept_first + int(kept[0]) + 1, self._skipped)
         leave[1:] = leave[0] + np.cumsum(np.maximum(cost[:-1], np.diff(kept)))
 
         def left(word: int) -> int:
-            """When word ``word`` left, ``found`` for -1: what is behind it is found then."""
+            """When word ``word`` left; the stages behind it move then. Below 0: when those moved to make room for the first."""
             before = int(np.searchsorted(kept, word, side="right")) - 1
-            return int(leave[before]) + word - int(kept[before]) if before >= 0 else found + word + 1
+            if before >= 0:
+                return int(leave[before]) + word - int(kept[before])
+            return kept_first if word == -1 else moves(walked + 1) if word == -2 else walked
 
-        # A range leaves the generator when the last word of the range before it is found, that is, when the word before
-        # that leaves.
+        # A range leaves the generator when the last word of the range before it is found, two words behind the one that
+        # leaves.
         final = len(bits) - self._words.final_range
         ranges = self._words.ranges * self._groups
-        self._generated = left(final - 2) if ranges > 1 else walked
-        self._found = left(len(bits) - 2)
+        self._generated = left(final - 3) if ranges > 1 else walked
+        self._found, self._kept = left(len(bits) - 3), left(len(bits) - 2)
         self._left = int(leave[-1])
         self._skipped = int(leave[-1] + cost[-1])
         self._drain(y, (leave + cost)[last[kept]])
@@ -274,22 +300,40 @@ class _Front:
 
     def _drain(self, y: int, ends: NDArray[np.int64]) -> None:
         """The sums of windows whose last elements are issued in logical cycles ``ends`` move and are written."""
-        come = ends + LAST_TO_DRAIN + self._waited[-1]
-        moves = np.empty_like(come)
-        moves[0] = max(int(come[0]), self._free)
-        moves[1:] = moves[0] + np.cumsum(np.maximum(np.diff(ends), self._interval * self._outputs[:-1]))
-        self._free = int(moves[-1] + self._interval * self._outputs[-1])
-        self.stalled += int(moves[-1] - come[-1])
+        waited = int(self._waited[-1])
+        moves, writes = [], []
+        for window, (end, outputs) in enumerate(zip(ends.tolist(), self._outputs)):
+            move = max(end + LAST_TO_DRAIN + waited, self._free)
+            waited = move - end - LAST_TO_DRAIN
+            moves.append(move)
+            self._free = move
+            for slow, word_ends in zip(self._slow[y][window][:outputs], self._writes_word[y][window]):
+                self._free = self._unpaused(self._free)
+                scaled = self._scale(self._free, slow)
+                if word_ends:
+                    writes.append(scaled + self._scale_to_write)
+        points = ends + LAST_TO_DRAIN
+        self.stalled += int(moves[-1] - points[-1] - self._waited[-1])
         # What happens from now on is behind the last range's leaving of the generator.
         old = int(np.searchsorted(self._points, self._generated))
-        points = ends + LAST_TO_DRAIN
         self._points = np.concatenate([self._points[old:], points])
-        self._waited = np.concatenate([self._waited[old:], moves - points])
-        self.idle = self._free + DRAIN_TO_WRITE + 1
-        # A word is written when its last byte has come, or the window's last.
-        position = np.arange(self._outputs.max())
-        last = position == self._outputs[:, None] - 1
-        full = (self._addresses[y][:, None] + position) % self._store_bytes == self._store_bytes - 1
-        written = (last | full) & (position < self._outputs[:, None])
-        cycles = (moves[:, None] + DRAIN_TO_WRITE + self._interval * (1 + position))[written]
-        self.writes = np.concatenate([self.writes, cycles])
+        self._waited = np.concatenate([self._waited[old:], np.array(moves) - points])
+        self.idle = writes[-1] + 1
+        self.writes = np.concatenate([self.writes, np.array(writes)])
+
+    def _unpaused(self, cycle: int) -> int:
+        """The first cycle behind ``cycle`` in which the drain does not stand still."""
+        cycle += 1
+        while cycle in self._pauses:
+            cycle += 1
+        return cycle
+
+    def _scale(self, shifted: int, slow: bool) -> int:
+        """A sum leaves the drain in cycle ``shifted``; returns the cycle in which the requantizer takes it."""
+        before, scaled, after_slow = self._last_sum
+        # The requantizer is busy for a second cycle with the sum before, and this one waits at its door.
+        if after_slow and self._unpaused(before) == shifted:
+            self._pauses = [scaled + 1, *self._pauses[:1]]
+        taken = self._unpaused(self._unpaused(shifted))
+        self._last_sum = (shifted, taken, slow)
+        return taken

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record, decode
-from gossamer.golden.spec import PARAMETER, SHIFT_BIAS, Config, Opcode, UserError
+from gossamer.golden.spec import ADD_TABLE, PARAMETER, SHIFT_BIAS, Config, Opcode, UserError
 
 __all__ = ["Machine", "MachineError", "Run"]
 
@@ -27,13 +27,15 @@ class Run:
     """One run step, as it was executed.
 
     ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
-    ``output`` are the bytes ``(rows, groups, width, lanes)`` before the last group was cut to ``last_lanes``.
+    ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, lanes)`` before the last
+    group was cut to ``last_lanes``.
     """
 
     step: Record
     layer: Record
     rows: NDArray[np.uint8]
     blank: NDArray[np.bool_]
+    sums: NDArray[np.int64]
     output: NDArray[np.uint8]
 
 
@@ -94,9 +96,9 @@ class Machine:
         sums = self._word_sums(step, layer, rows) if layer["word_mode"] else self._byte_sums(step, layer, rows)
         bits = self.config.acc_bits
         sums = ((sums + (1 << bits - 1)) & (1 << bits) - 1) - (1 << bits - 1)
-        output = self._scale(layer, sums)
+        sums, output = self._scale(layer, sums)
         self._write(step, layer, output, protected)
-        return Run(step, layer, rows, blank, output)
+        return Run(step, layer, rows, blank, sums, output)
 
     def _check(self, step: Record, layer: Record) -> None:
         stride = layer["stride_rows"]
@@ -126,12 +128,13 @@ class Machine:
         count = layer["kernel_rows"] + (step["rows"] - 1) * layer["stride_rows"]
         rows = np.full((count, layer["slot_words"] * config.lanes), layer["pad"], np.uint8)
         start = layer["left_granules"] * config.store_bytes
-        size = (layer["data_granules"] - 1) * config.store_bytes + layer["tail"]
+        granules = layer["right_granule"] - layer["left_granules"]
+        size = (granules - 1) * config.store_bytes + layer["tail"]
         address = step["in_address"]
         real = np.arange(count) - step["lead_rows"]
         blank = (real < 0) | (real >= step["in_rows"])
         for i, row in zip(real[~blank], rows[~blank]):
-            row[start : start + size] = self._read(address, layer["data_granules"])[:size]
+            row[start : start + size] = self._read(address, granules)[:size]
             rows[step["lead_rows"] + i] = row
             address += layer["row_step_odd" if i % 2 else "row_step"]
         return rows, blank
@@ -176,15 +179,16 @@ class Machine:
                 vector += 1
         return sums
 
-    def _scale(self, layer: Record, sums: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Parameters, requantization, zero point and clamp."""
+    def _scale(self, layer: Record, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Parameters, requantization, zero point and clamp: what is scaled, and the stored bytes."""
         base = layer["parameter_base"]
         if layer["add"]:
-            halves = self.parameters.view(np.int32).astype(np.int64)
-            u, v = sums & 255, sums >> 8 & 255
-            if base + 256 > len(halves):
-                raise MachineError(f"an addition must have 256 parameter entries, not {len(halves) - base}")
-            sums = halves[base + u, 0] + halves[base + v, 1]
+            if base % 256 or base + 256 > len(self.parameters):
+                most = len(self.parameters) - 256
+                raise MachineError(f"an addition's tables must start at a multiple of 256 up to {most}, not at {base}")
+            entries = [decode(ADD_TABLE, bytes(entry)) for entry in self.parameters[base : base + 256]]
+            first, second = (np.array([entry[name] for entry in entries]) for name in ADD_TABLE)
+            sums = first[sums & 255] + second[sums >> 8 & 255]
             multiplier, shift = np.array(layer["add_multiplier"]), np.array(layer["add_shift"])
         else:
             channels = base + np.arange(layer["groups"] * self.config.lanes)
@@ -199,12 +203,13 @@ class Machine:
             sums, multiplier + (1 << 30), SHIFT_BIAS - shift, "double" if layer["double_rounding"] else "single"
         )
         scaled = np.clip(scaled + layer["zero_point"], layer["clamp_min"], layer["clamp_max"])
-        return (scaled + 128).astype(np.uint8)
+        return sums, (scaled + 128).astype(np.uint8)
 
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
         y, g, x, lane = np.ogrid[tuple(slice(n) for n in output.shape)]
         lanes = self.config.lanes
-        address = step["out_address"] + y * layer["out_row_step"] + g * lanes + x * layer["out_x_step"] + lane
+        row_step = layer["out_row_step"] + (layer["groups"] - 1) * lanes
+        address = step["out_address"] + y * row_step + g * lanes + x * layer["out_x_step"] + lane
         live = np.broadcast_to((g < layer["groups"] - 1) | (lane < layer["last_lanes"]), address.shape)
         if address[live].min() < protected or address[live].max() >= len(self.store):
             raise MachineError(

@@ -21,7 +21,7 @@ from gossamer.golden.network import (
     requantization,
 )
 from gossamer.golden.program import Record, TensorPlace, encode
-from gossamer.golden.spec import PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Opcode
+from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Opcode
 
 __all__ = ["Kernel", "Source", "lower"]
 
@@ -199,7 +199,7 @@ class _Lowering:
             "repeat": repeat,
             "groups": self.groups,
             "left_granules": left * config.granules,
-            "data_granules": data,
+            "right_granule": left * config.granules + data,
             "tail": row_bytes - (data - 1) * config.store_bytes,
             "slot_words": slot,
             "kernel_rows": kernel[0],
@@ -382,12 +382,15 @@ class _Lowering:
         # Ref: TFLite kernels/add.cc, Prepare, and reference/integer_ops/add.h.
         twice = 2 * max(scales)
         stored = np.arange(256)
-        tables = []
-        for source, scale in zip((a, b), scales):
-            pair = arithmetic.quantize_multiplier(scale / twice)
-            tables.append(
-                arithmetic.multiply_by_quantized_multiplier((stored - 128 - source.zero_point) << 20, *pair).astype("<i4")
+        tables = [
+            arithmetic.multiply_by_quantized_multiplier(
+                (stored - 128 - source.zero_point) << 20, *arithmetic.quantize_multiplier(scale / twice)
             )
+            for source, scale in zip((a, b), scales)
+        ]
+        entries = b"".join(
+            encode(ADD_TABLE, {"first": int(first), "second": int(second)}, PARAMETER_BYTES) for first, second in zip(*tables)
+        )
         multiplier, shift = arithmetic.quantize_multiplier(twice / ((1 << 20) * network.tensors[target.name].scale))
         if multiplier == 0:
             multiplier, shift = ZERO
@@ -396,7 +399,7 @@ class _Lowering:
         beats = np.array([1, 0, 0, 127, 127, 2], np.int8)
         return self._words(
             np.repeat(beats[:, None], self.config.lanes, axis=1)[None],
-            np.stack(tables, axis=1).view(np.uint8).reshape(1, 256, PARAMETER_BYTES),
+            np.frombuffer(entries, np.uint8).reshape(1, 256, PARAMETER_BYTES),
             kernel=(2, 1),
             stride=(2, 1),
             padding=(0, 0, 0, 0),

@@ -17,6 +17,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "ADD_TABLE",
     "CONFIGS",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
@@ -137,8 +138,8 @@ DESCRIPTOR = _pack(
         ),
         (
             ("left_granules", 12, "padding granules in front of a row"),
-            ("data_granules", 16, "store words of a row"),
-            ("tail", 5, "bytes that count in the last of them"),
+            ("right_granule", 16, "granule of a row slot behind the last that holds data"),
+            ("tail", 5, "bytes that count in the last that holds data"),
             ("slot_words", 14, "row buffer words per row slot"),
             ("kernel_rows", 8, "rows of a window"),
             ("stride_rows", 8, "rows from one window to the next below"),
@@ -161,11 +162,11 @@ DESCRIPTOR = _pack(
         ),
         (
             ("weight_base", 16, "weight vector of the first group"),
-            ("parameter_base", 16, "parameter entry of the first channel"),
+            ("parameter_base", 16, "parameter entry of the first channel; add: of the tables, a multiple of 256"),
             ("shared_weights", 1, "1: every group uses the weights of the first"),
         ),
         (
-            ("out_row_step", 24, "bytes from one output row to the next"),
+            ("out_row_step", -24, "bytes from the last group of an output row to the first of the next row"),
             ("", 4, ""),
             ("add_multiplier", 30, "add: the output multiplier less 2**30"),
             ("add_shift", 6, "add: the output right shift plus ``SHIFT_BIAS``"),
@@ -179,7 +180,7 @@ STEP_RUN = _pack(
             ("opcode", 4, "``Opcode.RUN``"),
             ("wait", 1, "not used: a run always waits until the core is idle"),
             ("", 11, ""),
-            ("layer", 16, "entry of the layer table; its descriptor is at byte 64 * layer"),
+            ("layer", 16, "entry of the layer table, whose descriptor is at byte 64 * layer"),
             ("rows", 16, "output rows"),
             ("in_rows", 16, "input rows that exist"),
         ),
@@ -197,8 +198,9 @@ STEP_LOAD = _pack(
             ("opcode", 4, "``Opcode.LOAD_WEIGHTS`` or ``Opcode.LOAD_PARAMETERS``"),
             ("wait", 1, "1: wait until the core is idle"),
             ("", 11, ""),
-            ("destination", 16, "first weight vector or parameter entry"),
+            ("layer", 16, "entry of the layer table that the load is for; the status register shows it"),
             ("count", 16, "store words"),
+            ("destination", 16, "first weight vector or parameter entry"),
         ),
         (("in_address", 24, "first store word"),),
     )
@@ -207,12 +209,23 @@ STEP_LOAD = _pack(
 PARAMETER = _pack(
     (
         (
-            ("bias", -28, "added to the accumulator"),
             ("multiplier", 30, "less 2**30"),
             ("shift", 6, "right shift plus ``SHIFT_BIAS``"),
+            ("bias", -28, "added to the accumulator"),
         ),
     )
 )
+
+ADD_TABLE = _pack(
+    (
+        (
+            ("first", -28, "the first operand, scaled, if its stored byte is the number of the entry"),
+            ("", 8, ""),
+            ("second", -28, "the same of the second operand"),
+        ),
+    )
+)
+"""What a parameter entry holds for an addition."""
 
 
 class Opcode:
@@ -291,7 +304,7 @@ REGISTERS = (
             "done": Field(1, 1, doc="the program has ended, with or without an error"),
             "refused": Field(2, 1, doc="the host touched the store while busy; cleared by start"),
             "error": Field(8, 4, doc="error code, 0 for none"),
-            "layer": Field(16, 12, doc="layer table entry of the last run step"),
+            "layer": Field(16, 12, doc="layer table entry of the last step"),
         },
     ),
     Register("cycles", 0x0C, "r", "Clock cycles from start to done.", {"cycles": Field(0, 32)}),
@@ -336,7 +349,8 @@ class Config:
     acc_bits : int
         Accumulator width, 18 to 28.
     interval : int
-        Cycles per output of the requantizer, 1 or 2. On an ``ice40`` it takes four DSP blocks with 1 and two with 2.
+        Cycles the requantizer takes for an output: 1; or 2, which halves its multipliers (on an ``ice40`` two DSP blocks
+        instead of four) and still takes only one cycle for most: those whose sum has 16 bits or that ReLU cuts off.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """

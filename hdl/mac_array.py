@@ -31,8 +31,8 @@ class MacArray(wiring.Component):
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
 
     Throughput is one beat per cycle, also from window to window. The first sum appears four cycles after the transfer of
-    ``last``, the others follow one every ``interval`` cycles. A window's sums wait in the accumulators until those of the
-    window before have gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
+    ``last``, the others follow one per cycle. A window's sums wait in the accumulators until those of the window before have
+    gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
 
     A window must not begin with a clamp. Reset discards all windows in work.
 
@@ -42,8 +42,6 @@ class MacArray(wiring.Component):
         Multipliers; a power of two, at least 2.
     acc_bits : int
         Accumulator width, at least 16.
-    interval : int
-        Cycles from one sum to the next, 1 or 2.
     technology, lut_lanes :
         See :class:`ProductArray`.
 
@@ -55,12 +53,10 @@ class MacArray(wiring.Component):
         Sums of a window whose tag is ``partial``, 1 to ``lanes``; must not change while a window is in work.
     """
 
-    def __init__(self, *, lanes: int, acc_bits: int, interval: int = 1, technology: str = "generic", lut_lanes: int = 0):
-        if interval not in (1, 2):
-            raise ValueError(f"interval must be 1 or 2, not {interval}")
+    def __init__(self, *, lanes: int, acc_bits: int, technology: str = "generic", lut_lanes: int = 0):
         if acc_bits < 16:
             raise ValueError(f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
-        self._lanes, self._acc_bits, self._interval = lanes, acc_bits, interval
+        self._lanes, self._acc_bits = lanes, acc_bits
         self._products = {"lanes": lanes, "technology": technology, "lut_lanes": lut_lanes}
         super().__init__(
             {
@@ -96,17 +92,14 @@ class MacArray(wiring.Component):
         left = Signal(range(self._lanes + 1))  # sums still in `drain`
         drain_tag = Signal(tag_layout(), reset_less=True)
 
-        shift, load, rest = Signal(), Signal(), Signal()
-        if self._interval == 2:
-            m.d.sync += rest.eq(shift)
-        gone = self.o.p.last & shift if self._interval == 1 else 0  # the next window's sums may come at once
+        shift, load = Signal(), Signal()
         m.d.comb += [
-            self.o.valid.eq((left != 0) & ~rest),
+            self.o.valid.eq(left != 0),
             self.o.p.acc.eq(drain[0]),
             self.o.p.last.eq(left == 1),
             self.o.p.tag.eq(drain_tag),
             shift.eq(self.o.valid & self.o.ready),
-            step.eq(~complete | (left == 0) | gone),
+            step.eq(~complete | (left == 0) | (self.o.p.last & shift)),
             load.eq(complete & step),
         ]
 

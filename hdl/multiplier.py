@@ -143,8 +143,9 @@ class ProductArray(wiring.Component):
 class WideMultiplier(wiring.Component):
     """``o = floor(a * b / 2**23)``, :attr:`latency` cycles later.
 
-    With ``interval`` 2 each pair of operands takes two cycles: there must be one with ``start`` low behind each with
-    ``start`` high. With ``interval`` 1 ``start`` does not matter. A cycle counts only while ``en`` is high. There is no
+    With ``interval`` 2 a pair of operands takes two cycles: there must be one with ``start`` low behind that with ``start``
+    high. One cycle suffices if ``short`` is high; then ``a`` is what its low 15 bits and its sign make as a number of 16
+    bits. With ``interval`` 1 ``start`` and ``short`` do not matter. A cycle counts only while ``en`` is high. There is no
     reset: the first results are meaningless.
 
     Parameters
@@ -157,11 +158,11 @@ class WideMultiplier(wiring.Component):
     Members
     -------
     en : ``In(1)``
-    start : ``In(1)``
-        ``a`` and ``b`` are operands.
-    a : ``In(signed(30))``
+    start, short : ``In(1)``
+        ``a`` and ``b`` are operands, and ``a`` is short.
+    a : ``In(signed(29))``
     b : ``In(31)``
-    o : ``Out(signed(38))``
+    o : ``Out(signed(37))``
     """
 
     def __init__(self, *, technology: str = "generic", interval: int = 1):
@@ -169,15 +170,18 @@ class WideMultiplier(wiring.Component):
             raise ValueError(f"interval must be 1 or 2, not {interval}")
         self._technology, self._interval = technology, interval
         self.latency = 3 + interval
-        super().__init__({"en": In(1), "start": In(1), "a": In(signed(30)), "b": In(31), "o": Out(signed(38))})
+        super().__init__(
+            {"en": In(1), "start": In(1), "short": In(1), "a": In(signed(29)), "b": In(31), "o": Out(signed(37))}
+        )
 
     def elaborate(self, platform):
         m = Module()
-        result = Signal(signed(38), reset_less=True)
+        result = Signal(signed(37), reset_less=True)
         m.d.comb += self.o.eq(result)
         # a = ah * 2**15 + al, b = bh * 2**15 + bl
         ah, al = self.a[15:].as_signed(), self.a[:15]
         bh, bl = self.b[15:], self.b[:15]
+        short = Cat(al, self.a[-1]).as_signed()
 
         def product(x, y, name, **options):
             a, b, out = Signal(16), Signal(16), Signal(signed(32), name=name)
@@ -192,23 +196,26 @@ class WideMultiplier(wiring.Component):
             with m.If(self.en):
                 m.d.sync += [middle.eq((hl + lh) + (ll >> 15)), result.eq((hh << 7) + (middle >> 8))]
         elif self._technology == "ice40":
-            # First al * b, then ah * b; the blocks hold b meanwhile.
-            later = Signal(signed(15), reset_less=True)
+            # First al * b, then ah * b; the blocks hold b meanwhile. A short a is all in the first.
+            later = Signal(signed(14), reset_less=True)
             x = Signal(signed(16))
-            m.d.comb += x.eq(Mux(self.start, al, later))
+            m.d.comb += x.eq(Mux(self.start, Cat(al, self.short & self.a[-1]).as_signed(), later))
             high, low = (product(x, y, name, hold=~self.start) for y, name in ((bh, "high"), (bl, "low")))
-            partial, before = Signal(signed(48), reset_less=True), Signal(signed(32), reset_less=True)
+            partial, before = Signal(signed(47), reset_less=True), Signal(signed(32), reset_less=True)
+            second = Signal(4)  # of a pair: now, and up to when it is in `partial`
             with m.If(self.en):
                 m.d.sync += [
                     later.eq(ah),
+                    second.eq(Cat(self.start & ~self.short, second)),
                     partial.eq((high << 15) + low),
                     before.eq(partial >> 15),
-                    result.eq((partial + before) >> 8),
+                    result.eq((Mux(second[-1], partial, 0) + before) >> 8),
                 ]
         else:
-            a, b = Signal(signed(30), reset_less=True), Signal(31, reset_less=True)
-            stages = [Signal(signed(61), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
+            a, b = Signal(signed(29), reset_less=True), Signal(31, reset_less=True)
+            stages = [Signal(signed(60), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
             with m.If(self.en):
-                m.d.sync += [a.eq(self.a), b.eq(self.b), stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
+                m.d.sync += [a.eq(Mux(self.short, short, self.a)), b.eq(self.b)]
+                m.d.sync += [stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
                 m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
         return m

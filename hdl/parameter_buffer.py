@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gossamer.golden.spec import PARAMETER
+from gossamer.golden.spec import ADD_TABLE, PARAMETER
 from gossamer.hdl.mac_array import sum_layout
 from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import tag_layout
@@ -17,7 +17,7 @@ __all__ = ["ParameterBuffer", "scaling_layout"]
 def scaling_layout() -> data.StructLayout:
     """An accumulator with its bias, and the multiplier and right shift (plus 7) that scale it."""
     return data.StructLayout(
-        {"acc": signed(30), "multiplier": 31, "shift": 6, "last": 1, "tag": tag_layout()},
+        {"acc": signed(29), "multiplier": 31, "shift": 6, "last": 1, "tag": tag_layout()},
     )
 
 
@@ -25,9 +25,9 @@ class ParameterBuffer(wiring.Component):
     """Joins each sum with the parameters of its channel.
 
     An entry has 64 bits, ``PARAMETER`` of :mod:`gossamer.golden.spec`; the sum of lane ``l`` in group ``g`` gets entry
-    ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30``, ``shift``. With ``add``, the sum's two low
-    bytes ``u``, ``v`` are indices: it leaves as ``low(base + u) + high(base + v)``, the sum of the signed low half of one
-    entry and the signed high half of another, with ``add_multiplier + 2**30`` and ``add_shift``.
+    ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30``, ``shift``. With ``add``, entries are those of
+    ``ADD_TABLE``, and the sum's two low bytes ``u``, ``v`` are indices: it leaves as ``first(base + u) + second(base + v)``,
+    with the scale that came last on ``add_scale``.
 
     Throughput is one sum per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The channel
     count restarts at ``base`` behind the last window of a row and after reset.
@@ -48,8 +48,11 @@ class ParameterBuffer(wiring.Component):
     i : ``In(stream.Signature(sum_layout(acc_bits)))``
     o : ``Out(stream.Signature(scaling_layout()))``
     write : ``In({en: 1, address: granule number, data: granule bytes})``
-    add, add_multiplier, add_shift, base : ``In``
-        Fields of the layer descriptor; they must not change while a sum is in work.
+    add_scale : ``In({en: 1, multiplier: 30, shift: 6})``
+        Must come while no sum is in work, and behind the last sum without ``add``.
+    add, base : ``In``
+        Fields of the layer descriptor; they must not change while a sum is in work. With ``add``, ``base`` must be a multiple
+        of 256.
     """
 
     def __init__(self, *, lanes: int, acc_bits: int, entries: int, granule: int):
@@ -65,8 +68,7 @@ class ParameterBuffer(wiring.Component):
                     )
                 ),
                 "add": In(1),
-                "add_multiplier": In(30),
-                "add_shift": In(6),
+                "add_scale": In(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
                 "base": In(range(entries)),
             }
         )
@@ -90,7 +92,7 @@ class ParameterBuffer(wiring.Component):
             address = Signal.like(self.base, name=f"address{half}")
             sub = Signal(max(sub_bits, 1), name=f"sub{half}")
             m.d.comb += [
-                address.eq(Mux(self.add, self.base + index, channel)),
+                address.eq(Mux(self.add, Cat(index, self.base[8:]), channel)),
                 write.en.eq(self.write.en),
                 write.addr.eq(self.write.address),
                 write.data.eq(
@@ -108,9 +110,8 @@ class ParameterBuffer(wiring.Component):
         valid1, valid2 = Signal(), Signal()
         sum1, scaling2 = Signal.like(self.i.p, reset_less=True), Signal.like(self.o.p, reset_less=True)
         entry = Cat(halves)
-
-        def field(name):
-            where = PARAMETER[name]
+        def field(name, layout=PARAMETER):
+            where = layout[name]
             value = entry[where.offset : where.offset + where.width]
             return value.as_signed() if where.signed else value
 
@@ -125,14 +126,18 @@ class ParameterBuffer(wiring.Component):
                     m.d.sync += first.eq(1)
         with m.If(step):
             m.d.sync += [valid1.eq(self.i.valid), sum1.eq(self.i.p), valid2.eq(valid1)]
+            # The second operand of an addition lies in an entry where the bias does.
             m.d.sync += [
-                scaling2.acc.eq(
-                    Mux(self.add, halves[0].as_signed(), sum1.acc) + Mux(self.add, halves[1].as_signed(), field("bias"))
-                ),
-                scaling2.multiplier.eq(Cat(Mux(self.add, self.add_multiplier, field("multiplier")), Const(1, 1))),
-                scaling2.shift.eq(Mux(self.add, self.add_shift, field("shift"))),
+                scaling2.acc.eq(Mux(self.add, field("first", ADD_TABLE), sum1.acc) + field("bias")),
                 scaling2.last.eq(sum1.last),
                 scaling2.tag.eq(sum1.tag),
             ]
+        # An addition's scale stays in the register that otherwise holds that of a channel.
+        with m.If(self.add_scale.en):
+            m.d.sync += scaling2.multiplier.eq(Cat(self.add_scale.multiplier, Const(1, 1)))
+            m.d.sync += scaling2.shift.eq(self.add_scale.shift)
+        with m.Elif(step & ~self.add):
+            m.d.sync += scaling2.multiplier.eq(Cat(field("multiplier"), Const(1, 1)))
+            m.d.sync += scaling2.shift.eq(field("shift"))
         m.d.comb += [self.o.valid.eq(valid2), self.o.p.eq(scaling2)]
         return m

@@ -30,8 +30,10 @@ class Requantizer(wiring.Component):
     ``acc * multiplier / 2**31`` is rounded, halves up, then that over ``2**e``, halves away from zero. Bit-exact with
     :func:`gossamer.golden.arithmetic.multiply_by_quantized_multiplier`.
 
-    Throughput is one output every ``interval`` cycles; latency :attr:`latency` cycles. ``i.ready`` depends
-    combinationally on ``o.ready``; with ``interval`` 2 it is low in the cycle after a transfer.
+    Throughput is one output per cycle; latency :attr:`latency` cycles. ``i.ready`` depends combinationally on ``o.ready``.
+    With ``interval`` 2 it is low in the cycle after the transfer of a sum that takes two cycles: one outside
+    ``-2**15 <= acc < 2**15``, unless it is negative and ``clamp_min == zero_point`` (ReLU), because then it ends as
+    ``clamp_min`` whatever it is.
 
     ``shift`` must be at least 1 (a left shift by at most 6). Reset discards what is in work.
 
@@ -66,17 +68,21 @@ class Requantizer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.multiplier = multiplier = self._multiplier
-        step, second = Signal(), Signal()
+        step, second, short = Signal(), Signal(), Signal()
         start = self.i.valid & ~second
+        acc = self.i.p.acc
         if self._interval == 2:
+            relu = self.zero_point == self.clamp_min
+            m.d.comb += short.eq((acc[15:] == acc[-1].replicate(len(acc) - 15)) | (acc[-1] & relu))
             with m.If(step):
-                m.d.sync += second.eq(start)
+                m.d.sync += second.eq(start & ~short)
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
             self.i.ready.eq(step & ~second),
             multiplier.en.eq(step),
             multiplier.start.eq(start),
-            multiplier.a.eq(self.i.p.acc),
+            multiplier.short.eq(short),
+            multiplier.a.eq(acc),
             multiplier.b.eq(self.i.p.multiplier),
         ]
 
@@ -101,7 +107,7 @@ class Requantizer(wiring.Component):
         # sign and value only of a product in (-1/2, 0), which ends as 0 either way.
         product = multiplier.o
         at = multiplier.latency
-        first = Signal(signed(39), reset_less=True)
+        first = Signal(signed(38), reset_less=True)
         twice = self.double_rounding & (shift_at(at) >= 8)
         nudge = Cat(twice, (twice & (product < 0)).replicate(2)).as_signed()  # 1 or -1, in units of 2**30
         with m.If(step):
@@ -110,9 +116,9 @@ class Requantizer(wiring.Component):
         # Shift right by whole bytes, then by 0…7. The result needs 10 bits; `over` tells that it has more.
         coarse = Signal(signed(18), reset_less=True)
         over1, sign1 = Signal(reset_less=True), Signal(reset_less=True)
-        extended = Cat(first, first[-1].replicate(64 + 18 - 39))
+        extended = Cat(first, first[-1].replicate(64 + 18 - 38))
         sign = first[-1]
-        uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 39, 8)]
+        uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 38, 8)]
         overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(8)]
         at += 1
         with m.If(step):

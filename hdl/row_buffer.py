@@ -36,7 +36,7 @@ class RowBuffer(wiring.Component):
     ``repeat`` times, then the word ``tap_step`` further, all with mask 1 and the index one higher every beat; the second
     repeat has ``clamp`` set if ``maximum``. The bytes themselves are read at ``read``.
 
-    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles
+    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises three cycles
     after the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``.
     ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is
     seen from the next.
@@ -106,17 +106,20 @@ class RowBuffer(wiring.Component):
             self.read.data.eq(byte_read.data),
         ]
 
-        # Walk: the register `word` is the word whose mask is being looked up; `found` is the one whose mask is there.
-        active, found_valid = Signal(), Signal()
+        # Three stages, which move together: `word` is being looked up, `found` has its mask on the way, and the word at the
+        # output is kept if it has a set bit.
+        active, found_valid, kept = Signal(), Signal(), Signal()
         word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors), reset_less=True)
         turn = Signal(2)
-        found = Signal.like(word)
-        found_clamp = Signal(reset_less=True)
+        beside = {name: shape for name, shape in self.o.p.shape().members.items() if name != "mask"}
+        bounds = {"first": range(self._lanes), "final": range(self._lanes), "end": 1}
+        found = Signal(data.StructLayout({**beside, **bounds}), reset_less=True)
+        output = Signal.like(self.o.p, reset_less=True)
         step = Signal()
         range_end = word.words == 0
 
         m.d.comb += [
-            step.eq(self.enable & (~self.o.valid | self.o.ready)),
+            step.eq(self.enable & (~kept | self.o.ready)),
             self.i.ready.eq(self.enable & (~active | (step & range_end))),
             mask_read.addr.eq(word.address),
             mask_read.en.eq(step),
@@ -134,21 +137,22 @@ class RowBuffer(wiring.Component):
                 m.d.sync += active.eq(0)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [active.eq(1), word.eq(self.i.p), turn.eq(0)]
-        with m.If(step):
-            m.d.sync += [found_valid.eq(active), found.eq(word), found_clamp.eq(self.maximum & (turn == 1))]
 
-        # `found.words` is 0 in the last word of the range, whose bytes end at lane `final`.
-        found_end = found.words == 0
+        # The bytes of the range's last word end at lane `final`.
         begun = Cat(found.first <= lane for lane in range(self._lanes - 1))
         ended = Cat(found.final < lane for lane in range(1, self._lanes))
-        inside = Cat(begun, Const(1, 1)) & ~(Cat(Const(0, 1), ended) & found_end.replicate(self._lanes))
-        m.d.comb += [
-            self.o.p.mask.eq(Mux(self.word_mode, 1, mask_read.data & inside)),
-            self.o.valid.eq(found_valid & (self.o.p.mask.any() | self.o.p.last)),
-            self.o.p.address.eq(found.address),
-            self.o.p.index.eq(found.index),
-            self.o.p.last.eq(found.last & found_end),
-            self.o.p.clamp.eq(found_clamp),
-            self.o.p.tag.eq(found.tag),
-        ]
+        inside = Cat(begun, Const(1, 1)) & ~(Cat(Const(0, 1), ended) & found.end.replicate(self._lanes))
+        mask = Signal(self._lanes)
+        m.d.comb += [mask.eq(mask_read.data & inside), self.o.valid.eq(kept), self.o.p.eq(output)]
+        with m.If(step):
+            m.d.sync += [
+                *(found_valid.eq(active), found.end.eq(range_end), found.last.eq(word.last & range_end)),
+                *(found[name].eq(word[name]) for name in ("address", "first", "final", "index", "tag")),
+                found.clamp.eq(self.maximum & (turn == 1)),
+                kept.eq(found_valid & (self.word_mode | mask.any() | found.last)),
+                *(output[name].eq(found[name]) for name in beside),
+                output.mask.eq(mask),
+            ]
+            with m.If(self.word_mode):
+                m.d.sync += output.mask.eq(1)
         return m

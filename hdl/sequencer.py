@@ -27,7 +27,7 @@ __all__ = ["Sequencer", "descriptor_layout"]
 
 
 def descriptor_layout(config: Config) -> data.StructLayout:
-    """The layer descriptor, each field as wide as this configuration needs it."""
+    """The layer descriptor without the scale of additions, each field as wide as this configuration needs it."""
     row_bytes = bits_for(config.row_words * config.lanes - 1)
     row_words = bits_for(config.row_words)
     address = bits_for(config.store_words)
@@ -38,7 +38,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "out_x_step": 12,
         "last_lanes": bits_for(config.lanes),
         "left_granules": 8,
-        "data_granules": bits_for(config.row_words * config.granules),
+        "right_granule": bits_for(config.row_words * config.granules),
         "slot_words": row_words,
         "row_step": address,
         "row_step_odd": address,
@@ -53,7 +53,8 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "parameter_base": bits_for(config.parameters - 1),
         "out_row_step": address + exact_log2(config.store_bytes),
     }
-    return data.StructLayout({name: widths.get(name, field.width) for name, field in DESCRIPTOR.items()})
+    held = (name for name in DESCRIPTOR if name not in ("add_multiplier", "add_shift"))
+    return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in held})
 
 
 class Sequencer(wiring.Component):
@@ -77,8 +78,8 @@ class Sequencer(wiring.Component):
     error : ``Out(4)``
         One of :class:`gossamer.golden.spec.Error`.
     layer : ``Out(12)``
-        Layer table entry of the last ``RUN`` step.
-    command : ``Out(stream.Signature(command_layout(...)))``
+        Layer table entry of the last step.
+    command, count : ``Out(stream.Signature(command_layout(...)))``, ``Out``
         To the loader.
     control : ``In({en: 1, index: 4, data, rows_end: 1})``
         From the loader: ``en`` with the words of headers, steps and descriptors; ``rows_end`` when the last word of an
@@ -88,9 +89,11 @@ class Sequencer(wiring.Component):
     row_done : ``In(1)``
         The last bytes of an output row's windows have been read.
     writer_start, writer_idle, writer_error, loader_error
-    out_address, row_count, image_words
+    out_address, image_words
         To the writer.
     descriptor : ``Out(descriptor_layout(config))``
+    add_scale : ``Out({en: 1, multiplier: 30, shift: 6})``
+        ``en`` for one cycle in which ``multiplier`` and ``shift`` are the next layer's ``add_multiplier`` and ``add_shift``.
     """
 
     def __init__(self, config: Config):
@@ -118,9 +121,10 @@ class Sequencer(wiring.Component):
                 "writer_error": In(1),
                 "loader_error": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
-                "row_count": Out(11),
+                "count": Out(max(bits_for(config.longest_load), 11)),
                 "image_words": Out(range(store_words)),
                 "descriptor": Out(descriptor_layout(config)),
+                "add_scale": Out(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
             }
         )
 
@@ -147,10 +151,9 @@ class Sequencer(wiring.Component):
                 m.d.sync += target.eq(value)
 
         # The step. Its numbers count down, or on, while it is executed.
-        opcode, wait = Signal(4, reset_less=True), Signal(reset_less=True)
-        destination = Signal(max(12, bits_for(config.weight_vectors - 1)), reset_less=True)
-        in_rows = Signal(11, reset_less=True)
-        count = Signal(max(bits_for(config.longest_load), 11), reset_less=True)
+        opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
+        in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
+        destination = in_rows  # of a load step
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         step_address = Signal(address_bits, reset_less=True)
 
@@ -159,28 +162,26 @@ class Sequencer(wiring.Component):
         first, begin = Signal(), Signal()
         m.d.sync += begun.eq(begun + begin - self.row_done)
         m.d.sync += loaded.eq(loaded + (self.control.rows_end) - (self.rows.valid & self.rows.ready))
-        m.d.comb += [self.rows.valid.eq(loaded != 0), self.rows.p.first.eq(first)]
+        m.d.comb += [
+            self.rows.valid.eq(loaded != 0),
+            self.rows.p.first.eq(first),
+            self.add_scale.multiplier.eq(received(DESCRIPTOR["add_multiplier"])),
+            self.add_scale.shift.eq(received(DESCRIPTOR["add_shift"])),
+        ]
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += first.eq(0)
         idle = (begun == 0) & self.writer_idle
 
         # Loading an output row's input rows.
-        rows_left, need = Signal(11, reset_less=True), Signal(6, reset_less=True)
+        need = Signal(6, reset_less=True)
         slot, odd = Signal.like(d.slot_words, reset_less=True), Signal(reset_less=True)
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
 
-        m.d.comb += self.row_count.eq(count)
         command = self.command.p
 
-        def fetch(address, size):
-            m.d.comb += [
-                self.command.valid.eq(1),
-                command.target.eq(Target.CONTROL),
-                command.address.eq(address),
-                command.body.eq(size // store_bytes),
-                command.count.eq(size // store_bytes),
-            ]
+        def fetch(target, address):
+            m.d.comb += [self.command.valid.eq(1), command.target.eq(target), command.address.eq(address)]
 
         def fail(code):
             m.d.sync += self.error.eq(code)
@@ -202,17 +203,17 @@ class Sequencer(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
-                    m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0)]
+                    m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), step_address.eq(0)]
                     m.next = "HEADER"
             with state("HEADER"):
-                fetch(0, 16)
+                fetch(Target.STEP, step_address)
                 with m.If(self.command.ready):
                     m.next = "HEADER WAIT"
             with state("HEADER WAIT"):
                 with m.If(self.control.en):
                     capture(step_address, HEADER["steps"], address_like=True)
                     capture(self.image_words, HEADER["image_words"])
-                with m.If(last_beat(16)):
+                with m.If(last_beat(STEP_BYTES)):
                     m.next = "STEP"
                 with m.If(self.control.en & (self.control.index == 0)):
                     with m.If(received(HEADER["magic"]) != MAGIC):
@@ -224,7 +225,7 @@ class Sequencer(wiring.Component):
                     ):
                         fail(Error.CONFIG)
             with state("STEP"):
-                fetch(step_address, STEP_BYTES)
+                fetch(Target.STEP, step_address)
                 with m.If(self.command.ready):
                     m.d.sync += step_address.eq(step_address + STEP_BYTES // store_bytes)
                     m.next = "STEP WAIT"
@@ -232,7 +233,7 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     capture(opcode, STEP_RUN["opcode"])
                     capture(wait, STEP_LOAD["wait"])
-                    capture(destination, STEP_LOAD["destination"])
+                    capture(self.layer, STEP_RUN["layer"])
                     capture(count, STEP_RUN["rows"])
                     capture(in_rows, STEP_RUN["in_rows"])
                     capture(in_address, STEP_RUN["in_address"], address_like=True)
@@ -251,7 +252,6 @@ class Sequencer(wiring.Component):
                             m.next = "LOAD"
                     with m.Case(Opcode.RUN):
                         with m.If(idle):
-                            m.d.sync += self.layer.eq(destination)
                             m.next = "DESCRIPTOR"
                     with m.Default():
                         fail(Error.OPCODE)
@@ -260,8 +260,6 @@ class Sequencer(wiring.Component):
                     self.command.valid.eq(1),
                     command.target.eq(Mux(opcode == Opcode.LOAD_WEIGHTS, Target.WEIGHTS, Target.PARAMETERS)),
                     command.address.eq(in_address),
-                    command.body.eq(count),
-                    command.count.eq(count),
                     command.index.eq(
                         Mux(
                             opcode == Opcode.LOAD_WEIGHTS,
@@ -273,18 +271,19 @@ class Sequencer(wiring.Component):
                 with m.If(self.command.ready):
                     m.next = "STEP"
             with state("DESCRIPTOR"):
-                fetch(destination * (DESCRIPTOR_BYTES // store_bytes), DESCRIPTOR_BYTES)
+                fetch(Target.DESCRIPTOR, self.layer * (DESCRIPTOR_BYTES // store_bytes))
                 with m.If(self.command.ready):
                     m.next = "DESCRIPTOR WAIT"
             with state("DESCRIPTOR WAIT"):
                 with m.If(self.control.en):
-                    for name, field in DESCRIPTOR.items():
-                        capture(d[name], field)
+                    for name in d.shape().members:
+                        capture(d[name], DESCRIPTOR[name])
+                    m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
             with state("RUN"):
                 m.d.comb += self.writer_start.eq(1)
-                m.d.sync += [rows_left.eq(count), need.eq(d.kernel_rows), slot.eq(0), odd.eq(0), first.eq(1)]
+                m.d.sync += [need.eq(d.kernel_rows), slot.eq(0), odd.eq(0), first.eq(1)]
                 m.next = "ROW WAIT"
                 with m.If((count == 0) | (d.groups == 0) | (d.width == 0) | (d.kernel_rows == 0) | (d.slot_words == 0)):
                     fail(Error.DESCRIPTOR)
@@ -297,10 +296,8 @@ class Sequencer(wiring.Component):
                     self.command.valid.eq(1),
                     command.target.eq(Target.ROWS),
                     command.address.eq(in_address),
-                    command.left.eq(d.left_granules),
-                    command.body.eq(Mux(blank, 0, d.data_granules)),
-                    command.count.eq(d.slot_words << granule_bits),
                     command.index.eq(slot << granule_bits),
+                    command.blank.eq(blank),
                     command.group_end.eq(need == 1),
                 ]
                 with m.If(self.command.ready):
@@ -315,9 +312,9 @@ class Sequencer(wiring.Component):
                             in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step)),
                         ]
                     with m.If(need == 1):
-                        m.d.sync += [need.eq(d.stride_rows), rows_left.eq(rows_left - 1)]
+                        m.d.sync += [need.eq(d.stride_rows), count.eq(count - 1)]
                         m.next = "ROW WAIT"
-                        with m.If(rows_left == 1):
+                        with m.If(count == 1):
                             m.next = "STEP"
             with m.State("FAIL"):
                 m.d.comb += self.clear.eq(1)

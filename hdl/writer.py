@@ -10,20 +10,24 @@ from gossamer.hdl.store import write_signature
 
 __all__ = ["Writer"]
 
-GROUP_BITS = 8
-"""Channel groups are counted in so many bits."""
+ROWS = 31
+"""Rows whose outputs may be under way to the writer. There are fewer places between the row buffer and it."""
 
 
 class Writer(wiring.Component):
     """Packs output bytes into store words and writes them.
 
-    The bytes of window ``x`` of group ``g`` in row ``y`` go to ``out_address + y*out_row_step + g*lanes + x*out_x_step``
-    and on. The tag ``row_last`` comes only together with ``group_last``. A word is written in the cycle after its last byte
-    has come, or the last byte of the window; bytes that did not come are masked. ``i.ready`` is always high, and the store
-    must take every write at once.
+    The bytes of a window go to consecutive addresses. The first row's first window begins at ``out_address``; the next window
+    of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where the group before began; the
+    next row ``out_row_step`` behind where the last group of the row before began. The tag ``row_last`` comes only together
+    with ``group_last``.
 
-    ``start`` begins a run of ``rows`` rows at ``out_address``; ``idle`` is high from the cycle after the last write until
-    the next start. A word outside the store, or below ``image_words``, is not written and raises ``error`` for one cycle.
+    A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that did not come are
+    masked. ``i.ready`` is always high, and the store must take every write at once.
+
+    ``start`` begins a run at ``out_address``. ``row_done`` announces a row; ``idle`` is high from the cycle after the
+    announced rows have been written to the next announcement. Not more than :data:`ROWS` may be under way. A word outside the
+    store, or below ``image_words``, is not written and raises ``error`` for one cycle.
 
     ``host`` is a way to the store for others: the word goes out one cycle later, wherever it is. It must not be used during
     a run. Reset ends the run.
@@ -44,8 +48,7 @@ class Writer(wiring.Component):
     idle, error : ``Out(1)``
     out_address : ``In``
         Byte; one bit more than the store needs, so that an address behind it is seen. Sampled at start.
-    rows : ``In(11)``
-        Sampled at start.
+    row_done : ``In(1)``
     image_words, out_x_step, out_row_step : ``In``
         Must not change during a run.
     """
@@ -62,7 +65,7 @@ class Writer(wiring.Component):
                 "idle": Out(1),
                 "error": Out(1),
                 "out_address": In(address_bits),
-                "rows": In(11),
+                "row_done": In(1),
                 "image_words": In(range(store_words)),
                 "out_x_step": In(12),
                 "out_row_step": In(address_bits),
@@ -73,10 +76,11 @@ class Writer(wiring.Component):
         m = Module()
         byte_bits = exact_log2(self._store_bytes)
 
-        row, window = Signal.like(self.out_address, reset_less=True), Signal.like(self.out_address, reset_less=True)
-        group, lane = Signal(GROUP_BITS, reset_less=True), Signal(range(self._lanes), reset_less=True)
+        # Where the first window of the group and this window begin.
+        group, window = Signal.like(self.out_address, reset_less=True), Signal.like(self.out_address, reset_less=True)
+        lane = Signal(range(self._lanes), reset_less=True)
         byte = Signal.like(self.out_address)  # where the next byte goes
-        rows_left = Signal.like(self.rows)
+        under_way = Signal(range(ROWS + 1))
         # The word that is being packed; `full` says that it goes to the store now.
         data, mask = Signal(8 * self._store_bytes, reset_less=True), Signal(self._store_bytes)
         word = Signal(len(self.out_address) - byte_bits, reset_less=True)
@@ -91,17 +95,15 @@ class Writer(wiring.Component):
             self.write.data.eq(data),
             self.write.mask.eq(mask),
             self.error.eq(full & ~allowed),
-            self.idle.eq((rows_left == 0) & ~full),
+            self.idle.eq((under_way == 0) & ~full),
         ]
 
         position = byte[:byte_bits]
         step = Signal.like(byte)  # to the next window
         tag = self.i.p.tag
-        next_group = group + 1
-        m.d.comb += step.eq(
-            Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, next_group * self._lanes, self.out_x_step))
-        )
-        moved = Mux(tag.group_last, row, window) + step  # a row's last window is its last group's last
+        m.d.comb += step.eq(Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, self._lanes, self.out_x_step)))
+        moved = Mux(tag.group_last, group, window) + step  # a row's last window is its last group's last
+        m.d.sync += under_way.eq(under_way + self.row_done - (self.i.valid & self.i.p.last & tag.row_last))
 
         m.d.sync += [full.eq(0), host.eq(self.host.en)]
         with m.If(full):
@@ -117,14 +119,9 @@ class Writer(wiring.Component):
             with m.If(self.i.p.last):
                 m.d.sync += [window.eq(moved), lane.eq(0)]
                 with m.If(tag.group_last):
-                    m.d.sync += group.eq(next_group)
-                with m.If(tag.row_last):
-                    m.d.sync += [row.eq(moved), group.eq(0), rows_left.eq(rows_left - 1)]
+                    m.d.sync += group.eq(moved)
         with m.If(self.start):
-            m.d.sync += [
-                *(pointer.eq(self.out_address) for pointer in (row, window)),
-                *(group.eq(0), lane.eq(0), rows_left.eq(self.rows)),
-            ]
+            m.d.sync += [group.eq(self.out_address), window.eq(self.out_address), lane.eq(0)]
         with m.If(self.host.en):
             m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask), full.eq(1)]
         return m

@@ -1,9 +1,8 @@
 """Issues one non-zero activation per cycle."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from gossamer.hdl.row_buffer import word_layout
 from gossamer.hdl.window_generator import tag_layout
@@ -59,28 +58,38 @@ class ZeroSkipper(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid = Signal()
-        word = Signal(word_layout(**self._sizes), reset_less=True)
+        valid, finished = Signal(), Signal()  # finished: the element is its word's last
+        word = Signal(word_layout(**self._sizes), reset_less=True)  # its mask is that of the elements to come
+        zero, lane = Signal(reset_less=True), Signal(range(self._lanes), reset_less=True)
 
-        rest = word.mask & (word.mask - 1)  # without the lowest set bit
-        lowest = word.mask & ~rest
-        lane = Cat(
-            Cat(lowest[i] for i in range(self._lanes) if i >> bit & 1).any() for bit in range(exact_log2(self._lanes))
-        )
-        finished = ~rest.any()  # this element is the word's last
+        # The next element is looked for in this cycle, so that nothing waits for the search.
+        fresh, mask = Signal(), Signal(self._lanes)
+        m.d.comb += [fresh.eq(~valid | finished), mask.eq(Mux(fresh, self.i.p.mask, word.mask))]
+        rest = Signal(self._lanes)  # without the lowest set bit
+        m.d.comb += rest.eq(Cat(mask[i] & mask[:i].any() for i in range(self._lanes)))
+
         m.d.comb += [
             self.o.valid.eq(valid),
             self.o.p.address.eq(word.address),
             self.o.p.lane.eq(lane),
             self.o.p.index.eq(word.index + lane),
-            self.o.p.zero.eq(~word.mask.any()),
+            self.o.p.zero.eq(zero),
             self.o.p.clamp.eq(word.clamp),
             self.o.p.last.eq(word.last & finished),
             self.o.p.tag.eq(word.tag),
             self.i.ready.eq(~valid | (finished & self.o.ready)),
         ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += word.mask.eq(rest)
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), word.eq(self.i.p)]
+        with m.If(self.i.ready | self.o.ready):
+            m.d.sync += [word.mask.eq(rest), finished.eq(~rest.any()), zero.eq(~mask.any()), lane.eq(_lowest(mask))]
         return m
+
+
+def _lowest(bits):
+    """Number of the lowest set bit, by halves; there are a power of two of at least two bits."""
+    if len(bits) == 2:
+        return ~bits[0]
+    half = len(bits) // 2
+    low, high = bits[:half], bits[half:]
+    return Cat(Mux(low.any(), _lowest(low), _lowest(high)), ~low.any())
