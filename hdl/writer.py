@@ -84,12 +84,11 @@ class Writer(wiring.Component):
         # The word that is being packed; `full` says that it goes to the store now.
         data, mask = Signal(8 * self._store_bytes, reset_less=True), Signal(self._store_bytes)
         word = Signal(len(self.out_address) - byte_bits, reset_less=True)
-        full, host, allowed = Signal(), Signal(), Signal()
+        full, allowed = Signal(), Signal()
 
         m.d.comb += [
             self.i.ready.eq(1),
             byte.eq(window + lane),
-            allowed.eq(host | ((word >= self.image_words) & (word < self._store_words))),
             self.write.en.eq(full & allowed),
             self.write.address.eq(word),
             self.write.data.eq(data),
@@ -105,7 +104,7 @@ class Writer(wiring.Component):
         moved = Mux(tag.group_last, group, window) + step  # a row's last window is its last group's last
         m.d.sync += under_way.eq(under_way + self.row_done - (self.i.valid & self.i.p.last & tag.row_last))
 
-        m.d.sync += [full.eq(0), host.eq(self.host.en)]
+        m.d.sync += full.eq(0)
         with m.If(full):
             m.d.sync += mask.eq(0)
         with m.If(self.i.valid):
@@ -113,6 +112,7 @@ class Writer(wiring.Component):
                 data.word_select(position, 8).eq(self.i.p.data),
                 mask.eq(Mux(full, 0, mask) | (1 << position)),
                 word.eq(byte[byte_bits:]),
+                allowed.eq((byte[byte_bits:] >= self.image_words) & (byte[byte_bits:] < self._store_words)),
                 full.eq(self.i.p.last | position.all()),
                 lane.eq(lane + 1),
             ]
@@ -123,5 +123,6 @@ class Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [group.eq(self.out_address), window.eq(self.out_address), lane.eq(0)]
         with m.If(self.host.en):
-            m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask), full.eq(1)]
+            m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask)]
+            m.d.sync += [full.eq(1), allowed.eq(1)]
         return m
