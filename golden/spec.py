@@ -441,7 +441,9 @@ def config(name: str | Path) -> Config:
         raise ConfigError(f"configuration must be a file or one of {', '.join(CONFIGS)}, not {str(name)!r}")
     try:
         text = path.read_text()
-        fields: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        fields: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it holds no table, but {text.strip()[:20]}")
     except (ValueError, OSError) as error:
         raise ConfigError(f"configuration file {path} must be TOML or JSON: {error}") from None
     known = {field.name for field in dataclasses.fields(Config)}
