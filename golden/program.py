@@ -171,12 +171,18 @@ class Program:
         ):
             if header[name] != value:
                 raise ImageError(f"an image's {name} must be {value:#x}, not {header[name]:#x}")
-        crc = zlib.crc32(encode(HEADER, {**header, "crc": 0}, HEADER_BYTES) + image[HEADER_BYTES:])
+        if len(image) % config.store_bytes:
+            raise ImageError(f"an image must have whole store words of {config.store_bytes} bytes, not {len(image)} bytes")
+        field = HEADER["crc"].offset // 8
+        crc = zlib.crc32(image[:field] + bytes(4) + image[field + 4 :])
         if header["crc"] != crc:
             raise ImageError(f"an image's CRC must be {crc:#010x}, not {header['crc']:#010x}: the image is damaged")
         at = header["steps"] * config.store_bytes
         if not HEADER_BYTES <= at < len(image):
             raise ImageError(f"an image's steps must start at byte {HEADER_BYTES} to {len(image) - 1}, not {at}")
+        table = at - HEADER_BYTES
+        if table % DESCRIPTOR_BYTES:
+            raise ImageError(f"an image's layer table must be a multiple of {DESCRIPTOR_BYTES} bytes, not {table}")
         layers = tuple(
             decode(DESCRIPTOR, image[i : i + DESCRIPTOR_BYTES]) for i in range(HEADER_BYTES, at, DESCRIPTOR_BYTES)
         )
@@ -190,7 +196,10 @@ class Program:
                 break
             if opcode not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.RUN):
                 raise ImageError(f"the opcode of step {len(steps)} must be 0 to 3, not {opcode}")
-            steps.append(decode(STEP_RUN if opcode == Opcode.RUN else STEP_LOAD, record))
+            step = decode(STEP_RUN if opcode == Opcode.RUN else STEP_LOAD, record)
+            if opcode == Opcode.RUN and not 1 <= step["layer"] <= len(layers):
+                raise ImageError(f"the layer of step {len(steps)} must be 1 to {len(layers)}, not {step['layer']}")
+            steps.append(step)
             at += STEP_BYTES
         places = [
             TensorPlace(*(header[f"{name}_{field}"] for field in ("address", "rows", "columns", "channels", "pitch")))
