@@ -183,9 +183,7 @@ class Program:
         table = at - HEADER_BYTES
         if table % DESCRIPTOR_BYTES:
             raise ImageError(f"an image's layer table must be a multiple of {DESCRIPTOR_BYTES} bytes, not {table}")
-        layers = tuple(
-            decode(DESCRIPTOR, image[i : i + DESCRIPTOR_BYTES]) for i in range(HEADER_BYTES, at, DESCRIPTOR_BYTES)
-        )
+        layers = tuple(decode(DESCRIPTOR, image[i : i + DESCRIPTOR_BYTES]) for i in range(HEADER_BYTES, at, DESCRIPTOR_BYTES))
         steps: list[dict[str, int]] = []
         while True:
             record = image[at : at + STEP_BYTES]
