@@ -63,6 +63,8 @@ class Machine:
         """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are."""
         for step in program.steps:
             if step["opcode"] == Opcode.RUN:
+                if not 1 <= step["layer"] <= len(program.layers):
+                    raise MachineError(f"a run step must have a layer of 1 to {len(program.layers)}, not {step['layer']}")
                 yield self._run(step, program.layers[step["layer"] - 1], program.size)
             else:
                 self._load(step)
@@ -110,8 +112,15 @@ class Machine:
         last += layer["tap_step"] * self.config.lanes * (layer["range_last"] // max(layer["repeat"], 1)) + (
             layer["groups"] * self.config.lanes - 1 if layer["word_mode"] else layer["range_last"]
         )
+        loops = [step["rows"], *(layer[name] for name in ("width", "groups", "kernel_rows", "slot_words", "data_granules"))]
+        if layer["word_mode"]:
+            loops.append(layer["repeat"])
+        size = self.config.store_bytes
+        row = (layer["left_granules"] + layer["data_granules"] - 1) * size + layer["tail"]
         for ok, rule in (
-            (min(step["rows"], layer["width"], layer["groups"], layer["kernel_rows"]) > 0, "have no empty loop"),
+            (min(loops) > 0, "have no empty loop"),
+            (1 <= layer["tail"] <= size, f"have 1 to {size} bytes in the last store word of a row"),
+            (row <= layer["slot_words"] * self.config.lanes, "have slots that hold a row"),
             (rest == 0 and layer["ring_words"] <= self.config.row_words, "have a ring of whole slots in the row buffer"),
             (slots >= needed, f"have at least {needed} slots, not {slots}"),
             (stride and slots % stride == 0, f"have a multiple of stride_rows ({stride}) slots, not {slots}"),
@@ -199,9 +208,11 @@ class Machine:
             sums = sums + np.array([entry["bias"] for entry in entries]).reshape(shape)
             multiplier = np.array([entry["multiplier"] for entry in entries]).reshape(shape)
             shift = np.array([entry["shift"] for entry in entries]).reshape(shape)
-        scaled = multiply_by_quantized_multiplier(
-            sums, multiplier + (1 << 30), SHIFT_BIAS - shift, "double" if layer["double_rounding"] else "single"
-        )
+        rounding = "double" if layer["double_rounding"] else "single"
+        try:
+            scaled = multiply_by_quantized_multiplier(sums, multiplier + (1 << 30), SHIFT_BIAS - shift, rounding)
+        except ValueError as error:
+            raise MachineError(f"a layer must scale its sums within 32 bits, but {error}") from None
         scaled = np.clip(scaled + layer["zero_point"], layer["clamp_min"], layer["clamp_max"])
         return sums, (scaled + 128).astype(np.uint8)
 
