@@ -1,0 +1,393 @@
+"""The machine: compiled networks mean what the network means, and what is not defined is refused."""
+
+import dataclasses
+import re
+import zlib
+
+import numpy as np
+import pytest
+
+from gossamer.golden.compiler import CompileError, compile_network
+from gossamer.golden.interpreter import Machine, MachineError, Run
+from gossamer.golden.program import ImageError, Program, TensorPlace, encode
+from gossamer.golden.spec import (
+    CONFIGS,
+    DESCRIPTOR,
+    PARAMETER,
+    SHIFT_BIAS,
+    STEP_LOAD,
+    STEP_RUN,
+    Error,
+    Opcode,
+    UserError,
+)
+from tests.networks import NETWORKS, Builder, inputs, residual
+
+UP5K = CONFIGS["up5k"]
+
+
+def loaded(compiled, x, rng=None):
+    """A machine with the image and one input; with ``rng`` the rest of the store is noise."""
+    program = compiled.program
+    machine = Machine(program.config)
+    if rng is not None:
+        machine.store[:] = rng.integers(0, 256, len(machine.store))
+    put(machine, 0, program.assemble())
+    put(machine, program.input.address, compiled.input_bytes(x))
+    return machine
+
+
+def put(machine, address, data):
+    machine.store[address : address + len(data)] = np.frombuffer(bytes(data), np.uint8)
+
+
+def output(compiled, machine):
+    place = compiled.program.output
+    return compiled.output_values(machine.store[place.address : place.address + place.size(machine.config)])
+
+
+def place_of(compiled, name):
+    place = compiled.places[name]
+    return slice(place.address, place.address + place.size(compiled.program.config))
+
+
+# Networks
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("config", ["up5k", "gw1n9", "ecp5_25", "ecp5_85"])
+def test_compiled_networks_equal_the_network(config, build, rng):
+    ran = 0
+    while ran < 5:
+        network = build(rng)
+        try:
+            compiled = compile_network(network, CONFIGS[config])
+        except CompileError:  # too large; tests/golden/test_compiler.py pins the sentences
+            continue
+        x = inputs(rng, network, 2)
+        want = network.run(x)
+        got = []
+        for sample in x:
+            machine = loaded(compiled, sample, rng)
+            list(machine.execute(compiled.program))
+            got.append(output(compiled, machine))
+        np.testing.assert_array_equal(np.stack(got), want[compiled.device_output])
+        np.testing.assert_array_equal(compiled.finish(np.stack(got)), want[network.output])
+        ran += 1
+
+
+@pytest.mark.parametrize("config", ["up5k", "ecp5_25"])
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_nothing_outside_the_output_region_is_written(build, config, rng):
+    network = build(rng)
+    compiled = compile_network(network, CONFIGS[config])
+    machine = loaded(compiled, inputs(rng, network, 1)[0], rng)
+    first = machine.store.copy()
+    runs = iter(compiled.runs)
+    for step in machine.execute(compiled.program):
+        now = machine.store.copy()
+        if isinstance(step, Run):
+            region = place_of(compiled, next(runs).output)
+            now[region] = first[region]
+        np.testing.assert_array_equal(now, first)
+        first = machine.store.copy()
+
+
+def test_a_run_shows_its_rows_and_its_output(rng):
+    b = Builder(rng, (4, 5, 3))
+    b.conv(b.input, 20, (3, 3))  # one padding row above, one below; 20 channels are 2 groups of 16
+    network = b.network()
+    compiled = compile_network(network, UP5K)
+    x = inputs(rng, network, 1)
+    machine = loaded(compiled, x[0])
+    run = [step for step in machine.execute(compiled.program) if isinstance(step, Run)][-1]
+    assert run.blank.tolist() == [True, False, False, False, False, True]
+    pad = network.tensors[network.input].zero_point + 128
+    assert (run.rows[run.blank] == pad).all()
+    stored = (x[0].astype(int) + 128).reshape(4, 15).astype(np.uint8)
+    for row, values in zip(run.rows[1:5], stored):
+        assert values.tobytes() in row.tobytes()
+    assert run.output.shape == (4, 2, 5, 16)  # rows, groups, pixels, lanes
+    channels = run.output.transpose(0, 2, 1, 3).reshape(4, 5, 32)[:, :, :20].astype(int) - 128
+    np.testing.assert_array_equal(channels, network.run(x)[network.output][0])
+
+
+# A program by hand
+
+
+HERE = 256
+"""Where the input of the program by hand lies; its output is 64 bytes behind."""
+
+
+def by_hand(config=UP5K, layer=(), **run):
+    """A 1x2 convolution of two output channels over a row of 3 pixels, image and input in the store."""
+    weights = np.zeros((2, config.lanes), np.int8)
+    weights[0, :2], weights[1, :2] = (1, -1), (2, 3)
+    parameter = encode(PARAMETER, {"bias": 0, "multiplier": (1 << 30) - 1, "shift": SHIFT_BIAS}, 8)
+    blob = weights.tobytes() + parameter * config.lanes
+    at = Program.blob_address(1, 3) // config.store_bytes
+    size = weights.size // config.store_bytes
+    descriptor = {
+        "zero_point": -128, "clamp_min": -128, "clamp_max": 127, "groups": 1, "last_lanes": 2, "repeat": 1,
+        "data_granules": 1, "tail": 3, "slot_words": 1, "kernel_rows": 1, "stride_rows": 1, "row_step": 1, "row_step_odd": 1,
+        "out_x_step": 2, "ring_words": 1, "advance_words": 1, "width": 2, "x_step": 1, "range_last": 1, "out_row_step": 8,
+        **dict(layer),
+    }  # fmt: skip
+    steps = (
+        {"opcode": Opcode.LOAD_WEIGHTS, "count": size, "in_address": at},
+        {"opcode": Opcode.LOAD_PARAMETERS, "count": 8 * config.lanes // config.store_bytes, "in_address": at + size},
+        {
+            "opcode": Opcode.RUN, "layer": 1, "rows": 1, "in_rows": 1, "in_address": 512 // config.store_bytes,
+            "out_address": 576, **run,
+        },
+    )  # fmt: skip
+    program = Program(config, (descriptor,), steps, blob, TensorPlace(512, 1, 3, 1, 1), TensorPlace(576, 1, 2, 2, 2), 640)
+    machine = Machine(config)
+    put(machine, 0, program.assemble())
+    put(machine, 512, [2, 0, 5])
+    return machine, Program.disassemble(program.assemble(), config)
+
+
+def test_a_convolution_by_hand():
+    machine, program = by_hand()
+    list(machine.execute(program))
+    # window (2, 0): 2*1 + 0*2 and 2*-1 + 0*3, which the clamp lifts to 0; window (0, 5): 5*2 and 5*3
+    assert machine.store[576:584].tolist() == [2, 0, 10, 15, 0, 0, 0, 0]
+
+
+def test_rows_of_padding_hold_the_pad():
+    machine, program = by_hand(layer={"pad": 7}, rows=3, lead_rows=1)
+    list(machine.execute(program))
+    padding = [21, 14, 21, 14]  # 7*1 + 7*2 and -7 + 7*3
+    assert machine.store[576:600].reshape(3, 8)[:, :4].tolist() == [padding, [2, 0, 10, 15], padding]
+
+
+def test_bytes_around_a_row_hold_the_pad():
+    # one store word of padding in front, of which the window sees the last byte; the row's third byte is padding too
+    machine, program = by_hand(layer={"pad": 9, "left_granules": 1, "offset": 7, "width": 4, "tail": 2})
+    list(machine.execute(program))
+    # windows (9, 2), (2, 0), (0, 9), (9, 9)
+    assert machine.store[576:584].tolist() == [13, 0, 2, 0, 18, 27, 27, 18]
+
+
+@pytest.mark.parametrize("bits, expected", [(18, 0), (19, 255)])
+def test_accumulators_wrap(bits, expected):
+    config = dataclasses.replace(UP5K, acc_bits=bits)
+    machine, program = by_hand(config, layer={"range_last": 4, "width": 1, "tail": 5})
+    put(machine, 512, [255] * 5)
+    list(machine.execute(dataclasses.replace(program, steps=program.steps[1:2])))
+    machine.weights[:5, 0] = 127
+    list(machine.execute(dataclasses.replace(program, steps=program.steps[2:])))
+    # 5 * 255 * 127 = 161925 is 161925 - 2**18 = -100219 in 18 bits
+    assert machine.store[576] == expected
+
+
+def test_loads_fill_the_entries_that_they_name():
+    machine, program = by_hand()
+    steps = ({**program.steps[0], "destination": 3}, {**program.steps[1], "destination": 20, "count": 2})
+    list(machine.execute(dataclasses.replace(program, steps=steps)))
+    assert machine.weights.any(axis=1).nonzero()[0].tolist() == [3, 4]
+    assert machine.weights[3:5, :3].tolist() == [[1, -1, 0], [2, 3, 0]]
+    assert machine.parameters.any(axis=1).nonzero()[0].tolist() == [20, 21]
+
+
+# What stops the core
+
+
+def sealed(image):
+    return image[:28] + zlib.crc32(image[:28] + bytes(4) + image[32:]).to_bytes(4, "little") + image[32:]
+
+
+def start(machine, size):
+    """What a host does: read the image back from the store, check and run it."""
+    list(machine.execute(Program.disassemble(sealed(machine.store[:size].tobytes()), machine.config)))
+
+
+FIRST_STEP = 128
+WORDS = UP5K.store_words
+
+
+@pytest.mark.parametrize(
+    "code, address, data, message",
+    [
+        (Error.MAGIC, 0, [0], "an image's magic must be 0x52534d47, not 0x52534d00"),
+        (Error.VERSION, 4, [9], "an image's version must be 0x1, not 0x9"),
+        (Error.CONFIG, 6, [64], "an image's lanes must be 0x10, not 0x40"),
+        (Error.CONFIG, 7, [16], "an image's store_bytes must be 0x8, not 0x10"),
+        (Error.OPCODE, FIRST_STEP, [4], "the opcode of step 0 must be 0 to 3, not 4"),
+        (
+            Error.READ, FIRST_STEP, encode(STEP_LOAD, {"opcode": 1, "count": 4, "in_address": WORDS - 3}, 16),
+            "a step must read store words 0 to 16383, not 16381 to 16384",
+        ),
+        (
+            Error.READ, FIRST_STEP + 32,
+            encode(STEP_RUN, {"opcode": 3, "layer": 1, "rows": 1, "in_rows": 1, "in_address": WORDS, "out_address": 576}, 16),
+            "a step must read store words 0 to 16383, not 16384 to 16384",
+        ),
+        (
+            Error.WRITE, FIRST_STEP + 32,
+            encode(STEP_RUN, {"opcode": 3, "layer": 1, "rows": 1, "in_rows": 1, "in_address": 64, "out_address": 351}, 16),
+            "a layer must write bytes 352 to 131071 of the store, not 351 to 354",
+        ),
+        (
+            Error.WRITE, FIRST_STEP + 32,
+            encode(STEP_RUN, {"opcode": 3, "layer": 1, "rows": 1, "in_rows": 1, "in_address": 64, "out_address": 131069}, 16),
+            "a layer must write bytes 352 to 131071 of the store, not 131069 to 131072",
+        ),
+        (
+            Error.DESCRIPTOR, FIRST_STEP + 32,
+            encode(STEP_RUN, {"opcode": 3, "layer": 1, "rows": 0, "in_rows": 1, "in_address": 64, "out_address": 576}, 16),
+            "a layer must have no empty loop",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stops_the_core_is_refused(code, address, data, message):
+    machine, program = by_hand()
+    assert program.size == 352
+    put(machine, address, data)
+    before = machine.store.copy()
+    with pytest.raises((ImageError, MachineError), match=f"^{re.escape(message)}$") as caught:
+        start(machine, program.size)
+    assert isinstance(caught.value, UserError)
+    assert code in Error.TEXT
+    np.testing.assert_array_equal(machine.store, before)  # also the part that a write would have had right
+
+
+def test_the_program_by_hand_runs_from_the_store():
+    machine, program = by_hand()
+    start(machine, program.size)
+    assert machine.store[576:580].tolist() == [2, 0, 10, 15]
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        *(({name: 0}, "have no empty loop") for name in ("width", "groups", "kernel_rows", "slot_words", "data_granules")),
+        ({"word_mode": 1, "repeat": 0}, "have no empty loop"),
+        ({"tail": 0}, "have 1 to 8 bytes in the last store word of a row"),
+        ({"tail": 9}, "have 1 to 8 bytes in the last store word of a row"),
+        ({"data_granules": 3}, "have slots that hold a row"),
+        ({"left_granules": 2}, "have slots that hold a row"),
+        ({"slot_words": 2}, "have a ring of whole slots in the row buffer"),
+        ({"ring_words": 257}, "have a ring of whole slots in the row buffer"),
+        ({"kernel_rows": 2}, "have at least 2 slots, not 1"),
+        ({"stride_rows": 2, "advance_words": 2}, "have at least 2 slots, not 1"),
+        ({"ahead": 1}, "have at least 2 slots, not 1"),
+        ({"ring_words": 3, "stride_rows": 2, "advance_words": 2}, "have a multiple of stride_rows (2) slots, not 3"),
+        ({"stride_rows": 0, "advance_words": 0}, "have a multiple of stride_rows (0) slots, not 1"),
+        ({"advance_words": 2}, "advance by stride_rows slots"),
+        ({"offset": 14}, "read only the slots of its rows"),
+        ({"width": 16}, "read only the slots of its rows"),
+        ({"range_last": 15}, "read only the slots of its rows"),
+        ({"last_lanes": 0}, "have 1 to 16 last lanes"),
+        ({"last_lanes": 17}, "have 1 to 16 last lanes"),
+        ({"weight_base": 511}, "use weight vectors 0 to 511, not 512"),
+        ({"parameter_base": 255}, "use parameter entries 0 to 255, not 270"),
+    ],
+)
+def test_layers_that_the_machine_does_not_define_are_refused(layer, message):
+    machine, program = by_hand(layer=layer)
+    before = machine.store.copy()
+    with pytest.raises(MachineError, match=f"^{re.escape(f'a layer must {message}')}$"):
+        list(machine.execute(program))
+    np.testing.assert_array_equal(machine.store, before)
+
+
+@pytest.mark.parametrize("layer", [{"offset": 13}, {"width": 15}, {"weight_base": 510}, {"parameter_base": 254}])
+def test_the_last_that_is_allowed(layer):
+    machine, program = by_hand(layer=layer)
+    list(machine.execute(program))
+
+
+def test_additions_need_all_parameter_entries():
+    machine, program = by_hand(layer={"add": 1, "parameter_base": 1})
+    with pytest.raises(MachineError, match=r"^an addition must have 256 parameter entries, not 255$"):
+        list(machine.execute(program))
+
+
+@pytest.mark.parametrize(
+    "field, value, reason",
+    [
+        ("shift", 63, "a shift must be in -31..30, not -56"),
+        ("shift", 0, "an accumulator after its left shift must fit a signed 32-bit number, not -17179868928"),
+    ],
+)
+def test_scales_that_leave_32_bits_are_refused(field, value, reason):
+    machine, program = by_hand(layer={"double_rounding": 1})
+    record = encode(PARAMETER, {"bias": -(1 << 27), "multiplier": 5, "shift": SHIFT_BIAS, field: value}, 8)
+    loads, run = (dataclasses.replace(program, steps=part) for part in (program.steps[:2], program.steps[2:]))
+    list(machine.execute(loads))
+    machine.parameters[0] = np.frombuffer(record, np.uint8)
+    message = re.escape(f"a layer must scale its sums within 32 bits, but {reason}")
+    with pytest.raises(MachineError, match=f"^{message}"):
+        list(machine.execute(run))
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (
+            {"opcode": Opcode.LOAD_WEIGHTS, "count": 4, "destination": 511},
+            "a load step must fill whole entries up to weight vector 511, not 32 bytes from weight vector 511 on",
+        ),
+        (
+            {"opcode": Opcode.LOAD_WEIGHTS, "count": 3, "destination": 0},
+            "a load step must fill whole entries up to weight vector 511, not 24 bytes from weight vector 0 on",
+        ),
+        (
+            {"opcode": Opcode.LOAD_PARAMETERS, "count": 2, "destination": 255},
+            "a load step must fill whole entries up to parameter entry 255, not 16 bytes from parameter entry 255 on",
+        ),
+    ],
+)
+def test_loads_that_do_not_fit_are_refused(step, message):
+    machine, program = by_hand()
+    weights, parameters = machine.weights.copy(), machine.parameters.copy()
+    with pytest.raises(MachineError, match=f"^{re.escape(message)}$"):
+        list(machine.execute(dataclasses.replace(program, steps=({**step, "in_address": 0},))))
+    np.testing.assert_array_equal(machine.weights, weights)
+    np.testing.assert_array_equal(machine.parameters, parameters)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_run_must_have_a_layer_of_the_table(layer):
+    machine, program = by_hand()
+    program = dataclasses.replace(program, steps=({**program.steps[-1], "layer": layer},))
+    with pytest.raises(MachineError, match=f"^a run step must have a layer of 1 to 1, not {layer}$"):
+        list(machine.execute(program))
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_damaged_programs_run_or_are_refused(build, rng):
+    """One wrong field: no traceback, and never a write into the image."""
+    compiled = compile_network(build(rng), UP5K)
+    image = compiled.program.assemble()
+    program = Program.disassemble(image, UP5K)
+    refused = 0
+    for _ in range(150):
+        records = {"layers": [*program.layers], "steps": [*program.steps]}
+        part = records["layers" if rng.random() < 0.7 else "steps"]
+        index = rng.integers(len(part))
+        layout = DESCRIPTOR if "opcode" not in part[index] else STEP_RUN if part[index]["opcode"] == 3 else STEP_LOAD
+        name = str(rng.choice([name for name in layout if name not in ("opcode", "rows")]))
+        low = -(1 << layout[name].width - 1) if layout[name].signed else 0
+        high = low + (1 << layout[name].width) - 1
+        value = rng.choice([low, high, rng.integers(low, high + 1), min(part[index][name] + 1, high)])
+        part[index] = {**part[index], name: int(value)}
+        machine = Machine(UP5K)
+        put(machine, 0, image)
+        try:
+            list(machine.execute(dataclasses.replace(program, **{k: tuple(v) for k, v in records.items()})))
+        except MachineError:
+            refused += 1
+        assert machine.store[: len(image)].tobytes() == image, f"{name} = {value}"
+    assert 20 < refused < 140
+
+
+def test_every_operator_runs_from_the_store(rng):
+    network = residual(rng)
+    compiled = compile_network(network, UP5K)
+    x = inputs(rng, network, 1)
+    machine = loaded(compiled, x[0])
+    start(machine, compiled.program.size)
+    np.testing.assert_array_equal(output(compiled, machine), network.run(x)[compiled.device_output][0])
