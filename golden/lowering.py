@@ -257,9 +257,10 @@ class _Lowering:
     def _check_sums(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
         """No sum may leave the accumulator; on the way it may, because wrapping twice is exact."""
         bits = self.config.acc_bits
-        worst = int(max(-low.min(), high.max() + 1))
-        if worst > 1 << bits - 1:
-            raise self.refuse(f"its sums must fit the {bits} bits of an accumulator, and can reach {worst}")
+        limit = 1 << bits - 1
+        for worst, fits in ((low.min(), low.min() >= -limit), (high.max(), high.max() < limit)):
+            if not fits:
+                raise self.refuse(f"its sums must fit the {bits} bits of an accumulator, and can reach {worst}")
 
     def _weighted(self, weights: NDArray[np.int8], layer: Weighted) -> NDArray[np.uint8]:
         """Parameters for weights ``(channels, …)``, after a check of their sums. Stored bytes are activations plus 128."""
@@ -395,7 +396,8 @@ class _Lowering:
         if multiplier == 0:
             multiplier, shift = ZERO
         if shift > SHIFT_BIAS - 1:
-            raise self.refuse(f"the inputs' scale must be less than {1 << SHIFT_BIAS + 19} times the output's")
+            scale, most = max(scales) / network.tensors[target.name].scale, 1 << SHIFT_BIAS + 18
+            raise self.refuse(f"the inputs' scale must be less than {most} times the output's, not {scale:.9g} times")
         beats = np.array([1, 0, 0, 127, 127, 2], np.int8)
         return self._words(
             np.repeat(beats[:, None], self.config.lanes, axis=1)[None],
