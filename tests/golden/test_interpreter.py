@@ -115,12 +115,8 @@ def test_a_run_shows_its_rows_and_its_output(rng):
 # A program by hand
 
 
-HERE = 256
-"""Where the input of the program by hand lies; its output is 64 bytes behind."""
-
-
 def by_hand(config=UP5K, layer=(), **run):
-    """A 1x2 convolution of two output channels over a row of 3 pixels, image and input in the store."""
+    """A 1x2 convolution of two output channels over a row of 3 pixels: the input at byte 512, the output at 576."""
     weights = np.zeros((2, config.lanes), np.int8)
     weights[0, :2], weights[1, :2] = (1, -1), (2, 3)
     parameter = encode(PARAMETER, {"bias": 0, "multiplier": (1 << 30) - 1, "shift": SHIFT_BIAS}, 8)
@@ -368,7 +364,7 @@ def test_damaged_programs_run_or_are_refused(build, rng):
         records = {"layers": [*program.layers], "steps": [*program.steps]}
         part = records["layers" if rng.random() < 0.7 else "steps"]
         index = rng.integers(len(part))
-        layout = DESCRIPTOR if "opcode" not in part[index] else STEP_RUN if part[index]["opcode"] == 3 else STEP_LOAD
+        layout = DESCRIPTOR if "opcode" not in part[index] else STEP_RUN if part[index]["opcode"] == Opcode.RUN else STEP_LOAD
         name = str(rng.choice([name for name in layout if name not in ("opcode", "rows")]))
         low = -(1 << layout[name].width - 1) if layout[name].signed else 0
         high = low + (1 << layout[name].width) - 1
