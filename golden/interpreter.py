@@ -112,13 +112,14 @@ class Machine:
         last += layer["tap_step"] * self.config.lanes * (layer["range_last"] // max(layer["repeat"], 1)) + (
             layer["groups"] * self.config.lanes - 1 if layer["word_mode"] else layer["range_last"]
         )
-        loops = [step["rows"], *(layer[name] for name in ("width", "groups", "kernel_rows", "slot_words", "data_granules"))]
+        loops = [step["rows"], *(layer[name] for name in ("width", "groups", "kernel_rows", "slot_words"))]
         if layer["word_mode"]:
             loops.append(layer["repeat"])
         size = self.config.store_bytes
-        row = (layer["left_granules"] + layer["data_granules"] - 1) * size + layer["tail"]
+        row = (layer["right_granule"] - 1) * size + layer["tail"]
         for ok, rule in (
             (min(loops) > 0, "have no empty loop"),
+            (layer["left_granules"] < layer["right_granule"], "have rows of at least one store word"),
             (1 <= layer["tail"] <= size, f"have 1 to {size} bytes in the last store word of a row"),
             (row <= layer["slot_words"] * self.config.lanes, "have slots that hold a row"),
             (rest == 0 and layer["ring_words"] <= self.config.row_words, "have a ring of whole slots in the row buffer"),

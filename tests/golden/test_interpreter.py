@@ -125,7 +125,7 @@ def by_hand(config=UP5K, layer=(), **run):
     size = weights.size // config.store_bytes
     descriptor = {
         "zero_point": -128, "clamp_min": -128, "clamp_max": 127, "groups": 1, "last_lanes": 2, "repeat": 1,
-        "data_granules": 1, "tail": 3, "slot_words": 1, "kernel_rows": 1, "stride_rows": 1, "row_step": 1, "row_step_odd": 1,
+        "right_granule": 1, "tail": 3, "slot_words": 1, "kernel_rows": 1, "stride_rows": 1, "row_step": 1, "row_step_odd": 1,
         "out_x_step": 2, "ring_words": 1, "advance_words": 1, "width": 2, "x_step": 1, "range_last": 1, "out_row_step": 8,
         **dict(layer),
     }  # fmt: skip
@@ -160,7 +160,7 @@ def test_rows_of_padding_hold_the_pad():
 
 def test_bytes_around_a_row_hold_the_pad():
     # one store word of padding in front, of which the window sees the last byte; the row's third byte is padding too
-    machine, program = by_hand(layer={"pad": 9, "left_granules": 1, "offset": 7, "width": 4, "tail": 2})
+    machine, program = by_hand(layer={"pad": 9, "left_granules": 1, "right_granule": 2, "offset": 7, "width": 4, "tail": 2})
     list(machine.execute(program))
     # windows (9, 2), (2, 0), (0, 9), (9, 9)
     assert machine.store[576:584].tolist() == [13, 0, 2, 0, 18, 27, 27, 18]
@@ -258,12 +258,14 @@ def test_the_program_by_hand_runs_from_the_store():
 @pytest.mark.parametrize(
     "layer, message",
     [
-        *(({name: 0}, "have no empty loop") for name in ("width", "groups", "kernel_rows", "slot_words", "data_granules")),
+        *(({name: 0}, "have no empty loop") for name in ("width", "groups", "kernel_rows", "slot_words")),
         ({"word_mode": 1, "repeat": 0}, "have no empty loop"),
         ({"tail": 0}, "have 1 to 8 bytes in the last store word of a row"),
         ({"tail": 9}, "have 1 to 8 bytes in the last store word of a row"),
-        ({"data_granules": 3}, "have slots that hold a row"),
-        ({"left_granules": 2}, "have slots that hold a row"),
+        ({"right_granule": 0}, "have rows of at least one store word"),
+        ({"left_granules": 1}, "have rows of at least one store word"),
+        ({"right_granule": 3}, "have slots that hold a row"),
+        ({"left_granules": 2, "right_granule": 3}, "have slots that hold a row"),
         ({"slot_words": 2}, "have a ring of whole slots in the row buffer"),
         ({"ring_words": 257}, "have a ring of whole slots in the row buffer"),
         ({"kernel_rows": 2}, "have at least 2 slots, not 1"),
@@ -297,7 +299,7 @@ def test_the_last_that_is_allowed(layer):
 
 def test_additions_need_all_parameter_entries():
     machine, program = by_hand(layer={"add": 1, "parameter_base": 1})
-    with pytest.raises(MachineError, match=r"^an addition must have 256 parameter entries, not 255$"):
+    with pytest.raises(MachineError, match=r"^an addition's tables must start at a multiple of 256 up to 0, not at 1$"):
         list(machine.execute(program))
 
 

@@ -141,7 +141,7 @@ def test_geometry_by_hand():
         "pad": 123, "zero_point": 9, "groups": 1, "kernel_rows": 3, "stride_rows": 2, "width": 3,
         "left_granules": 2,  # a word of 16 bytes in front, 2 store words
         "offset": 13,  # of whose bytes the last 3 are the padding pixel
-        "data_granules": 2, "tail": 7,  # 15 bytes in words of 8
+        "right_granule": 4, "tail": 7,  # 15 bytes in words of 8
         "slot_words": 3,  # the last window ends with byte 13 + 2*6 + 9
         "ahead": 1, "ring_words": 6 * 3, "advance_words": 6,  # 3 + 2 rows, in twos
         "x_step": 6, "range_last": 8, "out_x_step": 2,

@@ -142,8 +142,8 @@ def test_descriptors_steps_and_blob_follow_each_other(small):
     image = small.assemble()
     assert Program.blob_address(1, 2) == 176
     assert decode(HEADER, image[:64])["steps"] * 8 == 128
-    # a load step: opcode 2 and wait, destination, count, store word
-    assert image[128:144] == bytes([2 | 1 << 4, 0, 7, 0, 3, 0, 0, 0, 22, 0, 0, 0, 0, 0, 0, 0])
+    # a load step: opcode 2 and wait, layer, count, destination, store word
+    assert image[128:144] == bytes([2 | 1 << 4, 0, 0, 0, 3, 0, 7, 0, 22, 0, 0, 0, 0, 0, 0, 0])
     # a run step: opcode 3, layer, rows, input rows, store word, lead rows, first byte of the output
     assert image[144:160] == bytes([3, 0, 1, 0, 2, 0, 4, 0, 25, 0, 0, 1, 300 % 256, 1, 0, 0])
     assert image[160:176] == bytes(16)  # the end
