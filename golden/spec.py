@@ -252,7 +252,7 @@ class Error:
     TEXT: Mapping[int, str] = {
         NONE: "no error",
         MAGIC: "the store does not start with a program image",
-        VERSION: f"the image has a version other than {VERSION}",
+        VERSION: "the image has another version than the core",
         CONFIG: "the image was compiled for other lanes or another store width",
         OPCODE: "a step has an unknown opcode",
         READ: "a step reads outside the store",
