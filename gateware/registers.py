@@ -21,7 +21,7 @@ def c_header(config: Config) -> str:
     ]
     for register in REGISTERS:
         prefix = f"GOSSAMER_{register.name.upper()}"
-        lines += ["", f"/* {register.doc.replace('`', '')} */", f"#define {prefix} 0x{register.address:02x}u"]
+        lines += ["", f"/* {register.doc.replace('`', '')} */", f"#define {prefix}_ADDRESS 0x{register.address:02x}u"]
         for name, field in register.fields.items():
             if field.width < 32:
                 lines += [
