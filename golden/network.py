@@ -10,6 +10,7 @@ import io
 import json
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -47,7 +48,7 @@ VERSION = 1
 
 MALFORMED = (
     zipfile.BadZipFile, zlib.error, struct.error, KeyError, TypeError, ValueError, AttributeError, EOFError,
-    RuntimeError, MemoryError, OverflowError,
+    RuntimeError, MemoryError, OverflowError, tokenize.TokenError,
 )  # fmt: skip
 """What the standard library and numpy raise for a damaged file. A missing file stays an :class:`OSError`."""
 
