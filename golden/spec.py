@@ -377,6 +377,9 @@ class Config:
             value = getattr(self, field.name)
             kind = str if field.name in ("name", "technology") else int
             require(type(value) is kind, f"{field.name} must be of type {kind.__name__}", value)
+        # The name becomes part of file names and of comments.
+        plain = self.name != "" and self.name.isprintable() and "/" not in self.name
+        require(plain, "name must be printable, without '/'", self.name)
         require(self.technology in ("generic", "ice40"), "technology must be 'generic' or 'ice40'", self.technology)
         require(self.lanes in (8, 16, 32, 64), "lanes must be 8, 16, 32 or 64", self.lanes)
         require(self.store_bytes in (8, 16), "store_bytes must be 8 or 16", self.store_bytes)
@@ -444,7 +447,7 @@ def config(name: str | Path) -> Config:
         fields: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"it holds no table, but {text.strip()[:20]}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"configuration file {path} must be TOML or JSON: {error}") from None
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = sorted(set(fields) - known)
