@@ -120,24 +120,33 @@ class Simulator:
             numbers = [program.input.address, data.shape[1], len(data), read.start, len(read), limit]
             command = [self._bench, folder / "image", folder / "inputs", folder / "outputs", *numbers]
             command += [] if seed is None else [seed]
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            assert process.stdout is not None
-            assert process.stderr is not None
-            cycles: list[int] = []
-            simulated = 0
-            for line in process.stdout:
-                first, second = line.split()
-                if first == "total":
-                    simulated = int(second)
-                    break
-                if int(second):
+            ) as process:
+                try:
+                    cycles, simulated = self._follow(process, progress)
+                except BaseException:
                     process.kill()
-                    raise RtlError(f"the core stopped with error {second}: {Error.TEXT[int(second)]}")
-                cycles.append(int(first))
-                progress(len(cycles))
-            if process.wait():
-                raise RtlError(f"the simulation ended with status {process.returncode}: {process.stderr.read().strip()}")
+                    raise
             outputs = np.frombuffer((folder / "outputs").read_bytes(), np.uint8).reshape(len(data), -1)
         return RtlResult(outputs, cycles, simulated)
+
+    @staticmethod
+    def _follow(process: "subprocess.Popen[str]", progress: Callable[[int], None]) -> tuple[list[int], int]:
+        """Cycles of each inference and of all together, from what the bench prints."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        cycles: list[int] = []
+        simulated = 0
+        for line in process.stdout:
+            first, second = line.split()
+            if first == "total":
+                simulated = int(second)
+                break
+            if int(second):
+                raise RtlError(f"the core stopped with error {second}: {Error.TEXT[int(second)]}")
+            cycles.append(int(first))
+            progress(len(cycles))
+        if process.wait():
+            raise RtlError(f"the simulation ended with status {process.returncode}: {process.stderr.read().strip()}")
+        return cycles, simulated

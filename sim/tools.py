@@ -28,7 +28,8 @@ def verilator_environment() -> dict[str, str]:
             raise ToolError(f"RTL simulation needs {tool}: install it with `apt-get install {package}`")
     environment = {name: value for name, value in os.environ.items() if name != "VERILATOR_ROOT"}
     folder = Path(next(iter(verilator.__path__)))
-    environment["PATH"] = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), environment["PATH"]])
+    path = environment.get("PATH", os.defpath)
+    environment["PATH"] = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), path])
     # Settings that the wheel's makefile leaves empty: precompiled headers, and the standard and flags of --timing.
     environment["MAKEFLAGS"] = " ".join(
         (
