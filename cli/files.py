@@ -19,10 +19,19 @@ class InputError(UserError, ValueError):
     """A file that the user gave breaks a rule; one sentence."""
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output's folder {path} must be one that can be made: {error.strerror}") from None
+
+
 @contextmanager
 def output_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place if the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise InputError(f"the output must be a file, and {path} is a folder")
+    _make_folder(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gossamer-") as folder:
         temporary = Path(folder, path.name)
         yield temporary
@@ -34,7 +43,7 @@ def output_folder(path: Path) -> Iterator[Path]:
     """A temporary folder whose files move to ``path`` if the block ends well; files of other names stay there."""
     if path.exists() and not path.is_dir():
         raise InputError(f"the output must be a folder, and {path} is a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".gossamer-") as name:
         yield Path(name)
         path.mkdir(exist_ok=True)
@@ -49,11 +58,13 @@ def load_inputs(path: Path, network: Network) -> NDArray[np.int8]:
     """The inputs in a ``.npy`` file, batch first."""
     tensor = network.tensors[network.input]
     try:
-        x = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            x = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"the input file {path} must exist") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"the input file {path} must be a .npy file: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # numpy does not say which; damaged headers alone raise five kinds
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the input file {path} must be a .npy file: {reason}") from None
     if not isinstance(x, np.ndarray) or x.dtype != np.int8 or x.shape[1:] != tensor.shape or not len(x):
         found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
         shape = ", ".join(map(str, tensor.shape))

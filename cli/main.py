@@ -42,7 +42,7 @@ MODELS = f"MODEL is a built-in network ({', '.join(BUILT_IN)}) or a network file
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal; yields a function that is told how many are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
 
