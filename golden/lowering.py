@@ -405,7 +405,7 @@ class _Lowering:
             kernel=(2, 1),
             stride=(2, 1),
             padding=(0, 0, 0, 0),
-            macs=target.rows * target.columns * target.channels,
+            macs=target.rows * target.columns * target.channels * 2,
             repeat=3,
             in_rows=2 * a.rows,
             add=1, add_multiplier=multiplier - (1 << 30), add_shift=SHIFT_BIAS - shift,

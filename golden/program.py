@@ -209,10 +209,12 @@ class Program:
     def listing(self) -> str:
         """The program as text, one line per layer and step."""
 
-        def fields(record: Record) -> str:
-            return " ".join(f"{name}={value}" for name, value in record.items() if value and name != "opcode")
+        def fields(layout: Mapping[str, Field], record: Record) -> str:
+            return " ".join(f"{name}={record[name]}" for name in layout if record.get(name) and name != "opcode")
 
         names = {Opcode.LOAD_WEIGHTS: "load_weights", Opcode.LOAD_PARAMETERS: "load_parameters", Opcode.RUN: "run"}
-        lines = [f"layer {i}: {fields(layer)}" for i, layer in enumerate(self.layers, 1)]
-        lines += [f"step {i}: {names[step['opcode']]} {fields(step)}" for i, step in enumerate(self.steps)]
+        lines = [f"layer {i}: {fields(DESCRIPTOR, layer)}" for i, layer in enumerate(self.layers, 1)]
+        for i, step in enumerate(self.steps):
+            layout = STEP_RUN if step["opcode"] == Opcode.RUN else STEP_LOAD
+            lines.append(f"step {i}: {names[step['opcode']]} {fields(layout, step)}")
         return "\n".join([*lines, f"step {len(self.steps)}: end", ""])

@@ -262,8 +262,8 @@ def test_sealed_damage_never_ends_in_a_traceback(program, rng):
 
 def test_listing_by_hand(small):
     assert small.listing() == (
-        "layer 1: kernel_rows=3 zero_point=-5\n"
-        "step 0: load_parameters wait=1 destination=7 count=3 in_address=22\n"
+        "layer 1: zero_point=-5 kernel_rows=3\n"
+        "step 0: load_parameters wait=1 count=3 destination=7 in_address=22\n"
         "step 1: run layer=1 rows=2 in_rows=4 in_address=25 lead_rows=1 out_address=300\n"
         "step 2: end\n"
     )
