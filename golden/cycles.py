@@ -146,7 +146,7 @@ class CycleModel:
         if body:
             asked = self._read(asked + 1, body)
         asked += count - left - body
-        self._loader = asked
+        self._loader = asked + 1
         return asked
 
     def _read(self, cycle: int, words: int) -> int:

@@ -44,8 +44,7 @@ class Loader(wiring.Component):
     ``tail`` on are padding too.
 
     A word appears on ``write`` two cycles after the transfer of the command, and then every cycle in which the store is
-    ready. ``i.ready`` is high while the last word is being asked for, so that commands follow each other without gaps; it
-    depends combinationally on ``read.ready``.
+    ready. ``i.ready`` is high from the cycle after the last word has been asked for.
 
     A read behind the store is not made and raises ``error`` for one cycle. No count may be 0. Reset drops the command in
     work.
@@ -127,7 +126,7 @@ class Loader(wiring.Component):
             self.read.address.eq(command.address),
             self.error.eq(self.read.en & (command.address >= self._store_words)),
             step.eq(active & (~body | self.read.ready)),
-            self.i.ready.eq(~active | (step & last)),
+            self.i.ready.eq(~active),
         ]
         with m.If(step):
             m.d.sync += [position.eq(after), inside.eq(row_body)]
