@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gossamer.golden.lowering import Kernel, Source, lower
 from gossamer.golden.memory import Arena, Plan
-from gossamer.golden.network import Network, Reshape, Softmax
+from gossamer.golden.network import FullyConnected, Network, Reshape, Softmax
 from gossamer.golden.program import ImageError, Program, Record, TensorPlace
 from gossamer.golden.spec import Config, Opcode, UserError
 
@@ -82,6 +82,13 @@ def compile_network(
         if isinstance(layer, Reshape):
             alias[layer.output] = alias.get(layer.inputs[0], layer.inputs[0])
             continue
+        for name in layer.inputs:
+            was, shape = network.tensors[alias.get(name, name)].shape, network.tensors[name].shape
+            if _map_shape(was) != _map_shape(shape) and not isinstance(layer, FullyConnected):
+                raise CompileError(
+                    f"layer {layer.name!r}: only a fully connected layer can use a map of another shape than it was computed "
+                    f"in, and its input {name!r} is a reshape of {was} to {shape}"
+                )
         sources = [_source(network, alias.get(name, name), pitches) for name in layer.inputs]
         target = network.tensors[layer.output]
         kernels.append(lower(network, layer, sources, _source(network, target.name, pitches), config, CompileError))
@@ -136,7 +143,8 @@ def _split(network: Network) -> tuple[list, list]:
         if isinstance(layer, Softmax):
             raise CompileError(f"layer {layer.name!r}: a softmax must be the network's last layer, not followed by others")
     if not device:
-        raise CompileError(f"network {network.name!r} must have a layer that the core computes, not only {len(host)} others")
+        names = " and ".join(layer.name for layer in host)
+        raise CompileError(f"network {network.name!r} must have a layer that the core computes, not only {names}")
     if device[-1].output != output:
         raise CompileError(
             f"the network's last layer must compute its output {output!r}, not {device[-1].output!r}, which nothing uses"
