@@ -159,6 +159,10 @@ def test_a_run_reads_what_was_loaded_in_front_of_it(rng):
     for layer, ((_, weights, _), (_, parameters, _)) in zip(program.layers, loads):
         assert layer["weight_base"] == min(weights)
         assert layer["parameter_base"] == min(parameters)
+    index = 0
+    for step in program.steps:  # a load names the layer of the run behind it
+        assert step["layer"] == index + 1
+        index += step["opcode"] == Opcode.RUN
 
 
 # Several passes: more weights or parameters than a buffer holds

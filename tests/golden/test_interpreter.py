@@ -297,9 +297,11 @@ def test_the_last_that_is_allowed(layer):
     list(machine.execute(program))
 
 
-def test_additions_need_all_parameter_entries():
-    machine, program = by_hand(layer={"add": 1, "parameter_base": 1})
-    with pytest.raises(MachineError, match=r"^an addition's tables must start at a multiple of 256 up to 0, not at 1$"):
+@pytest.mark.parametrize("base", [1, 128, 256])
+def test_additions_need_all_parameter_entries(base):
+    machine, program = by_hand(layer={"add": 1, "parameter_base": base})
+    message = f"an addition's tables must start at a multiple of 256 up to 0, not at {base}"
+    with pytest.raises(MachineError, match=f"^{message}$"):
         list(machine.execute(program))
 
 

@@ -10,7 +10,7 @@ from gossamer.golden.compiler import CompileError
 from gossamer.golden.lowering import Source, lower
 from gossamer.golden.network import Add, AveragePool, Conv, Depthwise, FullyConnected, MaxPool, Softmax, Tensor
 from gossamer.golden.program import decode
-from gossamer.golden.spec import CONFIGS, PARAMETER, SHIFT_BIAS, Config, Opcode
+from gossamer.golden.spec import ADD_TABLE, CONFIGS, PARAMETER, SHIFT_BIAS, Config, Opcode
 
 UP5K = CONFIGS["up5k"]
 
@@ -270,6 +270,18 @@ def test_scales_of_additions_are_limited():
     assert lowered.descriptor["add_shift"] == 1
     message = "layer 'a': the inputs' scale must be less than 33554432 times the output's, not 33554432 times"
     assert refusal(layer, *tensors(limit)) == message
+
+
+def test_tables_of_an_addition_are_its_scaled_inputs():
+    # half of (byte - 128 - zero point) * 2**20 for the larger scale, an eighth for a quarter of it
+    shape = (1, 1, 16)
+    lowered = kernel(Add("a", ("x", "y"), "z"), [(shape, 1.0, 3), (shape, 0.25, -9)], (shape, 1.0, 0))
+    assert lowered.parameters.shape == (1, 256, 8)
+    table = [decode(ADD_TABLE, bytes(entry)) for entry in lowered.parameters[0]]
+    assert [entry["first"] for entry in table] == [(byte - 131) << 19 for byte in range(256)]
+    assert [entry["second"] for entry in table] == [(byte - 119) << 17 for byte in range(256)]
+    # 2 / 2**20 of the sum
+    assert (lowered.descriptor["add_multiplier"], lowered.descriptor["add_shift"]) == (0, SHIFT_BIAS + 18)
 
 
 def test_a_vanishing_sum_of_additions_is_zero():

@@ -15,6 +15,7 @@ RECORDS = {
     "STEP_RUN": (spec.STEP_RUN, spec.STEP_BYTES),
     "STEP_LOAD": (spec.STEP_LOAD, spec.STEP_BYTES),
     "PARAMETER": (spec.PARAMETER, spec.PARAMETER_BYTES),
+    "ADD_TABLE": (spec.ADD_TABLE, spec.PARAMETER_BYTES),
 }
 
 
