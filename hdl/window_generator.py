@@ -109,7 +109,14 @@ class WindowGenerator(wiring.Component):
         index = Signal.like(self.weight_base, reset_less=True)  # weight vector of the range's first byte
         group_index = Signal.like(self.weight_base, reset_less=True)  # of the window's first byte
 
-        ky_last, x_last, g_last = ky_left == 1, x_left == 1, g_left == 1
+        # Whether what is left is the last is found a step ahead: all registers here depend on it.
+        ky_last, x_last, g_last = (Signal(name=f"{name}_last", reset_less=True) for name in ("ky", "x", "g"))
+
+        def begin(left, last, count):
+            return [left.eq(count), last.eq(count == 1)]
+
+        def advance(left, last):
+            return [left.eq(left - 1), last.eq(left == 2)]
 
         # A range of `range_last + 1` bytes that starts in lane `first` ends `first + range_last` behind lane 0.
         first = offset[:lane_bits]
@@ -142,30 +149,30 @@ class WindowGenerator(wiring.Component):
         ]
 
         def start_window(where, at, base):
-            m.d.sync += [offset.eq(where), index.eq(at), slot.eq(base), ky_left.eq(self.kernel_rows)]
+            m.d.sync += [offset.eq(where), index.eq(at), slot.eq(base), *begin(ky_left, ky_last, self.kernel_rows)]
 
         def start_group(where, at, base):
-            m.d.sync += [group_offset.eq(where), group_index.eq(at), x_left.eq(self.width)]
+            m.d.sync += [group_offset.eq(where), group_index.eq(at), *begin(x_left, x_last, self.width)]
             start_window(where, at, base)
 
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [ky_left.eq(ky_left - 1), slot.eq(next_slot), index.eq(next_index)]
+            m.d.sync += [*advance(ky_left, ky_last), slot.eq(next_slot), index.eq(next_index)]
             with m.If(ky_last):
                 start_window(offset + self.x_step, group_index, row_slot)
-                m.d.sync += x_left.eq(x_left - 1)
+                m.d.sync += advance(x_left, x_last)
                 with m.If(x_last):
                     start_group(
                         group_offset + Mux(self.word_mode, self._lanes, 0),
                         Mux(self.shared_weights, group_index, next_index),
                         row_slot,
                     )
-                    m.d.sync += g_left.eq(g_left - 1)
+                    m.d.sync += advance(g_left, g_last)
                     with m.If(g_last):
                         m.d.sync += active.eq(0)
 
         with m.If(self.rows.valid & self.rows.ready):
             base = Mux(self.rows.p.first, 0, next_row)
             start_group(self.offset, self.weight_base, base)
-            m.d.sync += [active.eq(1), g_left.eq(self.groups), row_slot.eq(base)]
+            m.d.sync += [active.eq(1), row_slot.eq(base), *begin(g_left, g_last, self.groups)]
 
         return m
