@@ -95,7 +95,8 @@ def compile_network(
 
     output = device[-1].output if device else network.input
     output = alias.get(output, output)
-    places = {name: _place(network, name, pitches) for name in {network.input, *(k.output for k in kernels)}}
+    names = dict.fromkeys([network.input, *(k.output for k in kernels)])  # a set's order is another in every process
+    places = {name: _place(network, name, pitches) for name in names}
     for kernel in kernels:
         _check_limits(kernel, config)
 

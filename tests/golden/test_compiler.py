@@ -2,7 +2,11 @@
 
 import dataclasses
 import itertools
+import os
 import re
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -426,3 +430,26 @@ def test_averages_are_exact_for_every_sum():
         x = x.T.reshape(1, 1, 7, 255).astype(np.int8)
         got = tensor(compiled, executed(compiled, x[0]), "y")
         np.testing.assert_array_equal(got.reshape(-1), arithmetic.average_pool(x, (1, 7), (1, 1)).reshape(-1))
+
+
+# The image
+
+
+def checksums() -> list[int]:
+    """CRCs of the images of networks whose input and output can be placed either way."""
+    crcs = []
+    for i in range(8):
+        tensors = {name: Tensor(name, (2, 2, 16), 1.0, 0) for name in (f"a{i}", f"b{i}")}
+        pool = AveragePool("pool", (f"a{i}",), f"b{i}", (1, 1), (1, 1))
+        compiled = compile_network(Network("pool", tensors, (pool,), f"a{i}", f"b{i}"), UP5K)
+        crcs.append(zlib.crc32(compiled.program.assemble()))
+    return crcs
+
+
+def test_the_image_is_the_same_in_every_process():
+    found = set()
+    for seed in ("1", "2"):  # two orders of the same set
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-c", f"from {checksums.__module__} import checksums; print(checksums())"]
+        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(found) == 1
