@@ -1,0 +1,280 @@
+"""Writes the generated regions of the documentation: ``python docs/generate.py``; with ``--check`` it only compares.
+
+A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`.
+"""
+
+import dataclasses
+import inspect
+import re
+import runpy
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from gossamer.gateware.registers import register_table
+from gossamer.golden import digits, spec
+from gossamer.golden.compiler import Compiled, CompileError, compile_network
+from gossamer.golden.inference import infer
+from gossamer.golden.network import KINDS, FullyConnected, Layer, Network, Tensor, Weighted
+from gossamer.golden.program import Program, decode, encode
+from gossamer.golden.spec import Field, Opcode
+from gossamer.hdl.sequencer import descriptor_layout
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = 10
+"""Each function of ``tests/networks.py`` gives the tested values so many networks."""
+
+REGION = re.compile(r"(?<=^<!-- generated: )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+
+RECORDS: Mapping[str, tuple[Mapping[str, Field], int]] = {
+    "header": (spec.HEADER, spec.HEADER_BYTES),
+    "descriptor": (spec.DESCRIPTOR, spec.DESCRIPTOR_BYTES),
+    "step-load": (spec.STEP_LOAD, spec.STEP_BYTES),
+    "step-run": (spec.STEP_RUN, spec.STEP_BYTES),
+    "parameter": (spec.PARAMETER, spec.PARAMETER_BYTES),
+    "addition": (spec.ADD_TABLE, spec.PARAMETER_BYTES),
+}
+"""Layout and size of each record, by the name of its region."""
+
+NOT_A_RANGE = {("header", "crc"): "any", ("header", "magic"): f"{spec.MAGIC:#x}"}
+"""Tested values that smallest and largest would not describe."""
+
+
+def table(columns: str, rows: list[list[object]]) -> str:
+    """A Markdown table; ``columns`` are separated by bars."""
+    head = columns.split("|")
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def markdown(text: str) -> str:
+    """Of reStructuredText, what docstrings use: literals and roles."""
+    return re.sub(r":\w+:`[^`]*?([\w]+)`", r"`\1`", text).replace("``", "`")
+
+
+# Tested values
+
+
+def test_programs() -> Iterator[Compiled]:
+    """The digits network and those of ``tests/networks.py``, for each named configuration that they fit."""
+    builders = runpy.run_path(str(ROOT / "tests" / "networks.py"))["NETWORKS"]
+    random = (build(np.random.default_rng(seed)) for build in builders for seed in range(SEEDS))
+    for network in chain([digits.load()], random):
+        for config in spec.CONFIGS.values():
+            try:
+                yield compile_network(network, config)
+            except CompileError:
+                continue
+
+
+def entries(program: Program) -> Iterator[tuple[str, bytes]]:
+    """The entries that a program's steps load into the parameter buffer, each with the name of its record."""
+    image, pending = program.assemble(), b""
+    for step in program.steps:
+        if step["opcode"] == Opcode.LOAD_PARAMETERS:
+            start = step["in_address"] * program.config.store_bytes
+            pending = image[start : start + step["count"] * program.config.store_bytes]
+        elif step["opcode"] == Opcode.RUN:
+            name = "addition" if program.layers[step["layer"] - 1]["add"] else "parameter"
+            yield from ((name, pending[at : at + 8]) for at in range(0, len(pending), 8))
+            pending = b""
+
+
+@cache
+def tested_values() -> Mapping[tuple[str, str], set[int]]:
+    """By record and field: the values in the images of :func:`test_programs`."""
+    values: dict[tuple[str, str], set[int]] = defaultdict(set)
+    seen: set[tuple[str, bytes]] = set()
+    for compiled in test_programs():
+        program = compiled.program
+        seen.add(("header", program.assemble()[: spec.HEADER_BYTES]))
+        seen.update(("descriptor", encode(spec.DESCRIPTOR, layer, spec.DESCRIPTOR_BYTES)) for layer in program.layers)
+        for step in program.steps:
+            record = "step-run" if step["opcode"] == Opcode.RUN else "step-load"
+            seen.add((record, encode(RECORDS[record][0], step, spec.STEP_BYTES)))
+        seen.update(entries(program))
+    for record, data in seen:
+        for name, value in decode(RECORDS[record][0], data).items():
+            values[record, name].add(value)
+    return values
+
+
+def tested(record: str, name: str) -> str:
+    """The tested values of a field, in words."""
+    if (record, name) in NOT_A_RANGE:
+        return NOT_A_RANGE[record, name]
+    values = sorted(tested_values()[record, name])
+    return ", ".join(map(str, values)) if len(values) <= 4 else f"{values[0]} to {values[-1]}"
+
+
+# Regions
+
+
+def record_table(record: str) -> str:
+    """The fields of a record, and the gaps between them."""
+    layout, size = RECORDS[record]
+    rows: list[list[object]] = []
+    end = 0
+
+    def place(start: int, stop: int) -> list[object]:
+        first, last = start // 8, (stop - 1) // 8
+        return [first if first == last else f"{first} to {last}", f"{stop - 1}:{start}" if stop - start > 1 else start]
+
+    def gap(stop: int) -> None:
+        if stop > end:
+            rows.append([*place(end, stop), "–", "", "must be 0", ""])
+
+    for name, field in sorted(layout.items(), key=lambda item: item[1].offset):
+        gap(field.offset)
+        end = field.offset + field.width
+        signed = "yes" if field.signed else ""
+        rows.append([*place(field.offset, end), f"`{name}`", signed, markdown(field.doc), tested(record, name)])
+    gap(8 * size)
+    return table("bytes|bits|field|signed|meaning|tested values", rows)
+
+
+def constants() -> str:
+    """Numbers that all images share."""
+    docs = {
+        "MAGIC": f"`{spec.MAGIC:#x}`, the bytes `{spec.MAGIC.to_bytes(4, 'little').decode()}`",
+        "VERSION": spec.VERSION,
+        "SHIFT_BIAS": spec.SHIFT_BIAS,
+        "HEADER_BYTES": spec.HEADER_BYTES,
+        "DESCRIPTOR_BYTES": spec.DESCRIPTOR_BYTES,
+        "STEP_BYTES": spec.STEP_BYTES,
+        "PARAMETER_BYTES": spec.PARAMETER_BYTES,
+    }
+    return table("constant|value", [[f"`{name}`", value] for name, value in docs.items()])
+
+
+def configurations() -> str:
+    """The parameters of the named configurations that a program depends on."""
+    names = ["lanes", "store_bytes", "store_words", "granules", "row_words", "weight_vectors", "parameters", "acc_bits"]
+    return table(
+        "|".join(["configuration", *(f"`{name}`" for name in names)]),
+        [[f"`{c.name}`", *(getattr(c, name) for name in names)] for c in spec.CONFIGS.values()],
+    )
+
+
+def opcodes() -> str:
+    """Opcodes by name."""
+    meanings = {
+        "END": "the program has ended",
+        "LOAD_WEIGHTS": "copy store words to the weight buffer",
+        "LOAD_PARAMETERS": "copy store words to the parameter buffer",
+        "RUN": "compute the rows of a layer",
+    }
+    return table("opcode|value|meaning", [[f"`{name}`", getattr(Opcode, name), text] for name, text in meanings.items()])
+
+
+def limits() -> str:
+    """Descriptor fields of which every core holds fewer bits than the format has, whatever its memory sizes."""
+    layouts = [descriptor_layout(config) for config in spec.CONFIGS.values()]
+    names = ("groups", "width", "kernel_rows", "stride_rows", "left_granules", "out_x_step")
+    rows: list[list[object]] = [[f"`{name}`", min((1 << layout[name].width) - 1 for layout in layouts)] for name in names]
+    return table("field|largest", rows)
+
+
+def network_layers() -> str:
+    """The layer kinds of a network file, their members and arrays."""
+    common = {field.name for field in dataclasses.fields(Layer)}
+    rows: list[list[object]] = []
+    for name, kind in KINDS.items():
+        members = []
+        for field in dataclasses.fields(kind):
+            if field.name not in common and field.name not in ("weights", "bias", "weight_scales"):
+                default = "" if field.default is dataclasses.MISSING else f" ({field.default!s})"
+                members.append(f"`{field.name}`{default}")
+        doc = markdown(" ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split()))
+        arrays = "yes" if issubclass(kind, Weighted) else ""
+        rows.append([f"`{name}`", kind.operands, arrays, ", ".join(members), doc])
+    return table("kind|inputs|arrays|members (default)|meaning", rows)
+
+
+def example_network() -> Network:
+    """``y = (2*x[0] - 3*x[1] + 10) / 4``."""
+    tensors = {"x": Tensor("x", (2,), 1.0, 0), "y": Tensor("y", (1,), 4.0, 0)}
+    weights, bias = np.array([[2, -3]], np.int8), np.array([10], np.int32)
+    layer = FullyConnected("dense", ("x",), "y", weights, bias, np.array([1.0]))
+    return Network("example", tensors, (layer,), "x", "y")
+
+
+def example() -> str:
+    """The image of :func:`example_network` with what its bytes are."""
+    compiled = compile_network(example_network(), spec.CONFIGS["up5k"])
+    program = compiled.program
+    image = program.assemble()
+    x = np.array([100, 20], np.int8)
+    parts = {
+        0: "header",
+        spec.HEADER_BYTES: "layer 1",
+        spec.HEADER_BYTES + spec.DESCRIPTOR_BYTES: "steps",
+        program.blob_address(len(program.layers), len(program.steps)): "data of the loads",
+    }
+    lines = []
+    for at in range(0, len(image), 16):
+        if at in parts:
+            lines.append(f"     {parts[at]}")
+        elif image[at : at + 16] == image[at - 16 : at]:
+            if lines[-1] != "     *":
+                lines.append("     *")
+            continue
+        lines.append(f"{at:03x}  {image[at : at + 16].hex(' ')}")
+    lines.append(f"{len(image):03x}")
+    stored = compiled.input_bytes(x)
+    output = infer(compiled, x).output
+    place = program.output.address
+    return (
+        f"```\n{program.listing()}```\n\n```\n" + "\n".join(lines) + "\n```\n\n"
+        f"For x = {x.tolist()} the host writes `{stored.tobytes().hex(' ')}` from byte {program.input.address:#x} on; the core "
+        f"answers with the byte `{int(output[0]) + 128:02x}` at {place:#x}, that is, {int(output[0])}.\n"
+    )
+
+
+REGIONS: Mapping[str, Callable[[], str]] = {
+    **{name: (lambda name=name: record_table(name)) for name in RECORDS},
+    "constants": constants,
+    "configurations": configurations,
+    "opcodes": opcodes,
+    "limits": limits,
+    "registers": register_table,
+    "network-layers": network_layers,
+    "example": example,
+}
+"""What writes a region, by its name."""
+
+
+def documents() -> list[Path]:
+    """The files that may have regions."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def rewritten(text: str) -> str:
+    """A document's text with all regions written anew. A region of an unknown name raises :class:`KeyError`."""
+    return REGION.sub(lambda match: f"{match[1]}{match[2]}{REGIONS[match[1]]()}", text)
+
+
+def main(check: bool) -> int:
+    """Write or check the regions of all documents; returns the exit status."""
+    stale = 0
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        new = rewritten(text)
+        if new != text and check:
+            print(f"{path.relative_to(ROOT)} has an old generated region: run `python docs/generate.py`", file=sys.stderr)
+            stale = 1
+        elif new != text:
+            path.write_text(new, encoding="utf-8")
+    return stale
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments not in ([], ["--check"]):
+        sys.exit("usage: python docs/generate.py [--check]")
+    sys.exit(main(bool(arguments)))

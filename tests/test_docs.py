@@ -1,0 +1,349 @@
+"""The documentation: generated regions, links, commands and modules exist, and docs/formats.md is enough to run a program."""
+
+import ast
+import importlib
+import importlib.util
+import itertools
+import re
+import runpy
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from gossamer.cli.main import cli
+from gossamer.golden.compiler import Compiled, CompileError, compile_network
+from gossamer.golden.network import Network
+from gossamer.golden.spec import CONFIGS, Config
+from tests.networks import NETWORKS, inputs
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+
+every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+# Generated regions
+
+
+@every_document
+def test_generated_regions_are_up_to_date(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == GENERATE["rewritten"](text), "run `python docs/generate.py`"
+
+
+@every_document
+def test_every_mark_belongs_to_a_region(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    regions = [match[1] for match in GENERATE["REGION"].finditer(text)]
+    assert text.count("<!-- generated") == text.count("<!-- end") == len(regions)
+    assert len(set(regions)) == len(regions)
+
+
+def test_every_record_is_in_the_page() -> None:
+    regions = {match[1] for match in GENERATE["REGION"].finditer(FORMATS)}
+    assert regions == set(GENERATE["REGIONS"])
+
+
+def test_only_regions_are_rewritten() -> None:
+    rewritten = GENERATE["rewritten"]
+    before, after = "a\n<!-- generated: opcodes -->\n", "<!-- end -->\nb <!-- generated: opcodes -->\nc\n"
+    assert rewritten(f"{before}old\n{after}") == before + GENERATE["opcodes"]() + after
+    with pytest.raises(KeyError, match="nothing"):
+        rewritten("<!-- generated: nothing -->\n<!-- end -->\n")
+
+
+def test_tested_values_are_a_few_or_a_range() -> None:
+    tested = GENERATE["tested"]
+    assert tested("step-run", "opcode") == "3"
+    assert tested("descriptor", "maximum") == "0, 1"
+    assert re.fullmatch(r"1 to \d+", tested("descriptor", "width"))
+
+
+# Links
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_document
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), f"{target} does not exist"
+        assert not anchor or anchor in anchors(file), f"{target} has no such heading"
+
+
+def test_formats_leads_to_the_serial_bridge() -> None:
+    assert "(uart.md)" in FORMATS
+
+
+# Commands and code
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Language and content of the fenced blocks."""
+    yield from re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> Iterator[tuple[str, bool]]:
+    """Commands ``gossamer …``, and whether they must be complete: those in blocks must, those in the text are mentioned."""
+    for language, block in blocks(text):
+        if language in ("", "sh", "bash", "shell", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if re.match(r"(\$ )?gossamer( |$)", line):
+                    yield line.removeprefix("$ "), True
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"`(gossamer(?: [^`]*)?)`", text):
+        yield " ".join(line.split()), False
+
+
+def check_command(line: str, complete: bool) -> None:
+    """Raise :class:`click.UsageError` unless there are such a subcommand and such options."""
+    words = [word for word in shlex.split(line, comments=True)[1:] if word not in ("-h", "--help")]
+    context = click.Context(cli, info_name="gossamer")
+    if not words or words[0].startswith("-"):
+        cli.make_parser(context).parse_args(words)
+        return
+    name, command, rest = cli.resolve_command(context, words)
+    if complete and "-h" not in line and "--help" not in line:
+        command.make_context(name, rest, parent=context)
+    else:
+        command.make_parser(click.Context(command, parent=context)).parse_args(rest)
+
+
+@every_document
+def test_commands_exist(path: Path) -> None:
+    for line, complete in commands(path.read_text(encoding="utf-8")):
+        check_command(line, complete)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```\ngossamer fly\n```\n", "No such command 'fly'"),
+        ("```sh\n$ gossamer demo --speed 3\n```\n", "No such option"),
+        ("```\ngossamer demo --count 0\n```\n", "not in the range"),
+        ("```\ngossamer compile digits\n```\n", "Missing option"),
+        ("as `gossamer run --fast` shows", "No such option"),
+    ],
+)
+def test_wrong_commands_are_found(text: str, message: str) -> None:
+    (found,) = commands(text)
+    with pytest.raises(click.UsageError) as error:
+        check_command(*found)
+    assert message in error.value.format_message()
+
+
+def test_right_commands_are_accepted() -> None:
+    text = "```\ngossamer compile digits \\\n  -o build  # all\ngossamer -h\n```\n`gossamer run`, `gossamer demo --count 2`"
+    found = list(commands(text))
+    assert [complete for _, complete in found] == [True, True, False, False]
+    for line, complete in found:
+        check_command(line, complete)
+
+
+@every_document
+def test_python_blocks_are_python(path: Path) -> None:
+    for language, block in blocks(path.read_text(encoding="utf-8")):
+        if language in ("python", "py"):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    for alias in node.names:
+                        check_name(f"{node.module}.{alias.name}")
+
+
+# Modules
+
+
+def check_name(name: str) -> None:
+    """Assert that a dotted name is a module, or a member of one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.util.find_spec(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        if found is not None:
+            value = importlib.import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                assert hasattr(value, part), f"{name} does not exist"
+                value = getattr(value, part)
+            return
+    raise AssertionError(f"{name} does not exist")
+
+
+@every_document
+def test_modules_and_files_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"\bgossamer(?:\.[a-zA-Z_]\w*)+", text):
+        if name != "gossamer.git":
+            check_name(name)
+    folders = "|".join(entry.name for entry in ROOT.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
+        assert name.startswith("build/") or (ROOT / name).exists(), f"{name} does not exist"
+
+
+@pytest.mark.parametrize("name", ["gossamer.golden.nothing", "gossamer.golden.spec.NOTHING", "gossamer.nothing"])
+def test_missing_names_are_found(name: str) -> None:
+    with pytest.raises(AssertionError, match=f"^{re.escape(name)} does not exist"):
+        check_name(name)
+
+
+# A machine built from docs/formats.md alone: its tables give the layouts, its section on RUN the meaning.
+
+
+def layout(region: str) -> dict[str, tuple[int, int, bool]]:
+    """``{field: (lowest bit, width, signed)}`` of a table in the page."""
+    body = re.search(rf"<!-- generated: {region} -->\n(.*?)<!-- end -->", FORMATS, re.DOTALL)
+    assert body
+    fields = {}
+    for line in body[1].splitlines()[2:]:
+        _, bits, name, signed, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+        if name != "–":
+            high, low = map(int, bits.split(":") if ":" in bits else (bits, bits))
+            fields[name.strip("`")] = (low, high - low + 1, signed == "yes")
+    return fields
+
+
+LAYOUTS = {name: layout(name) for name in ("header", "descriptor", "step-load", "step-run", "parameter", "addition")}
+
+
+def read(region: str, data: bytes) -> dict[str, int]:
+    total = int.from_bytes(data, "little")
+    return {
+        name: (total >> low & (1 << width) - 1) - (signed and total >> low + width - 1 & 1) * (1 << width)
+        for name, (low, width, signed) in LAYOUTS[region].items()
+    }
+
+
+class Reader:
+    """Executes an image in a store as the page says, one number at a time."""
+
+    def __init__(self, store: bytearray, *, acc_bits: int, buffer: int):
+        self.store, self.acc_bits = store, acc_bits
+        self.header = read("header", store[:64])
+        self.lanes, self.word = self.header["lanes"], self.header["store_bytes"]
+        self.weights, self.entries = bytearray(buffer), bytearray(buffer)
+
+    def execute(self) -> None:
+        at = self.header["steps"] * self.word
+        while opcode := self.store[at] & 15:
+            record = bytes(self.store[at : at + 16])
+            if opcode == 3:
+                step = read("step-run", record)
+                self.run(step, read("descriptor", self.store[64 * step["layer"] :][:64]))
+            else:
+                step = read("step-load", record)
+                target, size = (self.weights, self.lanes) if opcode == 1 else (self.entries, 8)
+                start, source, count = step["destination"] * size, step["in_address"] * self.word, step["count"] * self.word
+                target[start : start + count] = self.store[source : source + count]
+            at += 16
+
+    def rows(self, step: dict[str, int], d: dict[str, int]) -> list[bytes]:
+        rows, address = [], step["in_address"]
+        for r in range(d["kernel_rows"] + (step["rows"] - 1) * d["stride_rows"]):
+            i = r - step["lead_rows"]
+            row = bytearray([d["pad"]]) * (d["slot_words"] * self.lanes)
+            if 0 <= i < step["in_rows"]:
+                start = d["left_granules"] * self.word
+                size = (d["right_granule"] - d["left_granules"] - 1) * self.word + d["tail"]
+                row[start : start + size] = self.store[address * self.word :][:size]
+                address += d["row_step_odd"] if i % 2 else d["row_step"]
+            rows.append(bytes(row))
+        return rows
+
+    def run(self, step: dict[str, int], d: dict[str, int]) -> None:
+        rows, signed = self.rows(step, d), np.frombuffer(self.weights, np.int8).tolist()
+        beats = d["range_last"] + 1
+        out = {}
+        for y in range(step["rows"]):
+            for g in range(d["groups"]):
+                for x in range(d["width"]):
+                    for lane in range(d["last_lanes"] if g == d["groups"] - 1 else self.lanes):
+                        total, i = 0, d["weight_base"] + (0 if d["shared_weights"] else g * d["kernel_rows"] * beats)
+                        for k in range(d["kernel_rows"]):
+                            row, first = rows[y * d["stride_rows"] + k], d["offset"] + x * d["x_step"]
+                            for b in range(beats):
+                                if d["word_mode"]:
+                                    v = row[first + (g + b // d["repeat"] * d["tap_step"]) * self.lanes + lane]
+                                else:
+                                    v = row[first + b]
+                                if d["maximum"] and b % d["repeat"] == 1:
+                                    total = max(total, 0)
+                                else:
+                                    total += v * signed[i * self.lanes + lane]
+                                i += 1
+                        address = step["out_address"] + y * (d["out_row_step"] + (d["groups"] - 1) * self.lanes)
+                        address += g * self.lanes + x * d["out_x_step"] + lane
+                        out[address] = self.scale(d, total, g * self.lanes + lane)
+        for address, value in out.items():
+            self.store[address] = value
+
+    def scale(self, d: dict[str, int], total: int, channel: int) -> int:
+        half = 1 << self.acc_bits - 1
+        total = (total + half) % (2 * half) - half
+        entry = d["parameter_base"] + channel
+        if d["add"]:
+            s = self.entry("addition", d["parameter_base"] + total % 256)["first"]
+            s += self.entry("addition", d["parameter_base"] + total // 256 % 256)["second"]
+            m, e = d["add_multiplier"] + 2**30, d["add_shift"] - 7
+        else:
+            p = self.entry("parameter", entry)
+            s, m, e = total + p["bias"], p["multiplier"] + 2**30, p["shift"] - 7
+        if not d["double_rounding"]:
+            r = (s * m + 2 ** (30 + e)) // 2 ** (31 + e)
+        elif e <= 0:
+            r = (s * 2**-e * m + 2**30) // 2**31
+        else:
+            t = (s * m + 2**30) // 2**31
+            r = (1 if t >= 0 else -1) * ((abs(t) + 2 ** (e - 1)) // 2**e)
+        return min(max(d["zero_point"] + r, d["clamp_min"]), d["clamp_max"]) + 128
+
+    def entry(self, region: str, index: int) -> dict[str, int]:
+        return read(region, self.entries[8 * index : 8 * index + 8])
+
+
+def first_that_fits(build: Callable[[np.random.Generator], Network], config: Config) -> tuple[Network, Compiled, np.ndarray]:
+    for seed in itertools.count():
+        rng = np.random.default_rng(seed)
+        network = build(rng)
+        with suppress(CompileError):
+            return network, compile_network(network, config), inputs(rng, network, 1)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("config", ["gw1n9", "ecp5_25", "ecp5_85"])
+@pytest.mark.parametrize("build", NETWORKS)
+def test_page_is_enough_to_run_a_program(build, config: str) -> None:
+    network, compiled, x = first_that_fits(build, CONFIGS[config])
+    image = compiled.program.assemble()
+    header = read("header", image[:64])
+    store = bytearray(header["end_address"])
+    store[: len(image)] = image
+    word = header["store_bytes"]
+
+    def place(name: str) -> Iterator[tuple[tuple[int, int, int], int]]:
+        pitch = header[f"{name}_pitch"]
+        row = -(-header[f"{name}_columns"] * pitch // word) * word
+        for index in np.ndindex(*(header[f"{name}_{axis}"] for axis in ("rows", "columns", "channels"))):
+            yield index, header[f"{name}_address"] + index[0] * row + index[1] * pitch + index[2]
+
+    shape = [header[f"input_{axis}"] for axis in ("rows", "columns", "channels")]
+    for index, address in place("input"):
+        store[address] = int(x.reshape(shape)[index]) + 128
+    Reader(store, acc_bits=CONFIGS[config].acc_bits, buffer=1 << 16).execute()
+    got = [store[address] - 128 for _, address in place("output")]
+    assert got == network.run(x)[compiled.device_output].reshape(-1).tolist()
