@@ -16,7 +16,7 @@ from rich.table import Table
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, load_model, sample_inputs
 from gossamer.golden import spec
-from gossamer.golden.compiler import Compiled, compile_network
+from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.program import Program
 
@@ -81,6 +81,7 @@ def cli() -> None:
       gossamer generate --config up5k -o build/v  Verilog of the core
       gossamer compile digits -o build/digits     program image, report, memory plan
       gossamer run digits --input X.npy --backend rtl -o Y.npy
+      gossamer bench -o build/bench               cycles of all configurations, simulated
       gossamer build --board icebreaker -o build/b
     """
 
@@ -263,6 +264,68 @@ def build(board: str, seeds: int, output: Path) -> None:
 
     report = build_board(board, output, seeds=seeds, progress=say)
     click.echo(json.dumps(report, indent=2))
+
+
+@cli.command(
+    help=f"""Measure networks on RTL, on several configurations.
+
+    {MODELS} Without one: all built-in networks. Exit status 1 if an output or cycle count is not as predicted, or if cycles
+    have grown since the baseline."""
+)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--config",
+    "config_names",
+    multiple=True,
+    default=tuple(spec.CONFIGS),
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A configuration, named or a file; may be given several times.",
+)
+@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 500), help="Inputs per network.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="An earlier bench.json that cycles are compared with.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+def bench(
+    models: tuple[str, ...], config_names: tuple[str, ...], count: int, baseline: Path | None, output: Path
+) -> None:
+    """Writes ``bench.json``, ``bench.md`` and ``bench.png``."""
+    from gossamer.cli import bench as benchmark
+    from gossamer.sim.rtl import Simulator
+
+    before = benchmark.load_baseline(baseline) if baseline else []
+    configs = [spec.config(name) for name in config_names]
+    networks = {name: load_model(name) for name in models or BUILT_IN}
+    reports = []
+    for config in configs:
+        simulator = None
+        for name, network in networks.items():
+            try:
+                compiled = compile_network(network, config)
+            except CompileError as error:
+                reports.append(benchmark.refusal(network.name, config.name, error))
+                continue
+            x = sample_inputs(name, network, count)
+            inferences = predict(compiled, x)
+            simulator = simulator or Simulator(config, say)
+            with progress_bar(f"{network.name} on {config.name}", len(x)) as update:
+                reports.append(benchmark.measure(compiled, x, inferences, simulator, update))
+    if all("refused" in report for report in reports):
+        raise CompileError(reports[0]["refused"])
+    with output_folder(output) as folder:
+        write_json(folder / "bench.json", {"runs": reports})
+        (folder / "bench.md").write_text(benchmark.bench_markdown(reports))
+        benchmark.bench_picture(reports, folder / "bench.png")
+    table = Table(title=f"benchmark, {count} inputs each", title_justify="left")
+    for i, column in enumerate(benchmark.COLUMNS):
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i < 2)
+    for row in benchmark.rows(reports):
+        table.add_row(*row)
+    Console().print(table)
+    sentences = [*benchmark.faults(reports), *benchmark.growths(reports, before)]
+    for sentence in sentences:
+        click.echo(f"gossamer: {sentence}", err=True)
+    if sentences:
+        raise SystemExit(1)
 
 
 def main() -> None:
