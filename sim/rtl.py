@@ -20,7 +20,7 @@ from gossamer.golden.compiler import Compiled
 from gossamer.golden.spec import Config, Error, UserError
 from gossamer.sim.tools import ToolError, verilator_environment
 
-__all__ = ["RtlError", "RtlResult", "Simulator", "cells"]
+__all__ = ["RtlError", "RtlResult", "Simulator", "build_simulation", "cells"]
 
 HERE = Path(__file__).parent
 
@@ -44,11 +44,54 @@ def cells(config: Config) -> list[Path]:
     return [HERE / "ice40_cells.sv"] if config.technology == "ice40" else []
 
 
-class Simulator:
-    """The compiled simulation of a configuration.
+def build_simulation(
+    config: Config, kind: str, sources: list[Path], options: list[str], report: Callable[[str], None]
+) -> Path:
+    """The program that simulates a configuration: the emitted Verilog, with ``sources`` and ``options`` for Verilator.
 
-    Building takes some ten seconds; the result is kept in the user's cache folder (or ``GOSSAMER_CACHE``), under a
-    name that depends on the Verilog, the bench and the tool.
+    Building takes some ten seconds; the result is kept in the user's cache folder (or ``GOSSAMER_CACHE``), under a name of
+    ``kind``, configuration, and a digest of all that it is made of. ``report`` is told what takes long. Raises
+    :class:`ToolError`.
+    """
+    environment = verilator_environment()
+    verilog = emit_verilog(config)
+    sources = [*cells(config), *sources]
+    digest = hashlib.sha256(verilog.encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    digest.update(repr([options, importlib.metadata.version("verilator")]).encode())
+    cache = Path(os.environ.get("GOSSAMER_CACHE") or user_cache_path("gossamer"))
+    folder = cache / f"{kind}-{config.name}-{digest.hexdigest()[:16]}"
+    program = folder / TOP
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f"{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
+        if not program.exists():
+            report(f"building the RTL simulation of {config.name}")
+            _build(folder, verilog, [*options, *map(str, sources)], environment)
+    return program
+
+
+def _build(folder: Path, verilog: str, options: list[str], environment: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as name:
+        work = Path(name)
+        (work / f"{TOP}.sv").write_text(verilog)
+        command = [
+            *("verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--noassert"),
+            *("-Wall", *(f"-Wno-{warning}" for warning in LINT_WAIVERS), "--top-module", TOP),
+            *("--Mdir", str(work / "obj"), "-o", str(work / TOP), str(work / f"{TOP}.sv"), *options),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=work)
+        if done.returncode:
+            log = folder.with_suffix(".log")
+            log.write_text(done.stdout + done.stderr)
+            raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
+        folder.mkdir(exist_ok=True)
+        shutil.move(work / TOP, folder / TOP)
+
+
+class Simulator:
+    """The compiled simulation of a configuration, see :func:`build_simulation`.
 
     Parameters
     ----------
@@ -59,39 +102,8 @@ class Simulator:
 
     def __init__(self, config: Config, report: Callable[[str], None] = lambda sentence: None):
         self.config = config
-        environment = verilator_environment()
-        verilog = emit_verilog(config)
-        sources = [*cells(config), HERE / "bench.cpp"]
-        digest = hashlib.sha256(verilog.encode())
-        for source in sources:
-            digest.update(source.read_bytes())
-        digest.update(importlib.metadata.version("verilator").encode())
-        cache = Path(os.environ.get("GOSSAMER_CACHE") or user_cache_path("gossamer"))
-        folder = cache / f"rtl-{config.name}-{digest.hexdigest()[:16]}"
-        self._bench = folder / "bench"
-        cache.mkdir(parents=True, exist_ok=True)
-        with open(cache / f"{folder.name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
-            if not self._bench.exists():
-                report(f"building the RTL simulation of {config.name}")
-                self._build(folder, verilog, sources, environment)
-
-    def _build(self, folder: Path, verilog: str, sources: list[Path], environment: dict[str, str]) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as name:
-            work = Path(name)
-            (work / f"{TOP}.sv").write_text(verilog)
-            command = [
-                *("verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast", "--x-initial", "fast"),
-                *("--noassert", "-Wall", *(f"-Wno-{warning}" for warning in LINT_WAIVERS), "--top-module", TOP),
-                *("--Mdir", str(work / "obj"), "-o", str(work / "bench"), str(work / f"{TOP}.sv"), *map(str, sources)),
-            ]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=work)
-            if done.returncode:
-                log = folder.with_suffix(".log")
-                log.write_text(done.stdout + done.stderr)
-                raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
-            folder.mkdir(exist_ok=True)
-            shutil.move(work / "bench", self._bench)
+        options = ["--x-assign", "fast", "--x-initial", "fast"]
+        self._bench = build_simulation(config, "rtl", [HERE / "bench.cpp"], options, report)
 
     def run(
         self,
