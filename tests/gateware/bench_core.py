@@ -1,0 +1,394 @@
+"""The core on the emitted Verilog, through its bus; test_core.py runs this in the simulator."""
+
+import dataclasses
+import enum
+import random
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, with_timeout
+
+from gossamer.golden import digits
+from gossamer.golden.compiler import compile_network
+from gossamer.golden.inference import infer
+from gossamer.golden.spec import STORE_WINDOW, VERSION, Error
+from gossamer.sim.cocotb_runner import bench_config
+from gossamer.sim.wishbone import BusError, WishboneMaster
+from tests.networks import Builder, residual
+
+CONFIG = bench_config()
+IDENT, CONTROL, STATUS, CYCLES, STORE_WORDS = range(0, 20, 4)
+START, INTERRUPT_ENABLE = 1, 2
+BUSY, DONE, REFUSED = 1, 2, 4
+PERIOD = 10  # ns
+
+
+def two_layers(rng):
+    """A network of two convolutions, the second of which loads its weights while the first runs."""
+    b = Builder(rng, (6, 7, 3), zero_point=-20)
+    b.conv(b.conv(b.input, 20, (3, 3)), 6, (1, 1), relu=False)
+    return b.network("two_layers")
+
+
+@dataclasses.dataclass(repr=False)
+class Case:
+    """A compiled network, an input and what golden says about it."""
+
+    network: object
+    x: np.ndarray
+
+    def __post_init__(self):
+        self.compiled = compile_network(self.network, CONFIG)
+        self.program = self.compiled.program
+        self.output = self.network.run(self.x[None])[self.compiled.device_output][0]
+        self.cycles = infer(self.compiled, self.x).cycles
+
+    @classmethod
+    def random(cls, kind, seed=1):
+        rng = np.random.default_rng(seed)
+        network = kind(rng)
+        x = rng.integers(-128, 128, network.tensors[network.input].shape).astype(np.int8)
+        return cls(network, np.where(rng.random(x.shape) < 0.4, np.int8(-128), x))
+
+
+class TB:
+    """Clock, bus master and what a driver does."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        self.bus = WishboneMaster(dut)
+        Clock(dut.clk, PERIOD, "ns", impl="gpi").start()
+
+    @classmethod
+    async def reset(cls, dut):
+        tb = cls(dut)
+        await tb.pulse_reset()
+        return tb
+
+    async def pulse_reset(self):
+        await FallingEdge(self.dut.clk)
+        self.dut.rst.value = 1
+        await ClockCycles(self.dut.clk, 2)
+        await FallingEdge(self.dut.clk)
+        self.dut.rst.value = 0
+
+    async def load(self, image):
+        await self.bus.write_bytes(STORE_WINDOW, bytes(image))
+
+    async def give(self, case):
+        """Write the input."""
+        await self.bus.write_bytes(STORE_WINDOW + case.program.input.address, case.compiled.input_bytes(case.x).tobytes())
+
+    async def start(self, case, control=START | INTERRUPT_ENABLE):
+        """Write the input, and start."""
+        await self.give(case)
+        await self.bus.write(CONTROL, control)
+
+    async def interrupt(self):
+        """Sleep until the interrupt."""
+        if not self.dut.irq.value:
+            await with_timeout(RisingEdge(self.dut.irq), 200_000 * PERIOD, "ns")
+
+    async def check(self, case):
+        """Status, output and cycles after a run."""
+        assert await self.bus.read(STATUS) & 0xFF00 | DONE == DONE
+        place = case.program.output
+        data = await self.bus.read_bytes(STORE_WINDOW + place.address, place.size(CONFIG))
+        np.testing.assert_array_equal(case.compiled.output_values(np.frombuffer(data, np.uint8)), case.output)
+        assert await self.bus.read(CYCLES) == case.cycles
+
+    async def run(self, case):
+        await self.start(case)
+        await self.interrupt()
+        await self.check(case)
+
+    async def refused(self, access):
+        try:
+            await access
+        except BusError:
+            return True
+        return False
+
+
+@cocotb.test()
+async def registers_match_the_configuration(dut):
+    tb = await TB.reset(dut)
+    assert await tb.bus.read(IDENT) == VERSION | CONFIG.lanes << 16 | CONFIG.store_bytes << 24
+    assert await tb.bus.read(STORE_WORDS) == CONFIG.store_words
+    for register in (CONTROL, STATUS, CYCLES):
+        assert await tb.bus.read(register) == 0
+    assert (dut.irq.value, dut.busy.value, dut.failed.value) == (0, 0, 0)
+
+
+@cocotb.test()
+async def read_only_registers_are_read_only(dut):
+    tb = await TB.reset(dut)
+    before = [await tb.bus.read(register) for register in (IDENT, STATUS, CYCLES, STORE_WORDS)]
+    for register in (IDENT, STATUS, CYCLES, STORE_WORDS):
+        await tb.bus.write(register, 0xFFFFFFFF)
+    assert [await tb.bus.read(register) for register in (IDENT, STATUS, CYCLES, STORE_WORDS)] == before
+    assert not dut.busy.value
+
+
+@cocotb.test()
+async def access_outside_registers_and_store_is_an_error(dut):
+    tb = await TB.reset(dut)
+    size = CONFIG.store_size
+    first, last = STORE_WINDOW, STORE_WINDOW + size - 4
+    await tb.bus.write(first, 0x01234567)
+    await tb.bus.write(last, 0x89ABCDEF)
+    for address in (0x14, 0x18, 0x1C, 0x20, STORE_WINDOW - 4, STORE_WINDOW // 2, STORE_WINDOW + size, 0xFFFFFC):
+        assert await tb.refused(tb.bus.read(address))
+        assert await tb.refused(tb.bus.write(address, 0xFFFFFFFF))
+    assert await tb.bus.read(first) == 0x01234567
+    assert await tb.bus.read(last) == 0x89ABCDEF
+    assert await tb.bus.read(CONTROL) == 0
+    assert await tb.bus.read(STATUS) == 0
+
+
+@cocotb.test()
+async def store_takes_the_selected_bytes(dut):
+    """All selections at all places in a store word, at both ends and around the middle, in random order."""
+    tb = await TB.reset(dut)
+    rng = random.Random(3)
+    regions = (0, CONFIG.store_size // 2 - 2 * CONFIG.store_bytes, CONFIG.store_size - 4 * CONFIG.store_bytes)
+    words = [region + 4 * i for region in regions for i in range(CONFIG.store_bytes)]
+    model = {}
+    for word in words:
+        model[word] = rng.getrandbits(32)
+        await tb.bus.write(STORE_WINDOW + word, model[word])
+    accesses = [(word, sel) for word in words for sel in range(16)]
+    rng.shuffle(accesses)
+    for word, sel in accesses:
+        value = rng.getrandbits(32)
+        await tb.bus.write(STORE_WINDOW + word, value, sel)
+        mask = sum(0xFF << 8 * byte for byte in range(4) if sel >> byte & 1)
+        model[word] = model[word] & ~mask | value & mask
+        other = rng.choice([word, rng.choice(words)])
+        assert await tb.bus.read(STORE_WINDOW + other) == model[other]
+    for word in words:
+        assert await tb.bus.read(STORE_WINDOW + word) == model[word]
+
+
+@cocotb.test()
+async def nothing_happens_without_cycle_and_strobe(dut):
+    tb = await TB.reset(dut)
+    await tb.bus.write(STORE_WINDOW, 0x11111111)
+    for cyc, stb in ((0, 1), (1, 0)):
+        for address, value in ((STORE_WINDOW, 0x22222222), (CONTROL, START)):
+            await FallingEdge(dut.clk)
+            dut.wb_cyc.value, dut.wb_stb.value, dut.wb_we.value, dut.wb_sel.value = cyc, stb, 1, 15
+            dut.wb_adr.value, dut.wb_dat_w.value = address >> 2, value
+            for _ in range(3):
+                await FallingEdge(dut.clk)
+                assert (dut.wb_ack.value, dut.wb_err.value, dut.busy.value) == (0, 0, 0)
+            dut.wb_cyc.value = dut.wb_stb.value = 0
+    assert await tb.bus.read(STORE_WINDOW) == 0x11111111
+
+
+@cocotb.test()
+async def digits_equal_golden_in_the_predicted_cycles(dut):
+    tb = await TB.reset(dut)
+    images, _ = digits.test_set()
+    cases = [Case(digits.load(), x) for x in images[:3]]
+    await tb.load(cases[0].program.assemble())
+    for case in cases:
+        await tb.run(case)
+        assert (dut.irq.value, dut.busy.value, dut.failed.value) == (1, 0, 0)
+
+
+@cocotb.test()
+async def every_operator_equals_golden_in_the_predicted_cycles(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(residual)
+    await tb.load(case.program.assemble())
+    await tb.run(case)
+
+
+@cocotb.test()
+async def store_is_refused_while_busy(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(two_layers)
+    image = case.program.assemble()
+    await tb.load(image)
+    await tb.start(case)
+    for _ in range(2):
+        assert await tb.bus.read(STATUS) & (BUSY | DONE | REFUSED) in (BUSY, BUSY | REFUSED)
+        assert await tb.refused(tb.bus.write(STORE_WINDOW, 0xFFFFFFFF))
+        assert await tb.bus.read(STATUS) & (BUSY | DONE | REFUSED) == BUSY | REFUSED
+        assert await tb.refused(tb.bus.read(STORE_WINDOW + len(image) - 4))
+        assert await tb.refused(tb.bus.write(STORE_WINDOW + CONFIG.store_size - 4, 0))
+    assert await tb.bus.read(IDENT) & 0xFFFF == VERSION
+    assert dut.busy.value
+    await tb.interrupt()
+    assert await tb.bus.read(STATUS) & (BUSY | DONE | REFUSED) == DONE | REFUSED
+    await tb.check(case)
+    assert await tb.bus.read_bytes(STORE_WINDOW, len(image)) == image
+    await tb.start(case)
+    assert await tb.bus.read(STATUS) & (BUSY | DONE | REFUSED) == BUSY
+    await tb.interrupt()
+    assert await tb.bus.read(STATUS) & (BUSY | DONE | REFUSED) == DONE
+    await tb.check(case)
+
+
+@cocotb.test()
+async def start_while_busy_is_ignored(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(two_layers)
+    await tb.load(case.program.assemble())
+    await tb.start(case)
+    for pause in (1, 10, 100):
+        await ClockCycles(dut.clk, pause)
+        assert dut.busy.value
+        await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    await tb.check(case)
+
+
+@cocotb.test()
+async def interrupt_enable_gates_the_interrupt(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(two_layers)
+    await tb.load(case.program.assemble())
+    await tb.start(case, START)
+    await ClockCycles(dut.clk, case.cycles + 10)
+    assert await tb.bus.read(STATUS) & (BUSY | DONE) == DONE
+    for enable in (0, 1, 0, 1):
+        await tb.bus.write(CONTROL, enable * INTERRUPT_ENABLE)
+        assert await tb.bus.read(CONTROL) == enable * INTERRUPT_ENABLE
+        assert dut.irq.value == enable
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    assert not dut.irq.value
+    assert await tb.bus.read(STATUS) & (BUSY | DONE) == BUSY
+    await tb.interrupt()
+    await tb.bus.write(CONTROL, START)
+    await ClockCycles(dut.clk, case.cycles + 10)
+    assert not dut.irq.value
+
+
+@cocotb.test()
+async def reset_in_mid_run_leaves_a_core_that_works(dut):
+    tb = await TB.reset(dut)
+    case = Case(digits.load(), digits.test_set()[0][7])
+    await tb.load(case.program.assemble())
+    rng = random.Random(5)
+    for after in (1, *(rng.randrange(case.cycles) for _ in range(6)), case.cycles - 2):
+        await tb.start(case)
+        await ClockCycles(dut.clk, after)
+        await tb.pulse_reset()
+        assert (dut.irq.value, dut.busy.value, dut.failed.value) == (0, 0, 0)
+        assert [await tb.bus.read(register) for register in (CONTROL, STATUS, CYCLES)] == [0, 0, 0]
+        await tb.run(case)
+
+
+def patched(image, at, value):
+    """The image with another byte at ``at``."""
+    return image[:at] + bytes([value]) + image[at + 1 :]
+
+
+def header(at, value):
+    return lambda case: patched(case.program.assemble(), at, value)
+
+
+def first_opcode(value):
+    """An opcode that no assembler would write."""
+    return lambda case: patched(case.program.assemble(), 64 * (1 + len(case.program.layers)), value)
+
+
+def changed_step(case, number, **fields):
+    steps = list(case.program.steps)
+    steps[number] = {**steps[number], **fields}
+    return dataclasses.replace(case.program, steps=tuple(steps)).assemble()
+
+
+def changed_layer(case, **fields):
+    first, *others = case.program.layers
+    return dataclasses.replace(case.program, layers=({**first, **fields}, *others)).assemble()
+
+
+def first_run(case):
+    return next(i for i, step in enumerate(case.program.steps) if "rows" in step)
+
+
+def run_step(**fields):
+    return lambda case: changed_step(case, first_run(case), **fields)
+
+
+def layer(**fields):
+    return lambda case: changed_layer(case, **fields)
+
+
+WORDS, SIZE = CONFIG.store_words, CONFIG.store_size
+FAULTS = {
+    "magic": (Error.MAGIC, 0, header(3, 0)),
+    "empty_store": (Error.MAGIC, 0, lambda case: bytes(64)),
+    "version": (Error.VERSION, 0, header(4, VERSION + 1)),
+    "version_above_255": (Error.VERSION, 0, header(5, 1)),
+    "lanes": (Error.CONFIG, 0, header(6, 2 * CONFIG.lanes)),
+    "store_bytes": (Error.CONFIG, 0, header(7, 24 - CONFIG.store_bytes)),
+    "opcode_4": (Error.OPCODE, 1, first_opcode(4)),
+    "opcode_15": (Error.OPCODE, 1, first_opcode(15)),
+    "steps_behind_the_store": (Error.READ, 0, header(10, 255)),
+    "load_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=WORDS)),
+    "load_far_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=(1 << 24) - 1)),
+    "load_over_the_end": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=WORDS - 1)),
+    "row_behind_the_store": (Error.READ, 1, run_step(in_address=WORDS)),
+    "last_row_behind_the_store": (Error.READ, 1, run_step(in_address=WORDS - 5)),
+    "write_behind_the_store": (Error.WRITE, 1, run_step(out_address=SIZE)),
+    "write_far_behind_the_store": (Error.WRITE, 1, run_step(out_address=0xFFFFFF00)),
+    "write_into_the_header": (Error.WRITE, 1, run_step(out_address=0)),
+    "write_into_the_image": (Error.WRITE, 1, lambda case: run_step(out_address=case.program.size - 1)(case)),
+    "no_columns": (Error.DESCRIPTOR, 1, layer(width=0)),
+    "no_groups": (Error.DESCRIPTOR, 1, layer(groups=0)),
+    "no_kernel": (Error.DESCRIPTOR, 1, layer(kernel_rows=0)),
+    "no_slot": (Error.DESCRIPTOR, 1, layer(slot_words=0)),
+    "no_rows": (Error.DESCRIPTOR, 1, run_step(rows=0)),
+}
+
+
+async def snapshot(tb, case):
+    """Image, activations and what is around; and the end of the store, where overflows would go."""
+    end = case.program.end_address + 64
+    return [
+        await tb.bus.read_bytes(STORE_WINDOW + at, size) for at, size in ((0, end), (SIZE // 2, 64), (SIZE - 64, 64))
+    ]
+
+
+@cocotb.test()
+@cocotb.parametrize(fault=list(enum.Enum("Fault", list(FAULTS))))
+async def fault_stops_the_core_and_writes_nothing(dut, fault):
+    tb = await TB.reset(dut)
+    code, layer, image = FAULTS[fault.name]
+    case = Case.random(two_layers)
+    good = case.program.assemble()
+    bad = image(case)
+    assert bad != good
+    await tb.load(bad.ljust(len(good), b"\0"))
+    before = await snapshot(tb, case)
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    assert (dut.irq.value, dut.busy.value, dut.failed.value) == (1, 0, 1)
+    assert await tb.bus.read(STATUS) == DONE | code << 8 | layer << 16
+    assert await snapshot(tb, case) == before
+    assert await tb.bus.read(STATUS) == DONE | code << 8 | layer << 16
+    await tb.load(good)
+    await tb.run(case)
+    assert not dut.failed.value
+
+
+@cocotb.test()
+async def overflow_in_mid_layer_stays_in_the_store(dut):
+    """All of the first layer's output but the last word fits."""
+    tb = await TB.reset(dut)
+    case = Case.random(two_layers)
+    size = case.compiled.places[case.compiled.runs[0].output].size(CONFIG)
+    await tb.load(run_step(out_address=SIZE - size + CONFIG.store_bytes)(case))
+    await tb.give(case)
+    before = await snapshot(tb, case)
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    assert await tb.bus.read(STATUS) & 0xFFFF == DONE | Error.WRITE << 8
+    after = await snapshot(tb, case)
+    assert after[0] == before[0]
+    assert after[2] != before[2]
