@@ -79,13 +79,15 @@ class Machine:
         return self.store[word * size : (word + words) * size]
 
     def _load(self, step: Record) -> None:
+        if step["count"] == 0:
+            raise MachineError("a load step must not be empty")
         data = self._read(step["in_address"], step["count"])
         if step["opcode"] == Opcode.LOAD_WEIGHTS:
             target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
         else:
             target, entry, what = self.parameters, 8, "parameter entry"
         start = step["destination"] * entry
-        if len(data) % entry or start + len(data) > target.size:
+        if len(data) % entry or start % self.config.store_bytes or start + len(data) > target.size:
             raise MachineError(
                 f"a load step must fill whole entries up to {what} {len(target) - 1}, not {len(data)} bytes "
                 f"from {what} {step['destination']} on"
@@ -128,6 +130,11 @@ class Machine:
             (layer["advance_words"] == layer["stride_rows"] * layer["slot_words"], "advance by stride_rows slots"),
             (last < layer["slot_words"] * self.config.lanes, "read only the slots of its rows"),
             (1 <= layer["last_lanes"] <= self.config.lanes, f"have 1 to {self.config.lanes} last lanes"),
+            (layer["clamp_min"] <= layer["clamp_max"], "have clamps in order"),
+            (
+                not layer["word_mode"] or (layer["offset"] | layer["x_step"]) % self.config.lanes == 0,
+                f"step by whole words of {self.config.lanes} bytes in word mode",
+            ),
         ):
             if not ok:
                 raise MachineError(f"a layer must {rule}")
@@ -209,6 +216,9 @@ class Machine:
             sums = sums + np.array([entry["bias"] for entry in entries]).reshape(shape)
             multiplier = np.array([entry["multiplier"] for entry in entries]).reshape(shape)
             shift = np.array([entry["shift"] for entry in entries]).reshape(shape)
+            shift[-1, :, layer["last_lanes"] :] = SHIFT_BIAS  # lanes without a channel
+        if shift.min() == 0:
+            raise MachineError("a layer must have shifts of at least 1, not 0")
         rounding = "double" if layer["double_rounding"] else "single"
         try:
             scaled = multiply_by_quantized_multiplier(sums, multiplier + (1 << 30), SHIFT_BIAS - shift, rounding)

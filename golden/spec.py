@@ -247,7 +247,7 @@ class Error:
     OPCODE = 4
     READ = 5
     WRITE = 6
-    DESCRIPTOR = 7
+    EMPTY = 7
 
     TEXT: Mapping[int, str] = {
         NONE: "no error",
@@ -257,7 +257,7 @@ class Error:
         OPCODE: "a step has an unknown opcode",
         READ: "a step reads outside the store",
         WRITE: "a layer writes outside the store, or into the image",
-        DESCRIPTOR: "a descriptor has an empty loop",
+        EMPTY: "a load step or a layer is empty",
     }
 
 
@@ -304,7 +304,7 @@ REGISTERS = (
             "done": Field(1, 1, doc="the program has ended, with or without an error"),
             "refused": Field(2, 1, doc="the host touched the store while busy; cleared by start"),
             "error": Field(8, 4, doc="error code, 0 for none"),
-            "layer": Field(16, 12, doc="layer table entry of the last step"),
+            "layer": Field(16, 12, doc="layer table entry of the last run step that has begun; after an error, of the step that failed"),
         },
     ),
     Register("cycles", 0x0C, "r", "Clock cycles from start to done.", {"cycles": Field(0, 32)}),

@@ -46,7 +46,7 @@ class Loader(wiring.Component):
     A word appears on ``write`` two cycles after the transfer of the command, and then every cycle in which the store is
     ready. ``i.ready`` is high from the cycle after the last word has been asked for.
 
-    A read behind the store is not made and raises ``error`` for one cycle. No count may be 0. Reset drops the command in
+    A read behind the store raises ``error`` in the next cycle; what it returns means nothing. No count may be 0. Reset drops the command in
     work.
 
     Parameters
@@ -124,7 +124,6 @@ class Loader(wiring.Component):
             body.eq(~rows | (row_body & ~command.blank)),
             self.read.en.eq(active & body),
             self.read.address.eq(command.address),
-            self.error.eq(self.read.en & (command.address >= self._store_words)),
             step.eq(active & (~body | self.read.ready)),
             self.i.ready.eq(~active),
         ]
@@ -144,6 +143,7 @@ class Loader(wiring.Component):
             self.write.target.eq(command.target),
             self.write.index.eq(command.index + position),
             self.write.group_end.eq(last & command.group_end),
+            self.error.eq(self.read.en & (command.address >= self._store_words)),
             all_pad.eq(~body),
             tail_pad.eq(rows & (after == self.right_granule)),
         ]

@@ -78,7 +78,7 @@ class Sequencer(wiring.Component):
     error : ``Out(4)``
         One of :class:`gossamer.golden.spec.Error`.
     layer : ``Out(12)``
-        Layer table entry of the last step.
+        Layer table entry of the last ``RUN`` step that has begun; after an error, of the step that failed.
     command, count : ``Out(stream.Signature(command_layout(...)))``, ``Out``
         To the loader.
     control : ``In({en: 1, index: 4, data, rows_end: 1})``
@@ -154,6 +154,7 @@ class Sequencer(wiring.Component):
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
+        entry = Signal.like(self.layer)  # of the layer table
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         step_address = Signal(address_bits, reset_less=True)
 
@@ -184,7 +185,7 @@ class Sequencer(wiring.Component):
             m.d.comb += [self.command.valid.eq(1), command.target.eq(target), command.address.eq(address)]
 
         def fail(code):
-            m.d.sync += self.error.eq(code)
+            m.d.sync += [self.error.eq(code), self.layer.eq(entry)]
             m.next = "FAIL"
 
         def last_beat(size):
@@ -199,11 +200,15 @@ class Sequencer(wiring.Component):
                 yield
                 with m.If(abort):
                     fail(Mux(self.writer_error, Error.WRITE, Error.READ))
+                    # Steps are fetched while the layer before still writes.
+                    with m.If(self.writer_error):
+                        m.d.sync += self.layer.eq(self.layer)
 
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
-                    m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), step_address.eq(0)]
+                    m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), entry.eq(0)]
+                    m.d.sync += step_address.eq(0)
                     m.next = "HEADER"
             with state("HEADER"):
                 fetch(Target.STEP, step_address)
@@ -233,7 +238,7 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     capture(opcode, STEP_RUN["opcode"])
                     capture(wait, STEP_LOAD["wait"])
-                    capture(self.layer, STEP_RUN["layer"])
+                    capture(entry, STEP_RUN["layer"])
                     capture(count, STEP_RUN["rows"])
                     capture(in_rows, STEP_RUN["in_rows"])
                     capture(in_address, STEP_RUN["in_address"], address_like=True)
@@ -248,10 +253,13 @@ class Sequencer(wiring.Component):
                             m.d.sync += [self.busy.eq(0), self.done.eq(1)]
                             m.next = "IDLE"
                     with m.Case(Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
-                        with m.If(idle | ~wait):
+                        with m.If(count == 0):
+                            fail(Error.EMPTY)
+                        with m.Elif(idle | ~wait):
                             m.next = "LOAD"
                     with m.Case(Opcode.RUN):
                         with m.If(idle):
+                            m.d.sync += self.layer.eq(entry)
                             m.next = "DESCRIPTOR"
                     with m.Default():
                         fail(Error.OPCODE)
@@ -286,7 +294,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += [need.eq(d.kernel_rows), slot.eq(0), odd.eq(0), first.eq(1)]
                 m.next = "ROW WAIT"
                 with m.If((count == 0) | (d.groups == 0) | (d.width == 0) | (d.kernel_rows == 0) | (d.slot_words == 0)):
-                    fail(Error.DESCRIPTOR)
+                    fail(Error.EMPTY)
             with state("ROW WAIT"):
                 with m.If(begun <= d.ahead):
                     m.d.comb += begin.eq(1)

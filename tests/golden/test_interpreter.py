@@ -231,7 +231,7 @@ WORDS = UP5K.store_words
             "a layer must write bytes 352 to 131071 of the store, not 131069 to 131072",
         ),
         (
-            Error.DESCRIPTOR, FIRST_STEP + 32,
+            Error.EMPTY, FIRST_STEP + 32,
             encode(STEP_RUN, {"opcode": 3, "layer": 1, "rows": 0, "in_rows": 1, "in_address": 64, "out_address": 576}, 16),
             "a layer must have no empty loop",
         ),
@@ -277,6 +277,8 @@ def test_the_program_by_hand_runs_from_the_store():
         ({"offset": 14}, "read only the slots of its rows"),
         ({"width": 16}, "read only the slots of its rows"),
         ({"range_last": 15}, "read only the slots of its rows"),
+        ({"clamp_min": 1, "clamp_max": 0}, "have clamps in order"),
+        ({"word_mode": 1, "x_step": 8, "width": 1, "range_last": 0}, "step by whole words of 16 bytes in word mode"),
         ({"last_lanes": 0}, "have 1 to 16 last lanes"),
         ({"last_lanes": 17}, "have 1 to 16 last lanes"),
         ({"weight_base": 511}, "use weight vectors 0 to 511, not 512"),
@@ -294,7 +296,10 @@ def test_layers_that_the_machine_does_not_define_are_refused(layer, message):
 @pytest.mark.parametrize("layer", [{"offset": 13}, {"width": 15}, {"weight_base": 510}, {"parameter_base": 254}])
 def test_the_last_that_is_allowed(layer):
     machine, program = by_hand(layer=layer)
-    list(machine.execute(program))
+    loads, run = (dataclasses.replace(program, steps=part) for part in (program.steps[:2], program.steps[2:]))
+    list(machine.execute(loads))
+    machine.parameters[:] = machine.parameters[0]
+    list(machine.execute(run))
 
 
 @pytest.mark.parametrize("base", [1, 128, 256])
@@ -308,8 +313,9 @@ def test_additions_need_all_parameter_entries(base):
 @pytest.mark.parametrize(
     "field, value, reason",
     [
-        ("shift", 63, "a shift must be in -31..30, not -56"),
-        ("shift", 0, "an accumulator after its left shift must fit a signed 32-bit number, not -17179868928"),
+        ("shift", 63, "scale its sums within 32 bits, but a shift must be in -31..30, not -56"),
+        ("shift", 1, "scale its sums within 32 bits, but an accumulator after its left shift must fit a signed 32-bit number"),
+        ("shift", 0, "have shifts of at least 1, not 0"),
     ],
 )
 def test_scales_that_leave_32_bits_are_refused(field, value, reason):
@@ -318,7 +324,7 @@ def test_scales_that_leave_32_bits_are_refused(field, value, reason):
     loads, run = (dataclasses.replace(program, steps=part) for part in (program.steps[:2], program.steps[2:]))
     list(machine.execute(loads))
     machine.parameters[0] = np.frombuffer(record, np.uint8)
-    message = re.escape(f"a layer must scale its sums within 32 bits, but {reason}")
+    message = re.escape(f"a layer must {reason}")
     with pytest.raises(MachineError, match=f"^{message}"):
         list(machine.execute(run))
 
@@ -330,6 +336,7 @@ def test_scales_that_leave_32_bits_are_refused(field, value, reason):
             {"opcode": Opcode.LOAD_WEIGHTS, "count": 4, "destination": 511},
             "a load step must fill whole entries up to weight vector 511, not 32 bytes from weight vector 511 on",
         ),
+        ({"opcode": Opcode.LOAD_WEIGHTS, "count": 0, "destination": 0}, "a load step must not be empty"),
         (
             {"opcode": Opcode.LOAD_WEIGHTS, "count": 3, "destination": 0},
             "a load step must fill whole entries up to weight vector 511, not 24 bytes from weight vector 0 on",
