@@ -423,8 +423,9 @@ CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
         Config("up5k", "ice40", store_ports=1, interval=2, lut_lanes=4),
-        Config("gw1n9", store_words=4096, row_words=256, weight_vectors=256),
-        Config("gw2a18", lanes=64, store_bytes=16, store_words=4096),
+        # The block RAMs of the devices: 26 (GW1NR-9) and 46 (GW2A-18) of 2 kB of data, 56 and 208 (ECP5) of 2 kB.
+        Config("gw1n9", store_words=3072, row_words=256, weight_vectors=256),
+        Config("gw2a18", lanes=64, store_bytes=16, store_words=2048),
         Config("ecp5_25", store_bytes=16, store_words=4096),
         Config("ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024),
     )

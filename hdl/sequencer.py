@@ -30,7 +30,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
     """The layer descriptor without the scale of additions, each field as wide as this configuration needs it."""
     row_bytes = bits_for(config.row_words * config.lanes - 1)
     row_words = bits_for(config.row_words)
-    address = bits_for(config.store_words)
+    address = bits_for(config.store_words - 1) + 1
     widths = {
         "groups": 8,
         "kernel_rows": 6,
