@@ -89,17 +89,18 @@ class MacArray(wiring.Component):
         drain = [Signal(signed(self._acc_bits), name=f"drain{lane}", reset_less=True) for lane in range(self._lanes)]
         first = Signal(init=1)  # the next beat begins a window
         complete, tag = Signal(), Signal(tag_layout(), reset_less=True)  # the accumulators hold a window's sums
-        left = Signal(range(self._lanes + 1))  # sums still in `drain`
+        left = Signal(range(self._lanes + 1), reset_less=True)  # sums still in `drain`
+        busy, last = Signal(), Signal(reset_less=True)  # left != 0, left == 1
         drain_tag = Signal(tag_layout(), reset_less=True)
 
         shift, load = Signal(), Signal()
         m.d.comb += [
-            self.o.valid.eq(left != 0),
+            self.o.valid.eq(busy),
             self.o.p.acc.eq(drain[0]),
-            self.o.p.last.eq(left == 1),
+            self.o.p.last.eq(last),
             self.o.p.tag.eq(drain_tag),
-            shift.eq(self.o.valid & self.o.ready),
-            step.eq(~complete | (left == 0) | (self.o.p.last & shift)),
+            shift.eq(busy & self.o.ready),
+            step.eq(~complete | ~busy | (last & shift)),
             load.eq(complete & step),
         ]
 
@@ -120,9 +121,14 @@ class MacArray(wiring.Component):
                 after = drain[lane + 1] if lane + 1 < self._lanes else drain[lane]
                 m.d.sync += drain[lane].eq(Mux(load, acc[lane], after))
         with m.If(shift):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2), busy.eq(~last)]
         with m.If(load):
-            m.d.sync += [left.eq(Mux(tag.partial, self.last_lanes, self._lanes)), drain_tag.eq(tag)]
+            m.d.sync += [
+                left.eq(Mux(tag.partial, self.last_lanes, self._lanes)),
+                last.eq(tag.partial & (self.last_lanes == 1)),
+                busy.eq(1),
+                drain_tag.eq(tag),
+            ]
 
         if platform is None:
             with m.If(now.valid & first):
