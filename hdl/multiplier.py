@@ -215,7 +215,7 @@ class WideMultiplier(wiring.Component):
             a, b = Signal(signed(29), reset_less=True), Signal(31, reset_less=True)
             stages = [Signal(signed(60), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
             with m.If(self.en):
-                m.d.sync += [a.eq(Mux(self.short, short, self.a)), b.eq(self.b)]
+                m.d.sync += [a.eq(Mux(self.short, short, self.a) if self._interval == 2 else self.a), b.eq(self.b)]
                 m.d.sync += [stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
                 m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
         return m
