@@ -1,0 +1,185 @@
+"""The multipliers, against ``*``. Variants that instantiate vendor cells are in tests/sim/test_ice40_cells.py."""
+
+import itertools
+import re
+
+import pytest
+from amaranth.hdl import Value
+
+from gossamer.hdl.multiplier import ProductArray, WideMultiplier
+from gossamer.sim.streams import Bench
+
+BYTES = [0, 1, 2, 127, 128, 129, 254, 255]
+KINDS = {"generic": {}, "luts": {"technology": "ice40", "lut_lanes": True}}
+A = [-(1 << 28), -(1 << 28) + 1, -(1 << 15) - 1, -(1 << 15), -1, 0, 1, (1 << 15) - 1, 1 << 15, (1 << 28) - 1]
+B = [0, 1, (1 << 15) - 1, 1 << 15, 1 << 30, (1 << 31) - 1]
+
+
+def play(dut, output, table, resets=()):
+    """Drive one row of ``table``, inputs by name as bit patterns, per cycle; returns ``output`` of each cycle."""
+    bench = Bench(dut)
+    seen = []
+
+    async def drive(ctx):
+        for row in table:
+            for name, bits in row.items():
+                ctx.set(Value.cast(getattr(dut, name)), bits)
+            seen.append((await ctx.tick().sample(output))[2])
+
+    bench.process(drive)
+    bench.run(cycles=len(table) + 1, resets={cycle: lambda: None for cycle in resets})
+    return seen
+
+
+def with_pauses(rng, rows, share):
+    """``(table, position)``: the rows with ``en``, noise in the cycles between, and the place of each row in the table."""
+    table, positions = [], []
+    for row in rows:
+        while rng.random() < share:
+            table.append({"en": 0} | {name: int(rng.integers(1 << 63)) for name in row})
+        positions.append(len(table))
+        table.append({"en": 1} | row)
+    return table, positions
+
+
+def product_array(lanes, kind):
+    options = dict(KINDS[kind])
+    if options:
+        options["lut_lanes"] = lanes
+    return ProductArray(lanes=lanes, **options)
+
+
+def product_rows(pairs, lanes):
+    """The ``pairs`` of bytes, in rows of ``lanes``."""
+    pairs = [*pairs]
+    pairs += [(0, 0)] * (-len(pairs) % lanes)
+    for i in range(0, len(pairs), lanes):
+        x, w = zip(*pairs[i : i + lanes])
+        yield {"x": int.from_bytes(bytes(x), "little"), "w": int.from_bytes(bytes(w), "little")}
+
+
+def products(row, lanes):
+    """``p`` as bits."""
+    x, w = (row[name].to_bytes(lanes, "little") for name in ("x", "w"))
+    lane = [x[i] * int.from_bytes(w[i : i + 1], signed=True) & 0xFFFF for i in range(lanes)]
+    return sum(p << 16 * i for i, p in enumerate(lane))
+
+
+@pytest.mark.parametrize("kind, lanes", [("generic", 1), ("generic", 3), ("generic", 8), ("luts", 2), ("luts", 6)])
+@pytest.mark.parametrize("share", [0, 0.3, 0.8])
+def test_products_of_random_bytes(rng, kind, lanes, share):
+    rows = [*product_rows(rng.integers(0, 256, (150, 2)).tolist(), lanes)]
+    table, _ = with_pauses(rng, rows, share)
+    dut = product_array(lanes, kind)
+    seen = play(dut, Value.cast(dut.p), [*table, {"en": 0}, {"en": 1}, {"en": 0}, {"en": 0}])
+    count, expected = 0, []
+    for row in [*table, {"en": 0}, {"en": 1}, {"en": 0}, {"en": 0}]:
+        expected.append(products(rows[count - 2], lanes) if count >= 2 else None)
+        count += row["en"]
+    assert [found for found, wanted in zip(seen, expected) if wanted is not None] == [e for e in expected if e is not None]
+
+
+@pytest.mark.parametrize("lanes", [16])
+def test_luts_multiply_all_bytes(lanes):
+    rows = [*product_rows(itertools.product(range(256), range(256)), lanes)]
+    dut = product_array(lanes, "luts")
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}])
+    assert seen[2:] == [products(row, lanes) for row in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_extreme_bytes_two_cycles_later(kind):
+    rows = [*product_rows(itertools.product(BYTES, BYTES), 2)]
+    dut = product_array(2, kind)
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}])
+    assert seen[2:] == [products(row, 2) for row in rows]
+    x, w = 255 << 8 | 255, 0x80 << 8 | 0x7F
+    assert products({"x": x, "w": w}, 2) == (-255 * 128 & 0xFFFF) << 16 | 255 * 127
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_survive_a_reset(kind):
+    rows = [*product_rows([(200, 100)] * 6, 2)]
+    dut = product_array(2, kind)
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}], resets=[1, 2, 4])
+    assert seen[2:] == [20000 << 16 | 20000] * len(seen[2:])
+
+
+@pytest.mark.parametrize("lanes, lut_lanes", [(4, 1), (4, 3), (4, 6), (4, -2), (3, 4)])
+def test_lut_lanes_must_be_even_and_not_more_than_lanes(lanes, lut_lanes):
+    message = f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ProductArray(lanes=lanes, technology="ice40", lut_lanes=lut_lanes)
+
+
+def wide_row(a, b, start=1, short=0):
+    return {"a": int(a) & (1 << 29) - 1, "b": int(b), "start": int(start), "short": int(short)}
+
+
+def noise(rng):
+    return wide_row(rng.integers(1 << 29), rng.integers(1 << 31), start=0, short=rng.integers(2))
+
+
+def operation(rng, a, b, interval, short=False):
+    """What one pair of operands takes, as ``(row, result or None)`` per cycle."""
+    if interval == 1:
+        row = wide_row(a, b, start=rng.integers(2), short=rng.integers(2))
+    else:
+        row = wide_row(a, b, short=short)
+        if short:
+            a = (a & 0x7FFF) - (0x8000 if a < 0 else 0)
+    cycles = [(row, int(a) * int(b) // (1 << 23))]
+    if interval == 2 and not short:
+        cycles.append((noise(rng), None))
+    return cycles
+
+
+def check_wide(rng, interval, cycles, share):
+    """Run ``cycles`` with pauses; each result must be on ``o`` for as long as it is not pushed out."""
+    dut = WideMultiplier(interval=interval)
+    assert dut.latency == 3 + interval
+    flush = [(noise(rng), None)] * (dut.latency + 1)
+    table, positions = with_pauses(rng, [row for row, _ in [*cycles, *flush]], share)
+    seen = play(dut, dut.o, table)
+    checked = 0
+    for number, (_, result) in enumerate(cycles):
+        if result is not None:
+            # From behind the edge of the row `latency - 1` further to that of the next.
+            first, last = positions[number + dut.latency - 1] + 1, positions[number + dut.latency]
+            assert {*seen[first : last + 1]} == {result}
+            checked += 1
+    return checked
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("share", [0, 0.3, 0.8])
+def test_wide_products_of_random_numbers(rng, interval, share):
+    cycles = []
+    for _ in range(150):
+        a, b = rng.integers(-(1 << 28), 1 << 28) >> rng.integers(28), rng.integers(1 << 31) >> rng.integers(31)
+        cycles += operation(rng, int(a), b, interval, short=rng.random() < 0.5)
+        if rng.random() < 0.2:
+            cycles.append((noise(rng), None))
+    assert check_wide(rng, interval, cycles, share) == 150
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("short", [False, True])
+def test_wide_products_of_extreme_numbers(rng, interval, short):
+    cycles = [cycle for a in A for b in B for cycle in operation(rng, a, b, interval, short)]
+    assert check_wide(rng, interval, cycles, 0) == len(A) * len(B)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_wide_products_survive_a_reset(interval):
+    dut = WideMultiplier(interval=interval)
+    table = [{"en": 1, **wide_row(3 << 20, 5 << 20)}, *[{"en": 1, **wide_row(0, 0, start=0)}] * 8]
+    seen = play(dut, dut.o, table, resets=range(8))
+    assert seen[dut.latency] == 15 << 17
+    assert not any(seen[dut.latency + 1 :])
+
+
+@pytest.mark.parametrize("interval", [0, 3])
+def test_interval_must_be_1_or_2(interval):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'interval must be 1 or 2, not {interval}')}$"):
+        WideMultiplier(interval=interval)
