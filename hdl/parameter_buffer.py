@@ -49,7 +49,7 @@ class ParameterBuffer(wiring.Component):
     o : ``Out(stream.Signature(scaling_layout()))``
     write : ``In({en: 1, address: granule number, data: granule bytes})``
     add_scale : ``In({en: 1, multiplier: 30, shift: 6})``
-        Must come while no sum is in work, and behind the last sum without ``add``.
+        The multiplier is that of the scale less 2**30. Must come while ``add`` is high and no sum is in work.
     add, base : ``In``
         Fields of the layer descriptor; they must not change while a sum is in work. With ``add``, ``base`` must be a multiple
         of 256.
