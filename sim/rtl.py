@@ -45,17 +45,26 @@ def cells(config: Config) -> list[Path]:
 
 
 def build_simulation(
-    config: Config, kind: str, sources: list[Path], options: list[str], report: Callable[[str], None]
+    config: Config,
+    kind: str,
+    sources: list[Path],
+    options: list[str],
+    report: Callable[[str], None],
+    *,
+    verilog: str | None = None,
+    models: list[Path] | None = None,
 ) -> Path:
     """The program that simulates a configuration: the emitted Verilog, with ``sources`` and ``options`` for Verilator.
+
+    ``verilog`` replaces the emitted Verilog, and ``models`` those of the vendor cells.
 
     Building takes some ten seconds; the result is kept in the user's cache folder (or ``GOSSAMER_CACHE``), under a name of
     ``kind``, configuration, and a digest of all that it is made of. ``report`` is told what takes long. Raises
     :class:`ToolError`.
     """
     environment = verilator_environment()
-    verilog = emit_verilog(config)
-    sources = [*cells(config), *sources]
+    verilog = emit_verilog(config) if verilog is None else verilog
+    sources = [*(cells(config) if models is None else models), *sources]
     digest = hashlib.sha256(verilog.encode())
     for source in sources:
         digest.update(source.read_bytes())
@@ -98,12 +107,23 @@ class Simulator:
     config : Config
     report : function of a sentence
         Told what takes long.
+    verilog : str
+        What to simulate instead of what :func:`gossamer.gateware.generate.emit_verilog` makes: a netlist of it.
+    models : list of files
+        Verilog models of the vendor cells that it instantiates, and Verilator's settings for them.
     """
 
-    def __init__(self, config: Config, report: Callable[[str], None] = lambda sentence: None):
+    def __init__(
+        self,
+        config: Config,
+        report: Callable[[str], None] = lambda sentence: None,
+        *,
+        verilog: str | None = None,
+        models: list[Path] | None = None,
+    ):
         self.config = config
         options = ["--x-assign", "fast", "--x-initial", "fast"]
-        self._bench = build_simulation(config, "rtl", [HERE / "bench.cpp"], options, report)
+        self._bench = build_simulation(config, "rtl", [HERE / "bench.cpp"], options, report, verilog=verilog, models=models)
 
     def run(
         self,
