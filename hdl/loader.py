@@ -46,8 +46,8 @@ class Loader(wiring.Component):
     A word appears on ``write`` two cycles after the transfer of the command, and then every cycle in which the store is
     ready. ``i.ready`` is high from the cycle after the last word has been asked for.
 
-    A read behind the store raises ``error`` in the next cycle; what it returns means nothing. No count may be 0. Reset drops the command in
-    work.
+    A read behind the store raises ``error`` in the next cycle, and while the store is not ready in those that follow; what
+    it returns means nothing. No count may be 0. Reset drops the command in work.
 
     Parameters
     ----------
