@@ -196,6 +196,7 @@ class Bench:
     def __init__(self, dut: Component):
         self.reset = Signal()
         self.cycle = 0
+        self._silence = 0
         self._sources: list[Source] = []
         self._monitors: list[Monitor] = []
         self._processes: list[Callable[[Any], Any]] = []
@@ -226,6 +227,10 @@ class Bench:
         """Add a testbench of one's own, which runs until the others have finished."""
         self._processes.append(testbench)
 
+    def stay(self) -> None:
+        """For a testbench of one's own: this cycle does not count as quiet."""
+        self._silence = 0
+
     def run(
         self,
         *,
@@ -242,8 +247,7 @@ class Bench:
         resets = resets or {}
 
         async def clock(ctx: Any) -> None:
-            silence = 0
-            while self.cycle < cycles if cycles is not None else silence < quiet:
+            while self.cycle < cycles if cycles is not None else self._silence < quiet:
                 if self.cycle == limit:
                     raise StreamError(f"the simulation must end within {limit} cycles")
                 ctx.set(self.reset, self.cycle in resets)
@@ -251,7 +255,7 @@ class Bench:
                 resets.get(self.cycle, lambda: None)()
                 self.cycle += 1
                 busy = any(source.queue for source in self._sources) or any(monitor.waiting for monitor in self._monitors)
-                silence = 0 if busy or self.cycle <= max(resets, default=0) else silence + 1
+                self._silence = 0 if busy or self.cycle <= max(resets, default=0) else self._silence + 1
 
         self._simulator.add_testbench(clock)  # the first: a restarted source must not offer what it had offered
         for process in self._processes:
