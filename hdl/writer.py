@@ -17,10 +17,10 @@ ROWS = 31
 class Writer(wiring.Component):
     """Packs output bytes into store words and writes them.
 
-    The bytes of a window go to consecutive addresses. The first row's first window begins at ``out_address``; the next window
-    of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where the group before began; the
-    next row ``out_row_step`` behind where the last group of the row before began. The tag ``row_last`` comes only together
-    with ``group_last``.
+    The bytes of a window, at most ``lanes``, go to consecutive addresses. The first row's first window begins at
+    ``out_address``; the next window of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where
+    the group before began; the next row ``out_row_step`` behind where the last group of the row before began. The tag
+    ``row_last`` comes only together with ``group_last``.
 
     A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that did not come are
     masked. ``i.ready`` is always high, and the store must take every write at once.
