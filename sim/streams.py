@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from amaranth.sim import Simulator
 
 __all__ = ["Bench", "Monitor", "Sink", "Source", "StreamError", "never", "plain", "randomly"]
 
-CANARY = 0x5A
-"""Byte that fills the payload while nothing is offered."""
+CANARIES = (0x5A, 0xFF, 0xA5, 0x00)
+"""Bytes that fill the payload, in turn, while nothing is offered."""
 
 
 class StreamError(AssertionError):
@@ -80,7 +80,7 @@ class Source:
         port, payload = self._port, Value.cast(self._port.payload)
         shape = port.payload.shape()
         cast = shape.const if hasattr(shape, "const") else int
-        canary = int.from_bytes(bytes([CANARY]) * (len(payload) // 8 + 1), "little") & ((1 << len(payload)) - 1)
+        mask, canaries = (1 << len(payload)) - 1, cycle(CANARIES)
         while True:
             self._offered = self._offered or (len(self.queue) > 0 and not next(self._pauses))
             offered = self._offered
@@ -88,7 +88,7 @@ class Source:
             if offered:
                 ctx.set(port.payload, cast(self.queue[0]))
             else:
-                ctx.set(payload, canary)
+                ctx.set(payload, mask & int.from_bytes([next(canaries)] * (len(payload) // 8 + 1), "little"))
             _, _, ready = await ctx.tick().sample(port.ready)
             if offered and self._offered and ready:
                 self.queue.popleft()
@@ -157,25 +157,25 @@ class Monitor:
         """The testbench; runs for ever. Raises :class:`StreamError`."""
         port, shape = self._port, self._port.payload.shape()
         signals = (port.valid, port.ready, Value.cast(port.payload), self._reset)
-        cycle, since, promised = 0, 0, None
+        now, since, promised = 0, 0, None
         while True:
             _, _, valid, ready, payload, reset = await ctx.tick().sample(*signals)
             self.waiting = bool(valid)
             if promised is None:
-                since = cycle
+                since = now
             elif not valid:
-                raise StreamError(f"{self._name}.valid must not fall before the transfer, but did in cycle {cycle}")
+                raise StreamError(f"{self._name}.valid must not fall before the transfer, but did in cycle {now}")
             elif payload != promised:
                 raise StreamError(
                     f"{self._name}.payload must not change before the transfer, but went from {promised:#x} to {payload:#x} "
-                    f"in cycle {cycle}"
+                    f"in cycle {now}"
                 )
             promised = payload if valid and not ready and not reset else None
             if valid and ready and not reset:
                 value = shape.from_bits(payload) if hasattr(shape, "from_bits") else payload
-                self.transfers.append((cycle, plain(value)))
+                self.transfers.append((now, plain(value)))
                 self.offers.append(since)
-            cycle += 1
+            now += 1
 
 
 class Bench:

@@ -1,0 +1,253 @@
+"""The writer, against a list of bytes."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from gossamer.hdl.writer import ROWS, Writer
+from gossamer.sim.streams import Bench
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run's outputs go, and their shape."""
+
+    out_address: int = 0
+    out_x_step: int = 0
+    out_row_step: int = 0
+    image_words: int = 0
+    rows: int = 1
+    groups: int = 1
+    width: int = 1
+    last_bytes: int | None = None  # in a window of the last group, if fewer than lanes
+
+
+def windows(place, lanes):
+    """``(address, bytes, tag)`` of each window."""
+    row = place.out_address
+    for _, g, x in itertools.product(range(place.rows), range(place.groups), range(place.width)):
+        last_group, last_x = g == place.groups - 1, x == place.width - 1
+        number = lanes if place.last_bytes is None or not last_group else place.last_bytes
+        tag = {"partial": int(last_group), "group_last": int(last_x), "row_last": int(last_group and last_x)}
+        yield row + g * lanes + x * place.out_x_step, number, tag
+        if last_group and last_x:
+            row += g * lanes + place.out_row_step
+
+
+def stream(rng, place, lanes):
+    """``(address, payload)`` of each byte."""
+    return [
+        (address + i, {"data": int(rng.integers(256)), "last": int(i == number - 1), "tag": tag})
+        for address, number, tag in windows(place, lanes)
+        for i in range(number)
+    ]
+
+
+@dataclasses.dataclass
+class Run:
+    """``writes`` are ``(cycle, {byte address: byte})``, ``errors`` and ``idle`` cycles."""
+
+    writes: list
+    errors: list
+    idle: list
+
+
+def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extra=4):
+    """Start a run in cycle 0; ``cycles`` are those of the ``payloads``, ``announced`` those of ``row_done``; ``hosts`` has
+    ``(address, data, mask)`` by cycle. After the cycle of ``reset`` the run starts again, with the first payload."""
+    bench, hosts = Bench(dut), hosts or {}
+    total = max([*cycles, *announced, *hosts, 0]) + extra
+    source = bench.source(dut.i, payloads, iter([cycle not in cycles for cycle in range(total)]))
+    result = Run([], [], [])
+    store_bytes = dut.write.mask.shape().width
+
+    async def drive(ctx):
+        for name in ("out_x_step", "out_row_step", "image_words"):
+            ctx.set(getattr(dut, name), getattr(place, name))
+        for cycle in range(total):
+            start = cycle == 0 or cycle - 1 == reset
+            ctx.set(dut.start, start)
+            ctx.set(dut.out_address, place.out_address if start else -1)
+            ctx.set(dut.row_done, cycle in announced)
+            host = hosts.get(cycle)
+            ctx.set(dut.host.en, host is not None)
+            address, data, mask = (0, 0, -1) if host is None else host
+            ctx.set(dut.host.address, address)
+            ctx.set(dut.host.data, data)
+            ctx.set(dut.host.mask, mask)
+            signals = (dut.write.en, dut.write.address, dut.write.data, dut.write.mask, dut.error, dut.idle, dut.i.ready)
+            _, _, en, address, data, mask, error, idle, ready = await ctx.tick().sample(*signals)
+            assert ready
+            if en:
+                base = address * store_bytes
+                result.writes.append((cycle, {base + b: data >> 8 * b & 0xFF for b in range(store_bytes) if mask >> b & 1}))
+            if error:
+                result.errors.append(cycle)
+            if idle:
+                result.idle.append(cycle)
+
+    bench.process(drive)
+    bench.run(cycles=total, resets={} if reset is None else {reset: lambda: source.restart(payloads)})
+    return result
+
+
+def expect(place, items, cycles, announced, *, store_bytes, store_words, extra=4):
+    """The same, of bytes that go to a list."""
+    result, pending, done = Run([], [], []), {}, []
+    for (address, payload), cycle in zip(items, cycles):
+        pending[address] = payload["data"]
+        word = address // store_bytes
+        if payload["last"] or (address + 1) % store_bytes == 0:
+            if place.image_words <= word < store_words:
+                result.writes.append((cycle + 1, pending))
+            else:
+                result.errors.append(cycle + 1)
+            pending = {}
+        if payload["last"] and payload["tag"]["row_last"]:
+            done.append(cycle)
+    busy = {cycle for cycle, _ in result.writes} | set(result.errors)
+    for now in range(max([*cycles, *announced]) + extra):
+        if sum(c < now for c in announced) == sum(c < now for c in done) and now not in busy:
+            result.idle.append(now)
+    return result
+
+
+def spaced(rng, number, share):
+    """Cycles of ``number`` transfers, the first in cycle 1, ``share`` of the cycles being empty."""
+    return (1 + rng.geometric(1 - share, number).cumsum() - 1).tolist() if share else list(range(1, number + 1))
+
+
+def row_ends(items, cycles):
+    return [cycle for (_, p), cycle in zip(items, cycles) if p["last"] and p["tag"]["row_last"]]
+
+
+@pytest.mark.parametrize("lanes, store_bytes", [(1, 1), (1, 8), (8, 8), (16, 4), (16, 16), (64, 8)])
+@pytest.mark.parametrize("share", [0, 0.6])
+@pytest.mark.parametrize("announce", ["early", "at the end"])
+def test_matches_a_list_of_bytes_in_each_cycle(rng, lanes, store_bytes, share, announce):
+    for store_words in (300, 512):
+        place = Place(
+            out_address=int(rng.integers(20 * store_bytes, 40 * store_bytes)),
+            out_x_step=int(rng.integers(0, 3 * lanes + 2)),
+            out_row_step=int(rng.integers(0, 4 * lanes + 2)),
+            image_words=int(rng.integers(0, 20)),
+            rows=int(rng.integers(1, 4)),
+            groups=int(rng.integers(1, 4)),
+            width=int(rng.integers(1, 5)),
+            last_bytes=int(rng.integers(1, lanes + 1)),
+        )
+        items = stream(rng, place, lanes)
+        cycles = spaced(rng, len(items), share)
+        announced = list(range(1, place.rows + 1)) if announce == "early" else row_ends(items, cycles)
+        if announced[0] > cycles[-1] or any(a > end for a, end in zip(announced, row_ends(items, cycles))):
+            announced = row_ends(items, cycles)  # rows too short to be announced one per cycle
+        dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=store_words)
+        seen = run(dut, place, [p for _, p in items], cycles, announced)
+        assert seen == expect(place, items, cycles, announced, store_bytes=store_bytes, store_words=store_words)
+
+
+def test_a_word_is_written_in_the_cycle_after_its_last_byte(rng):
+    place = Place(out_address=6, out_x_step=5, width=2, last_bytes=5)
+    items = [(a, {**p, "data": a}) for a, p in stream(rng, place, 8)]
+    seen = run(Writer(lanes=8, store_bytes=4, store_words=64), place, [p for _, p in items], list(range(1, 11)), [10])
+    assert seen.writes == [
+        (3, {6: 6, 7: 7}),
+        (6, {8: 8, 9: 9, 10: 10}),
+        (7, {11: 11}),
+        (11, {12: 12, 13: 13, 14: 14, 15: 15}),
+    ]
+    assert seen.idle == [0, 1, 2, 4, 5, 8, 9, 10, 12, 13]
+
+
+def check(place, *, rng, lanes=8, store_bytes=4, store_words=64):
+    """Run at full rate; returns the writes' addresses, for what is to be looked at besides."""
+    items = stream(rng, place, lanes)
+    cycles = list(range(1, len(items) + 1))
+    ends = row_ends(items, cycles)
+    dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=store_words)
+    seen = run(dut, place, [p for _, p in items], cycles, ends)
+    assert seen == expect(place, items, cycles, ends, store_bytes=store_bytes, store_words=store_words)
+    return [sorted(data) for _, data in seen.writes], seen.errors
+
+
+def test_the_last_byte_of_the_store(rng):
+    assert check(Place(out_address=255, last_bytes=1), rng=rng) == ([[255]], [])
+
+
+@pytest.mark.parametrize("store_words", [63, 64])
+def test_a_word_behind_the_store_is_an_error(rng, store_words):
+    place = Place(out_address=4 * store_words - 4, out_row_step=16, rows=2)
+    writes, errors = check(place, rng=rng, store_words=store_words)
+    assert writes == [list(range(4 * store_words - 4, 4 * store_words))]
+    assert len(errors) == 3
+
+
+def test_the_highest_address_is_an_error(rng):
+    assert check(Place(out_address=511, last_bytes=1), rng=rng) == ([], [2])
+
+
+def test_a_word_of_the_image_is_an_error(rng):
+    writes, errors = check(Place(out_address=4 * 62 + 2, image_words=63, last_bytes=4), rng=rng)
+    assert writes == [[252, 253]]
+    assert errors == [3]
+
+
+@pytest.mark.parametrize("step", [0, 1, 4095])
+def test_steps_of_all_sizes(rng, step):
+    place = Place(out_address=5, out_x_step=step, out_row_step=10_000 if step else 0, width=3, groups=2, rows=2)
+    check(place, rng=rng, store_words=1 << 13)
+
+
+def test_as_many_rows_as_may_be_under_way(rng):
+    place = Place(rows=ROWS, last_bytes=1, out_row_step=1)
+    items = stream(rng, place, 8)
+    announced, cycles = list(range(1, ROWS + 1)), list(range(ROWS + 1, 2 * ROWS + 1))
+    seen = run(Writer(lanes=8, store_bytes=4, store_words=64), place, [p for _, p in items], cycles, announced)
+    assert seen == expect(place, items, cycles, announced, store_bytes=4, store_words=64)
+    assert seen.idle[:3] == [0, 1, 2 * ROWS + 2]
+
+
+def test_a_row_may_be_announced_while_another_ends(rng):
+    place = Place(rows=3, last_bytes=2, out_row_step=2)
+    items = stream(rng, place, 8)
+    cycles, announced = [1, 2, 3, 4, 5, 6], [1, 2, 4]
+    seen = run(Writer(lanes=8, store_bytes=4, store_words=64), place, [p for _, p in items], cycles, announced)
+    assert seen == expect(place, items, cycles, announced, store_bytes=4, store_words=64)
+    assert seen.idle == [0, 1, 8, 9]
+
+
+def test_the_host_writes_anywhere_a_cycle_later(rng):
+    """A word per cycle, below ``image_words`` too; what the mask leaves out stays."""
+    hosts = {
+        cycle: (int(rng.integers(64)), int(rng.integers(1 << 32)), int(rng.integers(16))) for cycle in [*range(1, 20), 25, 27]
+    }
+    hosts |= {30: (0, 0, 0b1111), 31: (63, 0xFFFFFFFF, 0b1111)}
+    seen = run(Writer(lanes=8, store_bytes=4, store_words=64), Place(image_words=63), [], [], [], hosts=hosts)
+    assert seen.errors == []
+    assert seen.writes == [
+        (cycle + 1, {4 * address + b: data >> 8 * b & 0xFF for b in range(4) if mask >> b & 1})
+        for cycle, (address, data, mask) in hosts.items()
+    ]
+
+
+def test_a_run_after_the_host_writes_its_own_bytes(rng):
+    place = Place(out_address=17, last_bytes=2, image_words=4)
+    items = stream(rng, place, 8)
+    hosts = {0: (1, 0x11223344, 0b1111)}
+    seen = run(Writer(lanes=8, store_bytes=4, store_words=64), place, [p for _, p in items], [3, 4], [4], hosts=hosts)
+    assert seen.writes == [(1, dict(zip(range(4, 8), [0x44, 0x33, 0x22, 0x11]))), (5, {a: p["data"] for a, p in items})]
+
+
+@pytest.mark.parametrize("cycle", range(1, 13))
+def test_reset_ends_the_run(rng, cycle):
+    """Of two rows of six bytes some have come; afterwards the rest is a run of its own."""
+    place = Place(out_address=3, out_row_step=7, rows=2, last_bytes=6)
+    items = stream(rng, place, 8)
+    cycles = [*range(1, min(len(items), cycle) + 1), *range(cycle + 2, cycle + 2 + len(items))]
+    announced = [c for c in (1, 2) if c < cycle] + [cycle + 1 + 6, cycle + 1 + 12]
+    dut = Writer(lanes=8, store_bytes=4, store_words=64)
+    seen = run(dut, place, [p for _, p in items], cycles, announced, reset=cycle)
+    fresh = expect(place, items, list(range(1, 1 + len(items))), [6, 12], store_bytes=4, store_words=64)
+    assert [(c - cycle - 1, data) for c, data in seen.writes if c > cycle] == fresh.writes
+    assert [c - cycle - 1 for c in seen.idle if c > cycle] == fresh.idle
