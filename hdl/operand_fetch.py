@@ -31,7 +31,8 @@ class OperandFetch(wiring.Component):
     word; with ``zero`` it is 0. ``w`` is weight vector ``index``.
 
     Throughput is one element per cycle; latency two cycles. ``i.ready`` is ``o.ready``: the stages move together, so that
-    the distance between elements is kept. Reset discards what is in work.
+    the distance between elements is kept, and only then, so that ``o.ready`` must not wait for ``o.valid``. Reset discards
+    what is in work.
 
     Parameters
     ----------
