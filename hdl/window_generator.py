@@ -51,7 +51,8 @@ class WindowGenerator(wiring.Component):
     high only while no row is in work. ``rows.p.first`` restarts the ring at word 0; otherwise the row's first slot lies
     ``advance_words`` behind that of the row before. ``ring_words`` must be a multiple of ``slot_words`` and ``advance_words``.
 
-    The settings must not change while a row is in work. Reset discards the row.
+    The settings must not change while a row is in work; ``width``, ``groups`` and ``kernel_rows`` must not be 0. Reset
+    discards the row.
 
     Parameters
     ----------
