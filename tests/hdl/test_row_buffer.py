@@ -1,0 +1,286 @@
+"""The row buffer, against look-ups in a list of bytes."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from gossamer.hdl.row_buffer import RowBuffer
+from gossamer.sim.streams import Bench, Monitor, never, randomly
+
+SIZES = [(1, 1, 1, 1), (1, 1, 16, 8), (2, 1, 8, 2), (8, 8, 4, 16), (16, 4, 8, 64), (64, 16, 2, 128)]
+"""``(lanes, granule, words, vectors)``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Fields of the layer descriptor."""
+
+    word_mode: int = 0
+    maximum: int = 0
+    repeat: int = 1
+    tap_step: int = 0
+
+
+def make_range(address=0, first=0, words=0, final=0, index=0, last=1, tag=0):
+    """A range; ``tag`` as a number of three bits."""
+    tags = {"partial": tag & 1, "group_last": tag >> 1 & 1, "row_last": tag >> 2}
+    return {"address": address, "first": first, "words": words, "final": final, "index": index, "last": last, "tag": tags}
+
+
+def look_up(item, settings, memory, lanes, words, vectors):
+    """The words of a range, with ``None`` for those that are dropped; ``memory`` is a list of bytes."""
+    found = []
+    for i in range(item["words"] + 1):
+        last = int(item["last"] and i == item["words"])
+        clamp = 0
+        if settings.word_mode:
+            address, mask, step = item["address"] + i // settings.repeat * settings.tap_step, 1, 1
+            clamp = int(settings.maximum and i % settings.repeat == 1)
+        else:
+            address, step = item["address"] + i, lanes
+            begin = item["first"] if i == 0 else 0
+            end = item["final"] if i == item["words"] else lanes - 1
+            mask = sum(1 << lane for lane in range(begin, end + 1) if memory[address * lanes + lane])
+        word = {"mask": mask, "address": address % words, "index": (item["index"] + i * step) % vectors}
+        keep = mask or last
+        found.append({**word, "last": last, "clamp": clamp, "tag": item["tag"]} if keep else None)
+    return found
+
+
+@dataclasses.dataclass
+class Run:
+    """``i`` and ``o`` are monitors, ``enabled`` and ``moving`` cycles: those in which no word waits at the output;
+    ``read`` is ``read.data`` of each cycle."""
+
+    i: Monitor
+    o: Monitor
+    enabled: list = dataclasses.field(default_factory=list)
+    moving: list = dataclasses.field(default_factory=list)
+    read: list = dataclasses.field(default_factory=list)
+
+
+def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=None, reset=None, restart=(), wait=True):
+    """Drive a row of ``table`` per cycle, ``(word to read or None, (granule, data) or None)``; then, or with ``wait`` false
+    at once, send ``ranges``. ``enable`` is low where the iterator ``disables`` says so."""
+    lanes, granule, words, vectors = sizes
+    dut = RowBuffer(lanes=lanes, granule=granule, words=words, vectors=vectors)
+    bench = Bench(dut)
+    pauses = never() if pauses is None else pauses
+    source = bench.source(dut.i, ranges, itertools.chain([True] * len(table) if wait else [], pauses))
+    bench.sink(dut.o, stalls)
+    counted = SimpleNamespace(valid=dut.o.valid, ready=dut.o.ready & dut.enable, payload=dut.o.payload)
+    result = Run(bench.monitor(dut.i), bench.monitor(counted))
+
+    async def drive(ctx):
+        for field in dataclasses.fields(settings):
+            ctx.set(getattr(dut, field.name), getattr(settings, field.name))
+        for cycle in itertools.count():
+            read, write = table[cycle] if cycle < len(table) else (None, None)
+            ctx.set(dut.read.en, read is not None)
+            ctx.set(dut.read.address, read or 0)
+            ctx.set(dut.write.en, write is not None)
+            ctx.set(dut.write.address, 0 if write is None else write[0])
+            ctx.set(dut.write.data, -1 if write is None else write[1])
+            enable = disables is None or not next(disables)
+            ctx.set(dut.enable, enable)
+            _, _, valid, ready, data = await ctx.tick().sample(dut.o.valid, dut.o.ready, dut.read.data)
+            result.read.append(data)
+            if enable:
+                result.enabled.append(cycle)
+                if ready or not valid:
+                    result.moving.append(cycle)
+            if cycle < len(table) or not enable:
+                bench.stay()
+
+    bench.process(drive)
+    resets = {} if reset is None else {reset: lambda: source.restart(restart)}
+    bench.run(quiet=10 + max(item["words"] for item in ranges), resets=resets)  # all of a range may be dropped
+    return result
+
+
+def fill(memory, granule):
+    """A table that writes all of ``memory``, a list of bytes."""
+    data = [int.from_bytes(bytes(memory[i : i + granule]), "little") for i in range(0, len(memory), granule)]
+    return [(None, write) for write in enumerate(data)]
+
+
+def contents(rng, lanes, words, zeros):
+    return (rng.integers(1, 256, lanes * words) * (rng.random(lanes * words) >= zeros)).tolist()
+
+
+def random_range(rng, settings, lanes, words, vectors):
+    address, number = int(rng.integers(words)), int(rng.integers(min(words * lanes, 12)))
+    if not settings.word_mode:
+        number = int(rng.integers(words - address))
+    first, final = (int(lane) for lane in rng.integers(0, lanes, 2))
+    if number == 0 and first > final:
+        first, final = final, first
+    last, tag = int(rng.integers(2)), int(rng.integers(8))
+    return make_range(address, first, number, final, int(rng.integers(vectors)), last, tag)
+
+
+def check(result, ranges, settings, memory, sizes):
+    """All of ``o``, and every cycle in which something is transferred or offered."""
+    lanes, _, words, vectors = sizes
+    expected = [look_up(item, settings, memory, lanes, words, vectors) for item in ranges]
+    assert result.o.payloads == [word for found in expected for word in found if word]
+    transfers, offers, free = [], [], 0
+    moving = result.moving
+    for offer, found in zip(result.i.offers, expected):
+        free = max(offer, free)
+        transfers.append(next(cycle for cycle in result.enabled if cycle >= free))
+        begin = sum(cycle <= transfers[-1] for cycle in moving)
+        for place, word in enumerate(found, begin):
+            if word:
+                offers.append(moving[place + 1] + 1)
+        free = moving[begin + len(found) - 1]
+    assert result.i.cycles == transfers
+    assert result.o.offers == offers
+
+
+MODES = [
+    Settings(),
+    Settings(maximum=1, repeat=2, tap_step=1),  # which mean nothing
+    Settings(word_mode=1, repeat=1, tap_step=1),
+    Settings(word_mode=1, repeat=2, tap_step=1),
+    Settings(word_mode=1, maximum=1, repeat=2, tap_step=3),
+    Settings(word_mode=1, maximum=1, repeat=3, tap_step=2),
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("settings", MODES, ids=lambda s: "".join(map(str, dataclasses.astuple(s))))
+@pytest.mark.parametrize("pauses, stalls", [(0, 0), (0.8, 0), (0, 0.8), (0.4, 0.6)])
+def test_matches_look_ups_in_each_cycle(rng, sizes, settings, pauses, stalls):
+    """Throughput and latency too: a word leaves, or is dropped, in every cycle in which none waits at the output."""
+    lanes, granule, words, vectors = sizes
+    settings = dataclasses.replace(settings, tap_step=settings.tap_step % words)
+    memory = contents(rng, lanes, words, rng.choice([0, 0.7, 0.97]))
+    ranges = [random_range(rng, settings, lanes, words, vectors) for _ in range(10)]
+    table = fill(memory, granule)
+    result = run(sizes, settings, ranges, table, pauses=randomly(rng, pauses), stalls=randomly(rng, stalls))
+    check(result, ranges, settings, memory, sizes)
+
+
+@pytest.mark.parametrize("settings", [MODES[0], MODES[4]], ids=["bytes", "words"])
+@pytest.mark.parametrize("stalls", [0, 0.6])
+def test_stands_still_while_not_enabled(rng, settings, stalls):
+    sizes = (8, 4, 8, 32)
+    memory = contents(rng, 8, 8, 0.8)
+    ranges = [random_range(rng, settings, 8, 8, 32) for _ in range(12)]
+    disables = itertools.chain(itertools.islice(randomly(rng, 0.5), 250), never())
+    result = run(sizes, settings, ranges, fill(memory, 4), stalls=randomly(rng, stalls), disables=disables)
+    assert len(result.enabled) < 0.9 * len(result.read)
+    check(result, ranges, settings, memory, sizes)
+
+
+def test_words_follow_without_gaps_from_range_to_range():
+    """Three ranges of 2, 1 and 3 words, all of which are kept."""
+    ranges = [make_range(0, 0, 1, 7), make_range(1, 2, 0, 3), make_range(2, 7, 2, 0)]
+    result = run((8, 8, 8, 64), Settings(), ranges, fill([1] * 64, 8))
+    assert result.i.cycles == [8, 10, 11]
+    assert result.o.cycles == list(range(11, 17))
+    assert [word["mask"] for word in result.o.payloads] == [0xFF, 0xFF, 0x0C, 0x80, 0xFF, 0x01]
+    assert [word["index"] for word in result.o.payloads] == [0, 8, 0, 0, 8, 16]
+
+
+def test_a_dropped_word_takes_a_cycle():
+    memory = [0] * 8 + [0, 5, 0, 0, 0, 0, 0, 0] + [0] * 16
+    result = run((8, 8, 4, 64), Settings(), [make_range(0, 0, 3, 7)], fill(memory, 8))
+    assert [(cycle, word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(8, 2, 0), (10, 0, 1)]
+
+
+def test_a_range_without_anything_is_dropped_unless_it_is_the_last():
+    ranges = [make_range(0, 0, 3, 7, last=0), make_range(0, 0, 3, 7, last=0), make_range(0, 0, 3, 7, last=1)]
+    result = run((8, 8, 4, 64), Settings(), ranges, fill([0] * 32, 8))
+    assert [(cycle, word["address"], word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(18, 3, 0, 1)]
+
+
+def test_bytes_outside_the_range_do_not_count():
+    memory = [9, 9, 9, 0, 0, 9, 9, 9] + [0, 9, 9, 9, 9, 9, 9, 9]
+    ranges = [make_range(0, 3, 0, 4, last=0), make_range(0, 3, 1, 0, last=1), make_range(0, 2, 0, 5)]
+    result = run((8, 8, 2, 64), Settings(), ranges, fill(memory, 8))
+    assert [word["mask"] for word in result.o.payloads] == [0b1110_0000, 0, 0b0010_0100]
+
+
+def test_a_maximum_takes_each_word_twice():
+    settings = Settings(word_mode=1, maximum=1, repeat=2, tap_step=3)
+    result = run((8, 8, 8, 64), settings, [make_range(1, 0, 5, 0, index=62, tag=5)], fill([0] * 64, 8))
+    fields = ("address", "mask", "index", "clamp", "last")
+    assert [tuple(word[name] for name in fields) for word in result.o.payloads] == [
+        *((1, 1, 62, 0, 0), (1, 1, 63, 1, 0)),
+        *((4, 1, 0, 0, 0), (4, 1, 1, 1, 0)),
+        *((7, 1, 2, 0, 0), (7, 1, 3, 1, 1)),
+    ]
+
+
+@pytest.mark.parametrize("word_mode", [0, 1])
+def test_the_longest_range(rng, word_mode):
+    sizes = (8, 8, 32, 256)
+    memory = contents(rng, 8, 32, 0.5)
+    settings = Settings(word_mode=word_mode, tap_step=31)
+    ranges = [make_range(0, 0, 255 if word_mode else 31, 7, index=255, tag=7)] * 2
+    check(run(sizes, settings, ranges, fill(memory, 8)), ranges, settings, memory, sizes)
+
+
+@pytest.mark.parametrize("value", [1, 0x80, 0xFF])
+@pytest.mark.parametrize("lane", [0, 5, 15])
+def test_any_bit_makes_a_byte_count(lane, value):
+    memory = [0] * 16
+    memory[lane] = value
+    result = run((16, 4, 1, 16), Settings(), [make_range(0, 0, 0, 15)], fill(memory, 4))
+    assert [word["mask"] for word in result.o.payloads] == [1 << lane]
+
+
+@pytest.mark.parametrize("lag, mask", [(-2, 0), (0, 0xF0), (1, 0xF0)])
+def test_a_granule_is_seen_from_the_next_cycle(lag, mask):
+    """A range's first word is looked up in the cycle after its transfer, here ``lag`` cycles behind that of a write."""
+    table = [*fill([0] * 32, 4), (None, None), (None, None), (None, (3, 0x01010101))]
+    transfer = len(table) - 1 + lag
+    pauses = itertools.chain([True] * transfer, never())
+    result = run((8, 4, 4, 8), Settings(), [make_range(1, 0, 0, 7)], table, pauses=pauses, wait=False)
+    assert result.i.cycles == [transfer]
+    assert [word["mask"] for word in result.o.payloads] == [mask]
+
+
+@pytest.mark.parametrize("lanes, granule, words", [(1, 1, 2), (8, 8, 4), (16, 4, 4), (64, 1, 2)])
+@pytest.mark.parametrize("disabled", [0, 0.5])
+def test_read_port_matches_a_list_of_bytes(rng, lanes, granule, words, disabled):
+    """Writes and reads at once, enabled or not, and ranges among them, of the words that are not written."""
+    memory = contents(rng, lanes, words, 0.5)
+    table = fill(memory, granule)
+    expected, now, granules = [None] * (len(table) + 1), None, lanes * words // granule
+    for _ in range(100):
+        read = int(rng.integers(words)) if rng.random() < 0.6 else None
+        write = int(rng.integers(granules // 2, granules)), int.from_bytes(rng.bytes(granule), "little")
+        if rng.random() < 0.3 or read == write[0] * granule // lanes:
+            write = None
+        table.append((read, write))
+        if read is not None:
+            now = int.from_bytes(bytes(memory[read * lanes : (read + 1) * lanes]), "little")
+        if write is not None:
+            memory[write[0] * granule : (write[0] + 1) * granule] = write[1].to_bytes(granule, "little")
+        expected.append(now)
+    ranges = [make_range(0, 0, words // 2 - 1, lanes - 1)] * 40
+    sizes, pauses = (lanes, granule, words, 8), itertools.chain([True] * granules, never())
+    disables = itertools.chain(itertools.islice(randomly(rng, disabled), len(table)), never())
+    result = run(sizes, Settings(), ranges, table, wait=False, pauses=pauses, disables=disables)
+    assert [data for data, known in zip(result.read, expected) if known is not None] == [e for e in expected if e is not None]
+    check(result, ranges, Settings(), memory, sizes)
+
+
+@pytest.mark.parametrize("cycle", range(8, 24))
+@pytest.mark.parametrize("stall", [False, True])
+def test_reset_discards_ranges_and_keeps_the_memory(rng, cycle, stall):
+    memory = contents(rng, 8, 8, 0.6)
+    first = [make_range(0, 2, 5, 6, last=0), make_range(3, 1, 3, 7), make_range(1, 0, 2, 4)]
+    second = [make_range(4, 3, 2, 5, index=9, tag=3), make_range(0, 0, 7, 0)]
+    stalls = itertools.chain([stall and n > 12 for n in range(cycle + 1)], never())
+    table = fill(memory, 8)
+    result = run((8, 8, 8, 64), Settings(), first, table, stalls=stalls, reset=cycle, restart=second)
+    fresh = run((8, 8, 8, 64), Settings(), second, table)
+    assert [(at - cycle - 1, word) for at, word in result.o.transfers if at > cycle] == [
+        (at - len(table), word) for at, word in fresh.o.transfers
+    ]
