@@ -120,7 +120,7 @@ def expect(result, per_command):
             if address is not None:
                 reads.append((cycle, address))
             writes.append((cycle + 1, write))
-        free = cycle  # the cycle in which the last word is asked for
+        free = cycle + 1  # from the cycle after that in which the last word is asked for
     return transfers, reads, writes
 
 
@@ -159,13 +159,13 @@ def test_matches_slices_of_a_list_in_each_cycle(rng, lanes, store_bytes, count, 
         assert result.errors == []
 
 
-def test_a_word_per_cycle_from_the_second_cycle_on():
+def test_a_word_per_cycle_and_a_cycle_between_commands():
     settings = Settings(count=3)
     commands = [command(Target.WEIGHTS), command(Target.PARAMETERS, 3), command(Target.STEP, 6)]
     result = run(make(), commands, settings, [[n] * 4 for n in range(32)])
-    assert result.input.cycles == [0, 3, 6]
-    assert [cycle for cycle, _ in result.writes] == list(range(2, 12))
-    assert [cycle for cycle, _ in result.reads] == list(range(1, 11))
+    assert result.input.cycles == [0, 4, 8]
+    assert [cycle for cycle, _ in result.reads] == [1, 2, 3, 5, 6, 7, 9, 10, 11, 12]
+    assert [cycle for cycle, _ in result.writes] == [2, 3, 4, 6, 7, 8, 10, 11, 12, 13]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_padding_does_not_wait_for_the_store():
     settings = Settings(left_granules=2, right_granule=3, slot_words=2, tail=4)
     stalls = itertools.chain([True] * 9, never())
     result = run(make(), [command(Target.ROWS, 1), command(Target.ROWS, blank=1)], settings, [[7] * 4] * 32, stalls=stalls)
-    assert [cycle for cycle, _ in result.writes] == [2, 3, 10, 11, 12, 13, 14, 15]
+    assert [cycle for cycle, _ in result.writes] == [2, 3, 10, 11, 13, 14, 15, 16]
     assert result.reads == [(9, 1)]
 
 
@@ -211,7 +211,7 @@ def test_the_longest_commands(lanes, store_bytes, count):
     result = run(dut, commands, settings, memory)
     assert [write[1] for _, write in result.writes] == [*range(count)] * 3
     assert [write[2] & 0xFF for _, write in result.writes] == [*range(count)] * 3
-    assert [cycle for cycle, _ in result.writes] == list(range(2, 2 + 3 * count))
+    assert [cycle for cycle, _ in result.writes] == [2 + n * (count + 1) + i for n in range(3) for i in range(count)]
 
 
 def test_the_last_granule_of_the_largest_target():
@@ -225,7 +225,7 @@ def test_a_read_behind_the_store_is_an_error(store_words):
     settings = Settings(count=4)
     dut = make(store_words=store_words)
     result = run(dut, [command(Target.WEIGHTS, store_words - 2)], settings, [[0] * 4] * store_words)
-    assert result.errors == [3, 4]
+    assert result.errors == [4, 5]
 
 
 @pytest.mark.parametrize("store_words", [32, 33])
@@ -233,13 +233,13 @@ def test_the_highest_address_is_an_error(store_words):
     settings = Settings(count=1)
     highest = 2 * (1 << (store_words - 1).bit_length()) - 1
     commands = [command(Target.WEIGHTS, store_words - 1), command(Target.STEP, highest - 3), command(Target.WEIGHTS, 0)]
-    assert run(make(store_words=store_words), commands, settings, [[0] * 4] * store_words).errors == [2, 3, 4, 5]
+    assert run(make(store_words=store_words), commands, settings, [[0] * 4] * store_words).errors == [4, 5, 6, 7]
 
 
 def test_an_error_lasts_while_the_store_is_not_ready():
     stalls = itertools.chain([True] * 5, never())
     result = run(make(), [command(Target.WEIGHTS, 32)], Settings(count=1), [[0] * 4] * 32, stalls=stalls)
-    assert result.errors == [1, 2, 3, 4, 5]
+    assert result.errors == [2, 3, 4, 5, 6]
 
 
 def test_padding_behind_the_store_is_no_error():
