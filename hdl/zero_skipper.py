@@ -87,8 +87,8 @@ class ZeroSkipper(wiring.Component):
 
 
 def _lowest(bits):
-    """Number of the lowest set bit, by halves; there are a power of two of at least two bits."""
-    if len(bits) == 2:
+    """Number of the lowest set bit, by halves; the bits are a power of two. Of a single bit there is nothing to number."""
+    if len(bits) <= 2:
         return ~bits[0]
     half = len(bits) // 2
     low, high = bits[:half], bits[half:]
