@@ -119,7 +119,7 @@ class Core(wiring.Component):
             m.d.comb += [
                 sink.en.eq(loader.write.en & (loader.write.target == target)),
                 sink.address.eq(loader.write.index),
-                sink.data.eq(loader.write.data),
+                sink.data.eq(loader.write.row_data if target is Target.ROWS else loader.write.data),
             ]
         row_done = skipper.o.valid & skipper.o.p.last & skipper.o.p.tag.row_last & step
         m.d.comb += [

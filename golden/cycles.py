@@ -108,8 +108,8 @@ class CycleModel:
         self._writes = np.zeros(0, np.int64)  # cycles in which the writer writes, sorted
         self._loader = 0  # first cycle in which the loader can take a command
         self._idle = 0  # first cycle in which all that has been computed is written
-        # Header: the command goes out in cycle 1, its last word is there one cycle after it was asked for.
-        self._now = self._fetch(1, 16)  # the cycle in which the sequencer is about to ask for the next step
+        # Header: the command goes out in cycle 1, its last word is there one cycle after it was asked for, and then checked.
+        self._now = self._fetch(1, 16) + 1  # the cycle in which the sequencer is about to ask for the next step
 
     def run(self, steps: Iterable[Record | Run]) -> int:
         """Follow all steps and the end; returns the cycles."""

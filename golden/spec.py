@@ -304,7 +304,7 @@ REGISTERS = (
             "done": Field(1, 1, doc="the program has ended, with or without an error"),
             "refused": Field(2, 1, doc="the host touched the store while busy; cleared by start"),
             "error": Field(8, 4, doc="error code, 0 for none"),
-            "layer": Field(16, 12, doc="layer table entry of the last run step that has begun; after an error, of the step that failed"),
+            "layer": Field(16, 12, doc="layer table entry of the last run step; after an error, of the step that failed"),
         },
     ),
     Register("cycles", 0x0C, "r", "Clock cycles from start to done.", {"cycles": Field(0, 32)}),

@@ -62,8 +62,9 @@ class Loader(wiring.Component):
     -------
     i : ``In(stream.Signature(command_layout(...)))``
     read : ``Out(read_signature(...))``
-    write : ``Out({en: 1, target: Target, index, data, group_end: 1})``
-        ``group_end`` is the command's, with its last word.
+    write : ``Out({en: 1, target: Target, index, data, row_data, group_end: 1})``
+        ``data`` is the store word; for rows ``row_data`` takes its place, with the padding. ``group_end`` is the command's,
+        with its last word.
     error : ``Out(1)``
     count : ``In(range(count + 1))``
         Must not change while a command for weights or parameters is in work.
@@ -85,6 +86,7 @@ class Loader(wiring.Component):
                             "target": Out(Target),
                             "index": Out(range(count)),
                             "data": Out(8 * store_bytes),
+                            "row_data": Out(8 * store_bytes),
                             "group_end": Out(1),
                         }
                     )
@@ -148,7 +150,8 @@ class Loader(wiring.Component):
             tail_pad.eq(rows & (after == self.right_granule)),
         ]
         pads = [all_pad | (tail_pad & (self.tail <= byte)) for byte in range(self._store_bytes)]
-        m.d.comb += self.write.data.eq(
+        m.d.comb += self.write.data.eq(self.read.data)
+        m.d.comb += self.write.row_data.eq(
             Cat(Mux(pads[b], self.pad, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))
         )
         return m

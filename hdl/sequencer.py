@@ -218,17 +218,22 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     capture(step_address, HEADER["steps"], address_like=True)
                     capture(self.image_words, HEADER["image_words"])
+                    with m.If(self.control.index == 0):
+                        with m.If(received(HEADER["magic"]) != MAGIC):
+                            m.d.sync += self.error.eq(Error.MAGIC)
+                        with m.Elif(received(HEADER["version"]) != VERSION):
+                            m.d.sync += self.error.eq(Error.VERSION)
+                        with m.Elif(
+                            (received(HEADER["lanes"]) != config.lanes)
+                            | (received(HEADER["store_bytes"]) != store_bytes)
+                        ):
+                            m.d.sync += self.error.eq(Error.CONFIG)
                 with m.If(last_beat(STEP_BYTES)):
-                    m.next = "STEP"
-                with m.If(self.control.en & (self.control.index == 0)):
-                    with m.If(received(HEADER["magic"]) != MAGIC):
-                        fail(Error.MAGIC)
-                    with m.Elif(received(HEADER["version"]) != VERSION):
-                        fail(Error.VERSION)
-                    with m.Elif(
-                        (received(HEADER["lanes"]) != config.lanes) | (received(HEADER["store_bytes"]) != store_bytes)
-                    ):
-                        fail(Error.CONFIG)
+                    m.next = "CHECK"
+            with state("CHECK"):
+                m.next = "STEP"
+                with m.If(self.error != Error.NONE):
+                    m.next = "FAIL"
             with state("STEP"):
                 fetch(Target.STEP, step_address)
                 with m.If(self.command.ready):

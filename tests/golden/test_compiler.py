@@ -137,7 +137,7 @@ def entries(program):
 
 @pytest.mark.parametrize("config", ["up5k", "gw1n9", "ecp5_25"])
 def test_loads_during_a_run_leave_its_entries_alone(config, rng):
-    config = CONFIGS[config]
+    config = dataclasses.replace(CONFIGS[config], store_words=16384)
     b = Builder(rng, (3, 3, 4))
     x = b.input
     for _ in range(12):

@@ -73,14 +73,14 @@ def run(dut, commands, settings, memory, *, pauses=None, stalls=None, resets=(),
     async def store(ctx):
         for field in dataclasses.fields(settings):
             ctx.set(getattr(dut, field.name), getattr(settings, field.name))
-        write = (dut.write.target, dut.write.index, dut.write.data, dut.write.group_end)
+        write = (dut.write.target, dut.write.index, dut.write.data, dut.write.row_data, dut.write.group_end)
         data = [NOISE] * store_bytes
         for cycle in itertools.count():
             result.ready.append(not next(stalls))
             ctx.set(dut.read.ready, result.ready[-1])
             ctx.set(dut.read.data, int.from_bytes(bytes(data), "little"))
             sampled = await ctx.tick().sample(dut.read.en, dut.read.address, dut.error, dut.write.en, *write)
-            _, _, en, address, error, written, *what = sampled
+            _, _, en, address, error, written, target, index, word, row_word, group_end = sampled
             data = [NOISE] * store_bytes
             if en and result.ready[-1]:
                 result.reads.append((cycle, address))
@@ -90,7 +90,8 @@ def run(dut, commands, settings, memory, *, pauses=None, stalls=None, resets=(),
             if en or written:
                 bench.stay()
             if written:
-                result.writes.append((cycle, (Target(what[0]), *what[1:])))
+                target = Target(target)
+                result.writes.append((cycle, (target, index, row_word if target == Target.ROWS else word, group_end)))
 
     bench.process(store)
     bench.run(quiet=10, resets={cycle: lambda: source.restart(restart) for cycle in resets})
