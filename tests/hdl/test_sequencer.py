@@ -133,6 +133,7 @@ class Neighbours:
         self._words, self._row_ends, self._row_dones = {}, set(), []
         self._loader_free = self._generator_free = self._written = cycle
         self._loading = None
+        self._promised = [None, None]
 
     def run(self, cycles):
         """Returns ``events``."""
@@ -154,7 +155,7 @@ class Neighbours:
         control = dut.control
         outputs = (dut.command.valid, Value.cast(dut.command.p), dut.rows.valid, dut.rows.p.first, dut.writer_start, dut.clear)
         more = (dut.add_scale.en, dut.add_scale.multiplier, dut.add_scale.shift, dut.done, dut.busy, dut.count)
-        done, promised = False, [None, None]
+        done = False
         for cycle in itertools.count():
             word = self._words.get(cycle)
             row_done = cycle in self._row_dones
@@ -182,10 +183,10 @@ class Neighbours:
             offered, command, row, first, start, clear, scale, multiplier, shift, now_done, busy, count = sampled
             # A promise ends when the neighbours are reset.
             offers = [(1, command) if offered else None, (1, first) if row else None]
-            for promise, offer in zip(promised, offers):
+            for promise, offer in zip(self._promised, offers):
                 assert clear or promise in (None, offer), "an offer must stay until the transfer"
             taken = command_ready, rows_ready
-            promised = [None if clear or ready else offer for offer, ready in zip(offers, taken)]
+            self._promised = [None if clear or ready else offer for offer, ready in zip(offers, taken)]
             if self._loading is not None and cycle < self._loader_free:
                 assert count == self._loading, "count must not change while the loader uses it"
             if offered and command_ready and not clear:
@@ -355,9 +356,9 @@ def test_blank_rows_and_the_ring_by_hand():
     assert rows == [(None, 0, 1, 0), (50, 12, 0, 0), (60, 24, 0, 1), (None, 36, 1, 1), (None, 48, 1, 1), (None, 0, 1, 1)]
 
 
-@pytest.mark.parametrize("config, busy", [(CONFIGS[0], 9), (CONFIGS[1], 7)], ids=["8 bytes", "16 bytes"])
+@pytest.mark.parametrize("config, busy", [(CONFIGS[0], 10), (CONFIGS[1], 8)], ids=["8 bytes", "16 bytes"])
 def test_an_empty_program_takes_two_fetches(config, busy):
-    """Each is a cycle for the command, one for the store, those of the words, and one to act on them."""
+    """Each is a cycle for the command, one for the store, those of the words, and one to act on them; one checks the header."""
     around = Neighbours(config, image(config, [], []), starts=[3])
     around.run(40)
     assert around.end()[0] == 3 + 1 + busy
@@ -440,7 +441,7 @@ def test_errors_count_only_while_a_program_runs():
     config = CONFIGS[0]
     around = Neighbours(config, image(config, [], []), faults={2: ("loader",), 30: ("writer",)}, starts=[5])
     around.run(50)
-    assert around.end() == (5 + 10, Error.NONE, 0)
+    assert around.end() == (5 + 11, Error.NONE, 0)
     assert not around.of("clear")
 
 
