@@ -57,7 +57,7 @@ class MacArray(wiring.Component):
         if acc_bits < 16:
             raise ValueError(f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
         self._lanes, self._acc_bits = lanes, acc_bits
-        self._products = {"lanes": lanes, "technology": technology, "lut_lanes": lut_lanes}
+        self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes)
         super().__init__(
             {
                 "i": In(stream.Signature(beat_layout(lanes=lanes))),
@@ -68,7 +68,7 @@ class MacArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.products = products = ProductArray(**self._products)
+        m.submodules.products = products = self._products
 
         # What the beats do, one and two cycles behind their transfer; then the products are there.
         does = data.StructLayout({"valid": 1, "clamp": 1, "last": 1, "tag": tag_layout()})
