@@ -1,6 +1,6 @@
 """The core: all components, a bus port and an interrupt."""
 
-from amaranth.hdl import Const, EnableInserter, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 from amaranth.utils import exact_log2
@@ -169,7 +169,7 @@ class Core(wiring.Component):
         m.d.comb += [
             request.eq(bus.cyc & bus.stb & ~bus.ack & ~bus.err),
             in_store.eq(bus.adr[window_bit] & (bus.adr[sub_bits:window_bit] < config.store_words)),
-            in_registers.eq(bus.adr < max(r.address for r in REGISTERS) // 4 + 1),
+            in_registers.eq(Cat(bus.adr == r.address // 4 for r in REGISTERS).any()),
         ]
         host = request & in_store & ~sequencer.busy
         sub = bus.adr[:sub_bits]

@@ -149,7 +149,9 @@ class Loader(wiring.Component):
             all_pad.eq(~body),
             tail_pad.eq(rows & (after == self.right_granule)),
         ]
-        pads = [all_pad | (tail_pad & (self.tail <= byte)) for byte in range(self._store_bytes)]
+        # Equalities, because a comparison would become an adder.
+        behind_tail = [Cat(self.tail == tail for tail in range(byte + 1)).any() for byte in range(self._store_bytes)]
+        pads = [all_pad | (tail_pad & behind) for behind in behind_tail]
         m.d.comb += self.write.data.eq(self.read.data)
         m.d.comb += self.write.row_data.eq(
             Cat(Mux(pads[b], self.pad, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))

@@ -35,7 +35,7 @@ class Requantizer(wiring.Component):
     ``-2**15 <= acc < 2**15``, unless it is negative and ``clamp_min == zero_point`` (ReLU), because then it ends as
     ``clamp_min`` whatever it is.
 
-    ``shift`` must be at least 1 (a left shift by at most 6). Reset discards what is in work.
+    ``shift`` must be 1 to 38 (from a left shift by 6 to a right shift by 31). Reset discards what is in work.
 
     Parameters
     ----------
@@ -113,17 +113,17 @@ class Requantizer(wiring.Component):
         with m.If(step):
             m.d.sync += first.eq(product + (nudge << 7))
 
-        # Shift right by whole bytes, then by 0…7. The result needs 10 bits; `over` tells that it has more.
+        # Shift right by 0…4 bytes, then by 0…7 bits. The result needs 10 bits; `over` tells that it has more.
         coarse = Signal(signed(18), reset_less=True)
         over1, sign1 = Signal(reset_less=True), Signal(reset_less=True)
-        extended = Cat(first, first[-1].replicate(64 + 18 - 38))
+        extended = Cat(first, first[-1].replicate(4 * 8 + 18 - 38))
         sign = first[-1]
         uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 38, 8)]
-        overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(8)]
+        overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(5)]
         at += 1
         with m.If(step):
             m.d.sync += [
-                coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(8))[shift_at(at)[3:]]),
+                coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(5))[shift_at(at)[3:]]),
                 over1.eq(Array(overs)[shift_at(at)[3:]]),
                 sign1.eq(sign),
             ]
