@@ -102,8 +102,8 @@ def compile_network(
 
     # The size of the image is known before the addresses in it are.
     passes = [(kernel, chunk) for kernel in kernels for chunk in kernel.passes(config)]
-    steps = sum(1 + len(kernel.loads(chunk)) for kernel, chunk in passes)
-    blob_at = Program.blob_address(len(passes), steps)
+    loads = _loads(passes, config)
+    blob_at = Program.blob_address(len(passes), sum(1 + len(pieces) for _, pieces in loads))
     blob, offsets = _blob(passes, blob_at, config)
     image = -(-(blob_at + len(blob)) // config.store_bytes) * config.store_bytes
     plan = Arena(config.store_bytes).plan(
@@ -122,7 +122,7 @@ def compile_network(
     places = {
         name: dataclasses.replace(place, address=image + plan.addresses[name]) for name, place in places.items()
     }
-    layers, program_steps, runs = _schedule(passes, places, offsets, config)
+    layers, program_steps, runs = _schedule(passes, loads, places, offsets, config)
     program = Program(config, layers, program_steps, blob, places[network.input], places[output], needed)
     try:
         program.assemble()
@@ -222,48 +222,84 @@ def _blob(passes: Sequence, address: int, config: Config) -> tuple[bytes, dict[b
     return bytes(blob), offsets
 
 
+@dataclasses.dataclass(frozen=True)
+class _Load:
+    """A load step: bytes ``start`` to ``stop`` of ``data`` into the buffer's entries from ``destination`` on."""
+
+    opcode: int
+    destination: int
+    data: bytes
+    start: int
+    stop: int
+    wait: int
+
+
 class _Ring:
-    """Places the loads of consecutive run steps in a buffer so that the next step's do not touch the current one's."""
+    """Places the entries of consecutive run steps behind each other in a buffer, and from its start again at its end."""
 
     def __init__(self, size: int):
         self._size, self._used = size, range(0)
 
-    def place(self, count: int, align: int = 1) -> tuple[int, bool]:
-        """Where ``count`` entries go, and whether the load must wait until the step before is done."""
+    def place(self, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
+        """Where ``count`` entries go, and the parts to load, with whether to wait until the step before is done with them."""
         used = self._used
         start = -(-used.stop // align) * align
-        if start + count <= self._size:
-            wait = False
-        else:
-            start, wait = 0, count > used.start
-        self._used = range(start, start + count)
-        return start, wait
+        if start + count > self._size:
+            start = 0
+        stop = start + count
+        self._used = range(start, stop)
+        common = range(max(start, used.start), min(stop, used.stop))
+        if not common:
+            return start, [(self._used, 0)]
+        parts = ((range(start, common.start), 0), (range(common.stop, stop), 0), (common, 1))
+        return start, [(part, wait) for part, wait in parts if part]
+
+
+def _loads(passes: Sequence, config: Config) -> list[tuple[dict[int, int], list[_Load]]]:
+    """Per run step: the first entries of its weights and parameters by opcode, and the loads in front of it.
+
+    What the step before does not use is loaded while it runs.
+    """
+    rings = {Opcode.LOAD_WEIGHTS: _Ring(config.weight_vectors), Opcode.LOAD_PARAMETERS: _Ring(config.parameters)}
+    entry = {Opcode.LOAD_WEIGHTS: config.lanes, Opcode.LOAD_PARAMETERS: 8}
+    found = []
+    for kernel, chunk in passes:
+        bases: dict[int, int] = {}
+        loads = []
+        for opcode, data in kernel.loads(chunk):
+            size = entry[opcode]
+            count = len(data) // size
+            tables = kernel.descriptor["add"] and opcode == Opcode.LOAD_PARAMETERS
+            bases[opcode], parts = rings[opcode].place(count, count if tables else 1)
+            for part, wait in parts:
+                start, stop = ((at - bases[opcode]) * size for at in (part.start, part.stop))
+                loads.append(_Load(opcode, part.start, data, start, stop, wait))
+        found.append((bases, sorted(loads, key=lambda load: load.wait)))
+    return found
 
 
 def _schedule(
-    passes: Sequence, places: dict[str, TensorPlace], offsets: dict[bytes, int], config: Config
+    passes: Sequence,
+    loads: Sequence[tuple[dict[int, int], list[_Load]]],
+    places: dict[str, TensorPlace],
+    offsets: dict[bytes, int],
+    config: Config,
 ) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[LayerRun, ...]]:
     layers: list[Record] = []
     steps: list[Record] = []
     runs: list[LayerRun] = []
-    rings = {Opcode.LOAD_WEIGHTS: _Ring(config.weight_vectors), Opcode.LOAD_PARAMETERS: _Ring(config.parameters)}
-    entry = {Opcode.LOAD_WEIGHTS: config.lanes, Opcode.LOAD_PARAMETERS: 8}
-    for kernel, chunk in passes:
-        bases = {}
-        for opcode, data in kernel.loads(chunk):
-            count = len(data) // entry[opcode]
-            tables = kernel.descriptor["add"] and opcode == Opcode.LOAD_PARAMETERS
-            bases[opcode], wait = rings[opcode].place(count, count if tables else 1)
-            steps.append(
-                {
-                    "opcode": opcode,
-                    "wait": int(wait),
-                    "layer": len(layers) + 1,
-                    "destination": bases[opcode],
-                    "count": len(data) // config.store_bytes,
-                    "in_address": offsets[data],
-                }
-            )
+    for (kernel, chunk), (bases, pieces) in zip(passes, loads):
+        steps += [
+            {
+                "opcode": load.opcode,
+                "wait": load.wait,
+                "layer": len(layers) + 1,
+                "destination": load.destination,
+                "count": (load.stop - load.start) // config.store_bytes,
+                "in_address": offsets[load.data] + load.start // config.store_bytes,
+            }
+            for load in pieces
+        ]
         place = places[kernel.output]
         words = place.row_words(config)
         layers.append(

@@ -146,11 +146,14 @@ def test_loads_during_a_run_leave_its_entries_alone(config, rng):
     runs = list(entries(program))
     overlapped = waited = 0
     for before, now in itertools.pairwise(runs):
-        used = {opcode: taken for opcode, taken, _ in before}
+        used = {}
+        for opcode, taken, _ in before:
+            used[opcode] = used.get(opcode, set()) | taken
         idle = False
         for opcode, taken, wait in now:
             idle |= bool(wait)
             assert idle or not taken & used[opcode]
+            assert not wait or taken <= used[opcode]  # nothing waits that need not
             overlapped, waited = overlapped + (not idle), waited + wait
     assert overlapped > 5
     assert waited > 0
@@ -160,9 +163,11 @@ def test_a_run_reads_what_was_loaded_in_front_of_it(rng):
     compiled = compile_network(residual(rng), UP5K)
     program = compiled.program
     loads = list(entries(program))
-    for layer, ((_, weights, _), (_, parameters, _)) in zip(program.layers, loads):
-        assert layer["weight_base"] == min(weights)
-        assert layer["parameter_base"] == min(parameters)
+    for layer, run in zip(program.layers, loads):
+        for opcode, base in ((Opcode.LOAD_WEIGHTS, "weight_base"), (Opcode.LOAD_PARAMETERS, "parameter_base")):
+            taken = [taken for found, taken, _ in run if found == opcode]
+            assert layer[base] == min(set.union(*taken))
+            assert sum(map(len, taken)) == len(set.union(*taken)) == max(set.union(*taken)) + 1 - layer[base]
     index = 0
     for step in program.steps:  # a load names the layer of the run behind it
         assert step["layer"] == index + 1
