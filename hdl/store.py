@@ -5,6 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from gossamer.hdl.checks import require, require_powers_of_two, require_technology
+
 __all__ = ["UNCHECKED", "Store", "read_signature", "write_signature"]
 
 UNCHECKED = {"no_rw_check": 1}
@@ -35,9 +37,9 @@ class Store(wiring.Component):
     Parameters
     ----------
     store_bytes : int
-        Bytes per word.
+        Bytes per word; a power of two.
     store_words : int
-        Depth.
+        Depth, at least 1.
     ports : int
         1 or 2.
     technology : str
@@ -50,13 +52,15 @@ class Store(wiring.Component):
     """
 
     def __init__(self, *, store_bytes: int, store_words: int, ports: int = 2, technology: str = "generic"):
-        if ports not in (1, 2):
-            raise ValueError(f"ports must be 1 or 2, not {ports}")
-        if technology == "ice40" and (store_bytes, store_words, ports) != (8, 16384, 1):
-            raise ValueError(
-                f"an ice40 store must have 16384 words of 8 bytes and 1 port, not {store_words} words of {store_bytes} bytes "
-                f"and {ports} ports"
-            )
+        require_technology(technology)
+        require_powers_of_two(store_bytes=store_bytes)
+        require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
+        require(ports in (1, 2), f"ports must be 1 or 2, not {ports}")
+        require(
+            technology != "ice40" or (store_bytes, store_words, ports) == (8, 16384, 1),
+            f"an ice40 store must have 16384 words of 8 bytes and 1 port, not {store_words} words of {store_bytes} bytes and "
+            f"{ports} ports",
+        )
         self._store_bytes, self._store_words, self._ports, self._technology = store_bytes, store_words, ports, technology
         super().__init__(
             {

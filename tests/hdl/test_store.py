@@ -143,3 +143,16 @@ def test_an_ice40_store_has_one_shape(store_bytes, store_words, ports):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Store(store_bytes=store_bytes, store_words=store_words, ports=ports, technology="ice40")
     Store(store_bytes=8, store_words=16384, ports=1, technology="ice40")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"store_bytes": 6}, "store_bytes must be a power of two, not 6"),
+        ({"store_words": 0}, "store_words must be at least 1, not 0"),
+        ({"technology": "ecp5"}, "technology must be 'generic' or 'ice40', not 'ecp5'"),
+    ],
+)
+def test_constructor_messages(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Store(**{"store_bytes": 8, "store_words": 16, **options})
