@@ -1,10 +1,11 @@
 """Puts output bytes where they belong in the store."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Assert, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.requantizer import output_layout
 from gossamer.hdl.store import write_signature
 
@@ -26,8 +27,9 @@ class Writer(wiring.Component):
     masked. ``i.ready`` is always high, and the store must take every write at once.
 
     ``start`` begins a run at ``out_address``. ``row_done`` announces a row; ``idle`` is high from the cycle after the
-    announced rows have been written to the next announcement. Not more than :data:`ROWS` may be under way. A word outside the
-    store, or below ``image_words``, is not written and raises ``error`` for one cycle.
+    announced rows have been written to the next announcement. A row must be announced at the latest with its last byte; not
+    more than :data:`ROWS` may be under way. A word outside the store, or below ``image_words``, is not written and raises
+    ``error`` for one cycle.
 
     ``host`` is a way to the store for others: the word goes out one cycle later, wherever it is. It must not be used during
     a run. Reset ends the run.
@@ -35,7 +37,7 @@ class Writer(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Bytes from one group to the next.
+        Bytes from one group to the next, at least 1.
     store_bytes, store_words : int
         See :class:`Store`.
 
@@ -54,6 +56,9 @@ class Writer(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, store_bytes: int, store_words: int):
+        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
+        require_powers_of_two(store_bytes=store_bytes)
+        require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
         self._lanes, self._store_bytes, self._store_words = lanes, store_bytes, store_words
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
         super().__init__(
@@ -102,7 +107,8 @@ class Writer(wiring.Component):
         tag = self.i.p.tag
         m.d.comb += step.eq(Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, self._lanes, self.out_x_step)))
         moved = Mux(tag.group_last, group, window) + step  # a row's last window is its last group's last
-        m.d.sync += under_way.eq(under_way + self.row_done - (self.i.valid & self.i.p.last & tag.row_last))
+        row_end = self.i.valid & self.i.p.last & tag.row_last
+        m.d.sync += under_way.eq(under_way + self.row_done - row_end)
 
         m.d.sync += full.eq(0)
         with m.If(full):
@@ -125,4 +131,17 @@ class Writer(wiring.Component):
         with m.If(self.host.en):
             m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask)]
             m.d.sync += [full.eq(1), allowed.eq(1)]
+
+        if platform is None:
+            with m.If(self.row_done & ~row_end):
+                m.d.sync += Assert(under_way != ROWS, f"not more than {ROWS} rows may be under way")
+            with m.If(row_end & ~self.row_done):
+                m.d.sync += Assert(under_way != 0, "a row must be announced before it has ended")
+            with m.If(self.i.valid):
+                m.d.sync += [
+                    Assert(self.i.p.last | (lane != self._lanes - 1), f"a window must have at most {self._lanes} bytes"),
+                    Assert(tag.group_last | ~tag.row_last, "a row's last window must be its group's last"),
+                ]
+            with m.If(self.host.en):
+                m.d.sync += Assert((under_way == 0) & ~self.i.valid, "the host must not write during a run")
         return m

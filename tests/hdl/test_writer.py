@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 
@@ -251,3 +252,42 @@ def test_reset_ends_the_run(rng, cycle):
     fresh = expect(place, items, list(range(1, 1 + len(items))), [6, 12], store_bytes=4, store_words=64)
     assert [(c - cycle - 1, data) for c, data in seen.writes if c > cycle] == fresh.writes
     assert [c - cycle - 1 for c in seen.idle if c > cycle] == fresh.idle
+
+
+MORE, ROW = ({"data": 0, "last": last, "tag": {"partial": 1, "group_last": 1, "row_last": 1}} for last in (0, 1))
+ODD = {"data": 0, "last": 1, "tag": {"partial": 1, "group_last": 0, "row_last": 1}}
+
+
+@pytest.mark.parametrize(
+    "payloads, cycles, announced, hosts, message",
+    [
+        ([], [], range(1, ROWS + 2), (), "not more than 31 rows may be under way"),
+        ([ROW], [1], [2], (), "a row must be announced before it has ended"),
+        ([MORE] * 8, range(1, 9), [1], (), "a window must have at most 8 bytes"),
+        ([ODD], [1], [1], (), "a row's last window must be its group's last"),
+        ([], [], [1], [2], "the host must not write during a run"),
+        ([MORE], [1], [], [1], "the host must not write during a run"),
+    ],
+)
+def test_broken_rules(payloads, cycles, announced, hosts, message):
+    dut = Writer(lanes=8, store_bytes=4, store_words=64)
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
+        run(dut, Place(), payloads, cycles, announced, hosts=dict.fromkeys(hosts, (0, 0, 0)))
+
+
+def test_a_row_may_end_while_as_many_as_may_be_are_under_way_and_another_is_announced():
+    dut = Writer(lanes=8, store_bytes=4, store_words=64)
+    run(dut, Place(), [ROW] * (ROWS + 1), range(ROWS + 1, 2 * ROWS + 2), range(1, ROWS + 2))
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"lanes": 0}, "lanes must be at least 1, not 0"),
+        ({"store_bytes": 12}, "store_bytes must be a power of two, not 12"),
+        ({"store_words": 0}, "store_words must be at least 1, not 0"),
+    ],
+)
+def test_constructor_messages(sizes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Writer(**{"lanes": 8, "store_bytes": 4, "store_words": 64, **sizes})
