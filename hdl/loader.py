@@ -1,10 +1,11 @@
 """Copies store words to where they are used."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.store import read_signature
 
 __all__ = ["Loader", "Target", "command_layout"]
@@ -52,11 +53,11 @@ class Loader(wiring.Component):
     Parameters
     ----------
     lanes : int
-        Bytes per row buffer word.
+        Bytes per row buffer word; a multiple of ``store_bytes``.
     store_bytes, store_words : int
-        See :class:`Store`.
+        See :class:`Store`; ``store_bytes`` at most 16, so that a step has whole words.
     count : int
-        Granules of the deepest target.
+        Granules of the deepest target, at least the words of a descriptor.
 
     Members
     -------
@@ -73,6 +74,14 @@ class Loader(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, store_bytes: int, store_words: int, count: int):
+        require_powers_of_two(store_bytes=store_bytes)
+        require(store_bytes <= STEP_BYTES, f"store_bytes must be at most {STEP_BYTES}, not {store_bytes}")
+        require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
+        require(
+            lanes > 0 and lanes % store_bytes == 0, f"lanes must be a multiple of store_bytes ({store_bytes}), not {lanes}"
+        )
+        words = DESCRIPTOR_BYTES // store_bytes
+        require(count >= words, f"count must be at least the words of a descriptor ({words}), not {count}")
         self._store_bytes, self._store_words = store_bytes, store_words
         self._granules = lanes // store_bytes
         super().__init__(
@@ -156,4 +165,8 @@ class Loader(wiring.Component):
         m.d.comb += self.write.row_data.eq(
             Cat(Mux(pads[b], self.pad, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))
         )
+
+        if platform is None:
+            with m.If(active):
+                m.d.sync += Assert(size != 0, "a command must be for at least one word")
         return m

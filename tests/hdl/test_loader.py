@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 
@@ -266,3 +267,37 @@ def test_reset_while_the_store_stalls():
     result = run(make(), [command(Target.WEIGHTS)] * 2, Settings(), [[1] * 4] * 32, stalls=stalls, resets=[5])
     assert result.writes == []
     assert result.reads == []
+
+
+@pytest.mark.parametrize(
+    "target, settings",
+    [
+        (Target.WEIGHTS, Settings(count=0)),
+        (Target.PARAMETERS, Settings(count=0)),
+        (Target.ROWS, Settings(slot_words=0)),
+    ],
+)
+def test_a_command_must_be_for_at_least_one_word(target, settings):
+    with pytest.raises(AssertionError, match=r"^Assertion violated: a command must be for at least one word$"):
+        run(make(), [command(Target.STEP), command(target)], settings, [[0] * 4] * 32)
+
+
+def test_a_count_of_0_does_not_matter_to_other_targets():
+    result = run(make(), [command(Target.STEP), command(Target.ROWS)], Settings(count=0), [[0] * 4] * 32)
+    assert len(result.writes) == 4 + 2
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"store_bytes": 3}, "store_bytes must be a power of two, not 3"),
+        ({"store_bytes": 32, "lanes": 32}, "store_bytes must be at most 16, not 32"),
+        ({"store_words": 0}, "store_words must be at least 1, not 0"),
+        ({"lanes": 12, "store_bytes": 8}, "lanes must be a multiple of store_bytes (8), not 12"),
+        ({"lanes": 0}, "lanes must be a multiple of store_bytes (4), not 0"),
+        ({"count": 15}, "count must be at least the words of a descriptor (16), not 15"),
+    ],
+)
+def test_constructor_messages(sizes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make(**sizes)
