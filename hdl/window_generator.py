@@ -1,9 +1,11 @@
 """Turns an output row into the byte ranges of its windows."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Assert, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
+
+from gossamer.hdl.checks import require_powers_of_two
 
 __all__ = ["WindowGenerator", "range_layout", "tag_layout"]
 
@@ -18,7 +20,7 @@ def range_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
 
     ``address`` is the row buffer word of its first byte and ``first`` that byte's lane; ``words`` more words follow;
     ``final`` is the lane of the last byte in the last word. ``index`` is the weight vector of lane 0 of the first word
-    (modulo ``vectors``). ``last`` marks the window's last range.
+    (modulo ``vectors``). ``last`` marks the window's last range. ``lanes``, ``words`` and ``vectors`` are powers of two.
     """
     return data.StructLayout(
         {
@@ -73,6 +75,7 @@ class WindowGenerator(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, words: int, vectors: int):
+        require_powers_of_two(lanes=lanes, words=words, vectors=vectors)
         self._lanes, self._words, self._vectors = lanes, words, vectors
         position = bits_for(words * lanes - 1)
         pointer = bits_for(words)
@@ -175,5 +178,7 @@ class WindowGenerator(wiring.Component):
             base = Mux(self.rows.p.first, 0, next_row)
             start_group(self.offset, self.weight_base, base)
             m.d.sync += [active.eq(1), row_slot.eq(base), *begin(g_left, g_last, self.groups)]
-
+            if platform is None:
+                for setting in (self.width, self.groups, self.kernel_rows):
+                    m.d.sync += Assert(setting != 0, f"{setting.name} must not be 0")
         return m

@@ -217,3 +217,19 @@ def test_reset_discards_the_row(cycle, stall):
     result = run((8, 8, 16), settings, [1, 0], stalls=stalls, reset=cycle, restart=[1, 0])
     fresh = run((8, 8, 16), settings, [1, 0])
     assert [(at - cycle - 1, item) for at, item in result.o.transfers if at > cycle] == fresh.o.transfers
+
+
+@pytest.mark.parametrize("name", ["width", "groups", "kernel_rows"])
+def test_counts_must_not_be_0(name):
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {name} must not be 0$"):
+        run((8, 8, 16), Settings(**{name: 0}), [1])
+
+
+def test_counts_may_be_0_while_there_is_no_row():
+    assert run((8, 8, 16), Settings(width=0, groups=0, kernel_rows=0), []).o.payloads == []
+
+
+@pytest.mark.parametrize("name", ["lanes", "words", "vectors"])
+def test_sizes_must_be_powers_of_two(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a power of two, not 12$"):
+        WindowGenerator(**{"lanes": 8, "words": 8, "vectors": 8, name: 12})
