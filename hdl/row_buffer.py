@@ -1,11 +1,12 @@
 """The rows of the current windows, with a bit per byte that says whether it is zero."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import range_layout, tag_layout
 
@@ -41,7 +42,8 @@ class RowBuffer(wiring.Component):
     ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is
     seen from the next.
 
-    A word must not be written while it is being read. Reset discards ranges; the memory keeps its contents.
+    A word must not be written while it is being read, and in word mode ``repeat`` must not be 0. Reset discards ranges; the
+    memory keeps its contents.
 
     Parameters
     ----------
@@ -65,6 +67,8 @@ class RowBuffer(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, granule: int, words: int, vectors: int):
+        require_powers_of_two(lanes=lanes, granule=granule, words=words, vectors=vectors)
+        require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")
         self._lanes, self._granule, self._words, self._vectors = lanes, granule, words, vectors
         granules = lanes // granule
         super().__init__(
@@ -155,4 +159,11 @@ class RowBuffer(wiring.Component):
             ]
             with m.If(self.word_mode):
                 m.d.sync += output.mask.eq(1)
+
+        if platform is None:
+            with m.If(active & self.word_mode):
+                m.d.sync += Assert(self.repeat != 0, "repeat must not be 0 in word mode")
+            for port, asks in ((byte_read, self.read.en), (mask_read, active & step)):
+                with m.If(self.write.en & asks):
+                    m.d.sync += Assert(port.addr != byte_write.addr, "a word must not be written while it is being read")
         return m

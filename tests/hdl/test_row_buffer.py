@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -284,3 +285,30 @@ def test_reset_discards_ranges_and_keeps_the_memory(rng, cycle, stall):
     assert [(at - cycle - 1, word) for at, word in result.o.transfers if at > cycle] == [
         (at - len(table), word) for at, word in fresh.o.transfers
     ]
+
+
+def test_repeat_must_not_be_0_in_word_mode():
+    with pytest.raises(AssertionError, match=r"^Assertion violated: repeat must not be 0 in word mode$"):
+        run((8, 8, 4, 8), Settings(word_mode=1, repeat=0), [make_range()], fill([1] * 32, 8))
+    result = run((8, 8, 4, 8), Settings(word_mode=0, repeat=0), [make_range(0, 0, 0, 7)], fill([1] * 32, 8))
+    assert [word["mask"] for word in result.o.payloads] == [0xFF]
+
+
+@pytest.mark.parametrize("read, ranges, granule", [(1, [], 2), (1, [], 3), (None, [make_range(1)], 2)])
+def test_a_word_must_not_be_written_while_it_is_being_read(read, ranges, granule):
+    """By the read port, or to look for zeros, in the cycle after the transfer of a range."""
+    table = [(None, None), (read, (granule, 0))]
+    message = "a word must not be written while it is being read"
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
+        run((8, 4, 4, 8), Settings(), ranges or [make_range(0)], table, wait=bool(read))
+
+
+@pytest.mark.parametrize("name", ["lanes", "granule", "words", "vectors"])
+def test_sizes_must_be_powers_of_two(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a power of two, not 12$"):
+        RowBuffer(**{"lanes": 16, "granule": 8, "words": 8, "vectors": 8, name: 12})
+
+
+def test_a_granule_must_not_be_larger_than_a_word():
+    with pytest.raises(ValueError, match=rf"^{re.escape('granule must be at most lanes (8), not 16')}$"):
+        RowBuffer(lanes=8, granule=16, words=8, vectors=8)
