@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.store import UNCHECKED
 
 __all__ = ["WeightBuffer"]
@@ -15,8 +16,8 @@ class WeightBuffer(wiring.Component):
     """Memory of weight vectors, written in granules and read whole.
 
     ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle
-    is seen from the next. A vector must not be written while it is being read; the compiler gives each layer vectors of
-    its own, so that the next layer's can be loaded while this one computes. Reset keeps the contents.
+    is seen from the next. The result of reading a vector in the cycle in which it is written is undefined; the compiler gives
+    each layer vectors of its own, so that the next layer's can be loaded while this one computes. Reset keeps the contents.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ class WeightBuffer(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, granule: int, vectors: int):
+        require_powers_of_two(lanes=lanes, granule=granule, vectors=vectors)
+        require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")
         self._lanes, self._granule, self._vectors = lanes, granule, vectors
         granules = lanes // granule
         super().__init__(

@@ -1,5 +1,7 @@
 """The weight buffer, against a list of bytes."""
 
+import re
+
 import pytest
 
 from gossamer.hdl.weight_buffer import WeightBuffer
@@ -87,3 +89,14 @@ def test_data_holds_while_read_is_low():
 def test_reset_keeps_the_contents(rng):
     table = [*fill(rng, 4, 2, 4), *[(None, None)] * 4, (0, None), (1, None), (2, None), (3, None), (None, None)]
     check(play(WeightBuffer(lanes=4, granule=2, vectors=4), table, resets=[9, 10, 13]), table, 2, 4)
+
+
+@pytest.mark.parametrize("name", ["lanes", "granule", "vectors"])
+def test_sizes_must_be_powers_of_two(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a power of two, not 12$"):
+        WeightBuffer(**{"lanes": 16, "granule": 8, "vectors": 8, name: 12})
+
+
+def test_a_granule_must_not_be_larger_than_a_vector():
+    with pytest.raises(ValueError, match=rf"^{re.escape('granule must be at most lanes (8), not 16')}$"):
+        WeightBuffer(lanes=8, granule=16, vectors=8)
