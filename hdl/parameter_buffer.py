@@ -1,12 +1,13 @@
 """Bias, multiplier and shift of every output channel; in additions, the tables of scaled inputs."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gossamer.golden.spec import ADD_TABLE, PARAMETER
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.mac_array import sum_layout
 from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import tag_layout
@@ -32,12 +33,14 @@ class ParameterBuffer(wiring.Component):
     Throughput is one sum per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The channel
     count restarts at ``base`` behind the last window of a row and after reset.
 
-    An entry must not be written while it is in use.
+    A granule must not be written while an entry in it is being read, that is, in the cycle of the transfer of its sum.
 
     Parameters
     ----------
     lanes : int
+        Channels per group, at least 1.
     acc_bits : int
+        Accumulator width, 16 to 28.
     entries : int
         Depth; a power of two, at least 256.
     granule : int
@@ -49,13 +52,19 @@ class ParameterBuffer(wiring.Component):
     o : ``Out(stream.Signature(scaling_layout()))``
     write : ``In({en: 1, address: granule number, data: granule bytes})``
     add_scale : ``In({en: 1, multiplier: 30, shift: 6})``
-        The multiplier is that of the scale less 2**30. Must come while ``add`` is high and no sum is in work.
+        The multiplier is that of the scale less 2**30. Must come while no sum is in work, and is lost while
+        ``add`` is low.
     add, base : ``In``
         Fields of the layer descriptor; they must not change while a sum is in work. With ``add``, ``base`` must be a multiple
         of 256.
     """
 
     def __init__(self, *, lanes: int, acc_bits: int, entries: int, granule: int):
+        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
+        require(16 <= acc_bits <= 28, f"acc_bits must be 16 to 28, not {acc_bits}")
+        require_powers_of_two(entries=entries)
+        require(entries >= 256, f"entries must be at least 256, not {entries}")
+        require(granule in (8, 16), f"granule must be 8 or 16, not {granule}")
         self._lanes, self._entries, self._granule = lanes, entries, granule
         per_write = granule // 8
         super().__init__(
@@ -104,6 +113,9 @@ class ParameterBuffer(wiring.Component):
             if sub_bits:
                 with m.If(step):
                     m.d.sync += sub.eq(address[:sub_bits])
+            if platform is None:
+                with m.If(self.write.en & self.i.valid & step):
+                    m.d.sync += Assert(read.addr != write.addr, "an entry must not be written while it is being read")
             halves.append(read.data.word_select(sub, 32) if sub_bits else read.data)
 
         # Stage 1: the entry is there. Stage 2: the sum is biased.
@@ -140,4 +152,10 @@ class ParameterBuffer(wiring.Component):
             m.d.sync += scaling2.multiplier.eq(Cat(field("multiplier"), Const(1, 1)))
             m.d.sync += scaling2.shift.eq(field("shift"))
         m.d.comb += [self.o.valid.eq(valid2), self.o.p.eq(scaling2)]
+
+        if platform is None:
+            with m.If(self.add_scale.en):
+                m.d.sync += Assert(~valid1 & ~valid2, "add_scale must come while no sum is in work")
+            with m.If(self.i.valid & step & self.add):
+                m.d.sync += Assert(self.base[:8] == 0, "base must be a multiple of 256 in an addition")
         return m

@@ -1,6 +1,7 @@
 """The parameter buffer, against a list of entries."""
 
 import itertools
+import re
 
 import pytest
 
@@ -253,3 +254,62 @@ def test_reset_discards_sums_and_restarts_the_channels(rng, after):
     bench, source, _, o, _ = rig(table, old, base=5, stalls=(None, randomly(rng, 0.2)))
     bench.run(resets={cycle: lambda: source.restart(new)})
     assert [payload for at, payload in o.transfers if at > cycle] == scaled(new, table.values())
+
+
+@pytest.mark.parametrize("at, works", [(2, True), (3, False), (4, False), (5, True)])
+def test_add_scale_must_come_while_no_sum_is_in_work(at, works):
+    """The sum's transfer is in cycle 2."""
+    bench, _, i, o, dut = rig({0: {}}, [{"acc": 0, "last": 1, "tag": NO_TAG}], add=1, scale=(1, 1))
+
+    async def again(ctx):
+        await ctx.tick().repeat(at)
+        ctx.set(dut.add_scale.en, 1)
+        await ctx.tick()
+        ctx.set(dut.add_scale.en, 0)
+
+    bench.process(again)
+    if works:
+        bench.run()
+        assert i.cycles == [2]
+        assert o.cycles == [4]
+        return
+    with pytest.raises(AssertionError, match=r"^Assertion violated: add_scale must come while no sum is in work$"):
+        bench.run()
+
+
+@pytest.mark.parametrize("base", [1, 128, 384])
+def test_base_must_be_a_multiple_of_256_in_an_addition(base):
+    bench, *_ = rig({}, [{"acc": 0, "last": 1, "tag": NO_TAG}], base=base, add=1, entries=512)
+    with pytest.raises(AssertionError, match=r"^Assertion violated: base must be a multiple of 256 in an addition$"):
+        bench.run()
+
+
+@pytest.mark.parametrize("add, base, acc, address", [(0, 38, 0, 19), (0, 39, 0, 19), (1, 0, 38, 19), (1, 0, 39 << 8, 19)])
+def test_an_entry_must_not_be_written_while_it_is_being_read(add, base, acc, address):
+    """Nor that beside it in its granule."""
+    bench, *_, dut = rig({}, [{"acc": acc, "last": 1, "tag": NO_TAG}], base=base, add=add, granule=16)
+
+    async def write(ctx):
+        await ctx.tick()
+        ctx.set(dut.write.en, 1)
+        ctx.set(dut.write.address, address)
+
+    bench.process(write)
+    with pytest.raises(AssertionError, match=r"^Assertion violated: an entry must not be written while it is being read$"):
+        bench.run()
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"lanes": 0}, "lanes must be at least 1, not 0"),
+        ({"acc_bits": 15}, "acc_bits must be 16 to 28, not 15"),
+        ({"acc_bits": 29}, "acc_bits must be 16 to 28, not 29"),
+        ({"entries": 384}, "entries must be a power of two, not 384"),
+        ({"entries": 128}, "entries must be at least 256, not 128"),
+        ({"granule": 4}, "granule must be 8 or 16, not 4"),
+    ],
+)
+def test_constructor_messages(sizes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ParameterBuffer(**{"lanes": 8, "acc_bits": 24, "entries": 256, "granule": 8, **sizes})
