@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -156,4 +156,8 @@ class Requantizer(wiring.Component):
             self.o.p.last.eq(stages[-1].last),
             self.o.p.tag.eq(stages[-1].tag),
         ]
+
+        if platform is None:
+            with m.If(self.i.valid & self.i.ready):
+                m.d.sync += Assert(self.i.p.shift != 0, "shift must be at least 1")
         return m

@@ -236,3 +236,14 @@ def test_reset_discards_what_is_in_work(interval, slow, cycle):
 def test_interval_must_be_1_or_2(interval):
     with pytest.raises(ValueError, match=f"^{re.escape(f'interval must be 1 or 2, not {interval}')}$"):
         Requantizer(interval=interval)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_shift_must_be_at_least_1(interval):
+    with pytest.raises(AssertionError, match=r"^Assertion violated: shift must be at least 1$"):
+        run(interval, [sum_(1, shift=1), sum_(1, shift=0)], UNCLAMPED)
+
+
+def test_technology_must_be_known():
+    with pytest.raises(ValueError, match=r"^technology must be 'generic' or 'ice40', not 'ecp5'$"):
+        Requantizer(technology="ecp5")
