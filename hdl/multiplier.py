@@ -5,9 +5,11 @@ Ref: Lattice FPGA-TN-02007, "DSP Function Usage Guide for iCE40 Devices" (SB_MAC
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import Assert, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from gossamer.hdl.checks import require, require_technology
 
 __all__ = ["ProductArray", "WideMultiplier"]
 
@@ -62,6 +64,7 @@ class ProductArray(wiring.Component):
     Parameters
     ----------
     lanes : int
+        At least 1; even with ``ice40``.
     technology : str
         ``generic``: inferred multipliers. ``ice40``: one SB_MAC16 for two lanes.
     lut_lanes : int
@@ -76,8 +79,13 @@ class ProductArray(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0):
-        if lut_lanes % 2 or not 0 <= lut_lanes <= lanes:
-            raise ValueError(f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}")
+        require_technology(technology)
+        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
+        require(
+            lut_lanes % 2 == 0 and 0 <= lut_lanes <= lanes,
+            f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}",
+        )
+        require(technology != "ice40" or lanes % 2 == 0, f"lanes must be even with 'ice40', not {lanes}")
         self._lanes, self._technology, self._lut_lanes = lanes, technology, lut_lanes
         super().__init__(
             {
@@ -166,8 +174,8 @@ class WideMultiplier(wiring.Component):
     """
 
     def __init__(self, *, technology: str = "generic", interval: int = 1):
-        if interval not in (1, 2):
-            raise ValueError(f"interval must be 1 or 2, not {interval}")
+        require_technology(technology)
+        require(interval in (1, 2), f"interval must be 1 or 2, not {interval}")
         self._technology, self._interval = technology, interval
         self.latency = 3 + interval
         super().__init__(
@@ -218,4 +226,12 @@ class WideMultiplier(wiring.Component):
                 m.d.sync += [a.eq(Mux(self.short, short, self.a) if self._interval == 2 else self.a), b.eq(self.b)]
                 m.d.sync += [stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
                 m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
+
+        if platform is None and self._interval == 2:
+            busy = Signal()
+            with m.If(self.en):
+                m.d.sync += [
+                    busy.eq(self.start & ~self.short),
+                    Assert(~(busy & self.start), "start must be low behind operands that are not short"),
+                ]
         return m

@@ -183,3 +183,35 @@ def test_wide_products_survive_a_reset(interval):
 def test_interval_must_be_1_or_2(interval):
     with pytest.raises(ValueError, match=f"^{re.escape(f'interval must be 1 or 2, not {interval}')}$"):
         WideMultiplier(interval=interval)
+
+
+@pytest.mark.parametrize("between", [[], [{"en": 0, "start": 1}]])
+def test_start_must_be_low_behind_operands_that_are_not_short(between):
+    table = [{"en": 1, **wide_row(1, 1)}, *between, {"en": 1, **wide_row(1, 1, short=1)}, {}]
+    message = "start must be low behind operands that are not short"
+    dut = WideMultiplier(interval=2)
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
+        play(dut, dut.o, table)
+
+
+def test_a_reset_is_the_end_of_a_pair():
+    dut = WideMultiplier(interval=2)
+    assert len(play(dut, dut.o, [{"en": 1, **wide_row(1, 1)}, {"start": 0}, {"start": 1}, {"start": 0}], resets=[1])) == 4
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"lanes": 0}, "lanes must be at least 1, not 0"),
+        ({"lanes": 3, "technology": "ice40"}, "lanes must be even with 'ice40', not 3"),
+        ({"lanes": 2, "technology": "ecp5"}, "technology must be 'generic' or 'ice40', not 'ecp5'"),
+    ],
+)
+def test_product_array_constructor_messages(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ProductArray(**options)
+
+
+def test_technology_of_a_wide_multiplier_must_be_known():
+    with pytest.raises(ValueError, match=r"^technology must be 'generic' or 'ice40', not 'ecp5'$"):
+        WideMultiplier(technology="ecp5")
