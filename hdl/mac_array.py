@@ -4,6 +4,7 @@ from amaranth.hdl import Assert, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.multiplier import ProductArray
 from gossamer.hdl.operand_fetch import beat_layout
 from gossamer.hdl.window_generator import tag_layout
@@ -54,8 +55,9 @@ class MacArray(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, acc_bits: int, technology: str = "generic", lut_lanes: int = 0):
-        if acc_bits < 16:
-            raise ValueError(f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
+        require_powers_of_two(lanes=lanes)
+        require(lanes >= 2, f"lanes must be at least 2, not {lanes}")
+        require(acc_bits >= 16, f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
         self._lanes, self._acc_bits = lanes, acc_bits
         self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes)
         super().__init__(
@@ -133,4 +135,8 @@ class MacArray(wiring.Component):
         if platform is None:
             with m.If(now.valid & first):
                 m.d.comb += Assert(~now.clamp, "a window must not begin with a clamp")
+            with m.If(load & tag.partial):
+                m.d.sync += Assert(
+                    (self.last_lanes != 0) & (self.last_lanes <= self._lanes), f"last_lanes must be 1 to {self._lanes}"
+                )
         return m

@@ -202,3 +202,18 @@ def test_a_window_must_not_begin_with_a_clamp(before):
 def test_acc_bits_must_hold_a_product():
     with pytest.raises(ValueError, match=f"^{re.escape('acc_bits must be at least 16 to hold a product, not 15')}$"):
         MacArray(lanes=8, acc_bits=15)
+
+
+@pytest.mark.parametrize("last_lanes", [0, 5])
+def test_last_lanes_must_be_1_to_lanes(last_lanes):
+    with pytest.raises(AssertionError, match=r"^Assertion violated: last_lanes must be 1 to 4$"):
+        run(constant(4, 1, 1, tag=PARTIAL), last_lanes=last_lanes)
+    run(constant(4, 1, 1), last_lanes=last_lanes)
+
+
+@pytest.mark.parametrize(
+    "lanes, message", [(12, "lanes must be a power of two, not 12"), (1, "lanes must be at least 2, not 1")]
+)
+def test_lanes_must_be_a_power_of_two(lanes, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        MacArray(lanes=lanes, acc_bits=24)
