@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from gossamer.hdl.checks import require_powers_of_two
 from gossamer.hdl.row_buffer import word_layout
 from gossamer.hdl.window_generator import tag_layout
 
@@ -47,6 +48,7 @@ class ZeroSkipper(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, words: int, vectors: int):
+        require_powers_of_two(lanes=lanes, words=words, vectors=vectors)
         self._lanes = lanes
         self._sizes = {"lanes": lanes, "words": words, "vectors": vectors}
         super().__init__(

@@ -133,3 +133,9 @@ def test_reset_discards_the_word_in_work(rng, cycle, stall):
     assert [(at, meaning(element)) for at, element in o.transfers if at > cycle] == list(
         enumerate((e for word in second for e in elements(word, 8, 16)), cycle + 2)
     )
+
+
+@pytest.mark.parametrize("name", ["lanes", "words", "vectors"])
+def test_sizes_must_be_powers_of_two(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a power of two, not 12$"):
+        ZeroSkipper(**{"lanes": 8, "words": 8, "vectors": 8, name: 12})
