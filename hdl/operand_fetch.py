@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from gossamer.hdl.checks import require_powers_of_two
 from gossamer.hdl.window_generator import tag_layout
 from gossamer.hdl.zero_skipper import element_layout
 
@@ -50,6 +51,7 @@ class OperandFetch(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, words: int, vectors: int):
+        require_powers_of_two(lanes=lanes, words=words, vectors=vectors)
         self._lanes = lanes
         self._element = element_layout(lanes=lanes, words=words, vectors=vectors)
         super().__init__(

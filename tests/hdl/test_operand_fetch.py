@@ -160,3 +160,9 @@ def test_reset_discards_what_is_in_work(rng, cycle, stall):
     assert [item for item in result.o.transfers if item[0] > cycle] == [
         (cycle + 3 + n, beat(item, rows, weights, 0)) for n, item in enumerate(second)
     ]
+
+
+@pytest.mark.parametrize("name", ["lanes", "words", "vectors"])
+def test_sizes_must_be_powers_of_two(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a power of two, not 12$"):
+        OperandFetch(**{"lanes": 8, "words": 8, "vectors": 8, name: 12})
