@@ -1,0 +1,102 @@
+"""The cycle model's own rules; that it equals the hardware is tested in tests/sim."""
+
+import numpy as np
+import pytest
+
+from gossamer.golden.compiler import CompileError, compile_network
+from gossamer.golden.cycles import CycleModel, words
+from gossamer.golden.interpreter import Machine, Run
+from gossamer.golden.spec import CONFIGS, Config
+from tests.networks import NETWORKS, inputs
+
+UP5K = CONFIGS["up5k"]
+
+
+def executed(kind, config, rng):
+    """The steps of a random network on a random input."""
+    while True:
+        network = kind(rng)
+        try:
+            compiled = compile_network(network, config)
+        except CompileError:
+            continue
+        machine = Machine(config)
+        for address, data in (
+            (0, np.frombuffer(compiled.program.assemble(), np.uint8)),
+            (compiled.program.input.address, compiled.input_bytes(inputs(rng, network, 1)[0])),
+        ):
+            machine.store[address : address + len(data)] = data
+        return list(machine.execute(compiled.program))
+
+
+@pytest.mark.parametrize("config, cycles", [(UP5K, 10), (CONFIGS["ecp5_25"], 8)], ids=["8 bytes", "16 bytes"])
+def test_an_empty_program_fetches_header_and_end(config, cycles):
+    # twice: command, first word asked for, words, one to act on them; and one to check the header
+    assert CycleModel(config).run([]) == cycles
+
+
+def naive_words(run, lanes):
+    """Walk every window byte by byte: per output row a list of (non-zero bytes, last of its window)."""
+    layer, found = run.layer, []
+    for y in range(run.step["rows"]):
+        row = []
+        for x in range(layer["width"]):
+            start = layer["offset"] + x * layer["x_step"]
+            for ky in range(layer["kernel_rows"]):
+                counts = {}
+                for at in range(start, start + layer["range_last"] + 1):
+                    counts.setdefault(at // lanes, 0)
+                    counts[at // lanes] += int(run.rows[y * layer["stride_rows"] + ky, at] != 0)
+                row += [(count, False) for count in counts.values()]
+            row[-1] = (row[-1][0], True)
+        found.append(row)
+    return found
+
+
+@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", ["up5k", "ecp5_85"])
+def test_words_are_those_of_a_walk_over_every_byte(name, kind, rng):
+    config = CONFIGS[name]
+    for run in executed(kind, config, rng):
+        if not isinstance(run, Run) or run.layer["word_mode"]:
+            continue
+        found = words(run, config)
+        expected = naive_words(run, config.lanes)
+        assert found.bits.tolist() == [[count for count, _ in row] for row in expected]
+        assert all(found.last.tolist() == [last for _, last in row] for row in expected)
+        assert found.ranges == run.layer["width"] * run.layer["kernel_rows"]
+
+
+def test_in_word_mode_every_beat_is_a_word(rng):
+    runs = [run for kind in NETWORKS for run in executed(kind, UP5K, rng) if isinstance(run, Run) and run.layer["word_mode"]]
+    assert len(runs) > 3
+    for run in runs:
+        found = words(run, UP5K)
+        beats = run.layer["kernel_rows"] * (run.layer["range_last"] + 1)
+        assert found.bits.shape == (run.step["rows"], run.layer["width"] * beats)
+        assert (found.bits == 1).all()
+        assert found.last.nonzero()[0].tolist() == [beats * (x + 1) - 1 for x in range(run.layer["width"])]
+
+
+@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+def test_more_hardware_never_takes_longer(kind, rng):
+    """A second port, and a requantizer of one cycle, can only help; and steps follow each other."""
+    steps = executed(kind, UP5K, rng)
+    cycles = {}
+    for ports in (1, 2):
+        for interval in (1, 2):
+            model = CycleModel(Config("any", store_ports=ports, interval=interval))
+            cycles[ports, interval] = model.run(steps)
+            assert len(model.steps) == len(steps)
+            assert all(step.start < step.end for step in model.steps)
+            assert all(before.start < after.start for before, after in zip(model.steps, model.steps[1:]))
+            assert max(step.end for step in model.steps) <= model.cycles
+            runs = [taken for step, taken in zip(steps, model.steps) if isinstance(step, Run)]
+            assert all(taken.issue + taken.stall <= taken.end - taken.start for taken in runs)
+    assert cycles[2, 1] <= min(cycles[1, 1], cycles[2, 2])
+    assert max(cycles[1, 1], cycles[2, 2]) <= cycles[1, 2]
+
+
+def test_an_unknown_step_is_refused():
+    with pytest.raises(ValueError, match=r"^a step's opcode must be a load or a run, not 9$"):
+        CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "count": 1}])
