@@ -24,13 +24,20 @@ __all__ = [
     "conv2d_accumulate",
     "depthwise_conv2d",
     "depthwise_conv2d_accumulate",
+    "dequantize",
     "fully_connected",
     "fully_connected_accumulate",
+    "logistic",
     "max_pool",
+    "mean",
+    "mean_multiplier",
     "multiply_by_quantized_multiplier",
     "output_size",
+    "pad",
+    "quantize",
     "quantize_multiplier",
     "requantize",
+    "rescale",
     "same_padding",
     "softmax",
     "windows",
@@ -41,6 +48,7 @@ Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
 
 INT8 = (-128, 127)
+UINT8 = (0, 255)
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 
@@ -121,13 +129,14 @@ def requantize(
 
 
 def activation_range(kind: str, scale: float, zero_point: int) -> Pair:
-    """The int8 clamp of a fused activation: ``"none"``, ``"relu"`` or ``"relu6"``.
+    """The int8 clamp of an activation: ``"none"``, ``"relu"``, ``"relu6"`` or ``"relu_n1_to_1"``.
 
     Equals ``CalculateActivationRangeQuantized`` of TFLite ``kernels/kernel_util.cc``, float32 division included.
     """
 
     def quantized(value: float) -> int:
-        return zero_point + math.floor(float(np.float32(value) / np.float32(scale)) + 0.5)
+        quotient = np.float32(min(abs(value) / float(np.float32(scale)), 2.0**31))
+        return zero_point + int(math.copysign(math.floor(float(quotient) + 0.5), value))
 
     if kind == "none":
         return INT8
@@ -135,7 +144,9 @@ def activation_range(kind: str, scale: float, zero_point: int) -> Pair:
         return max(INT8[0], quantized(0.0)), INT8[1]
     if kind == "relu6":
         return max(INT8[0], quantized(0.0)), min(INT8[1], quantized(6.0))
-    raise ValueError(f"an activation must be 'none', 'relu' or 'relu6', not {kind!r}")
+    if kind == "relu_n1_to_1":
+        return max(INT8[0], quantized(-1.0)), min(INT8[1], quantized(1.0))
+    raise ValueError(f"an activation must be 'none', 'relu', 'relu6' or 'relu_n1_to_1', not {kind!r}")
 
 
 # Windows
@@ -293,8 +304,58 @@ def max_pool(x: Array, kernel: Pair, stride: Pair, padding: Padding = (0, 0, 0, 
     return np.clip(largest, *clamp).astype(np.int8)
 
 
-# Softmax. Ref: TFLite ``kernels/internal/reference/softmax.h``, gemmlowp ``fixedpoint/fixedpoint.h``. ``Qk`` is a
-# 32-bit fixed-point number with k integer bits, a sign, and 31 - k fractional bits.
+def mean_multiplier(real: float, pixels: int) -> tuple[int, int]:
+    """``(multiplier, shift)`` of ``real / pixels`` as MEAN has it: the quotient of the multiplier of ``real``, cut off.
+
+    ``real`` is input scale / output scale. The multiplier may be below ``2**30``.
+    """
+    multiplier, shift = quantize_multiplier(real)
+    bits = min(pixels.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << bits) // pixels, shift - bits
+
+
+def mean(x: Array, multiplier: int, shift: int, input_zero_point: int, output_zero_point: int) -> Array:
+    """MEAN of ``x`` (N, H, W, C) over H and W with :func:`mean_multiplier`; (N, C). Ref: ``internal/reference/reduce.h``."""
+    acc = (x.astype(np.int64) - input_zero_point).sum(axis=(1, 2))
+    return requantize(acc, multiplier, shift, output_zero_point)
+
+
+def pad(x: Array, padding: Padding, channels: Pair, fill: int) -> Array:
+    """PAD: ``padding`` pixels around the map and ``channels`` (front, back) beside its channels, of value ``fill``."""
+    top, bottom, left, right = padding
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), channels), constant_values=fill)
+
+
+def rescale(
+    x: Array, multiplier: int, shift: int, input_zero_point: int, output_zero_point: int, clamp: Pair = INT8
+) -> Array:
+    """QUANTIZE of integers, and RELU and its kin: ``multiplier * (x - input_zero_point) + output_zero_point``.
+
+    ``x`` is int8 or uint8. The result is int8, or uint8 if ``clamp`` reaches above 127.
+    """
+    centred = x.astype(np.int64) - input_zero_point
+    scaled = multiply_by_quantized_multiplier(centred, multiplier, shift) + output_zero_point
+    return np.clip(scaled, *clamp).astype(np.uint8 if clamp[1] > INT8[1] else np.int8)
+
+
+def quantize(x: Array, scale: float, zero_point: int) -> Array:
+    """QUANTIZE of float32: ``x / scale`` in float32, rounded half away from zero, plus ``zero_point``; int8.
+
+    Saturates, also where the kernel's conversion to int32 is undefined in C++. ``x`` must not have NaN.
+    """
+    with np.errstate(over="ignore"):
+        quotient = (x.astype(np.float32) / np.float32(scale)).astype(np.float64)
+    rounded = np.copysign(np.floor(np.abs(quotient) + 0.5), quotient)
+    return np.clip(rounded + zero_point, *INT8).astype(np.int8)
+
+
+def dequantize(x: Array, scale: float, zero_point: int) -> Array:
+    """DEQUANTIZE: ``scale * (x - zero_point)`` in float32."""
+    return np.float32(scale) * (x.astype(np.float32) - np.float32(zero_point))
+
+
+# Softmax and logistic. Ref: TFLite ``kernels/internal/reference/softmax.h`` and ``integer_ops/logistic.h``, gemmlowp
+# ``fixedpoint/fixedpoint.h``. ``Qk`` is a 32-bit fixed-point number with k integer bits, a sign, and 31 - k fractional bits.
 
 
 def softmax(x: Array, scale: float, beta: float = 1.0) -> Array:
@@ -310,34 +371,54 @@ def softmax(x: Array, scale: float, beta: float = 1.0) -> Array:
     smallest = -math.floor(31 * (1 << 26) / (1 << left_shift))
     difference = x.astype(np.int64) - x.max(axis=-1, keepdims=True)
     counted = difference >= smallest
-    exponential = _exp_negative(_high_mul(np.where(counted, difference, 0) << left_shift, multiplier))
+    exponential = _exp_negative(_high_mul(np.where(counted, difference, 0) << left_shift, multiplier), 5)
     total = np.where(counted, _divide_by_power(exponential, 12), 0).sum(axis=-1, keepdims=True)
     reciprocal, bits_over_one = _reciprocal(total)
     scaled = _divide_by_power(_high_mul(reciprocal, exponential), bits_over_one + 31 - 8)
     return np.clip(np.where(counted, scaled, 0) - 128, *INT8).astype(np.int8)
 
 
-def _exp_negative(a: Array) -> Array:
-    """exp(a) in Q0 of ``a`` <= 0 in Q5: ``exp_on_negative_values``."""
-    quarter = 1 << 24
+def logistic(x: Array, scale: float, zero_point: int) -> Array:
+    """LOGISTIC of an input of ``scale`` and ``zero_point``; the output's scale is 1/256, its zero point -128."""
+    multiplier, shift = quantize_multiplier(scale * (1 << 27))
+    radius = math.floor(15 * (1 << 27) / 2.0**shift)
+    centred = x.astype(np.int64) - zero_point
+    near = np.abs(centred) <= radius
+    # an input of more than 30 bits to the left has radius 0: only the value 0 is near
+    q4 = multiply_by_quantized_multiplier(np.where(near, centred, 0), multiplier, min(shift, 30))
+    positive = _one_over_one_plus(_exp_negative(-np.abs(q4), 4))
+    raw = np.where(q4 > 0, positive, np.where(q4 < 0, INT32_MAX - positive, 1 << 30))
+    result = np.where(near, _divide_by_power(raw, 31 - 8) - 128, np.where(centred < 0, *INT8))
+    return np.clip(result, *INT8).astype(np.int8)
+
+
+def _exp_negative(a: Array, integer_bits: int) -> Array:
+    """exp(a) in Q0 of ``a`` <= 0 in Q``integer_bits``, 4 or 5: ``exp_on_negative_values``."""
+    quarter_bits = 29 - integer_bits
+    quarter = 1 << quarter_bits
     fraction = (a & (quarter - 1)) - quarter
     # Taylor series around -1/8 of the part in [-1/4, 0)
-    x = (fraction << 5) + (1 << 28)
+    x = (fraction << integer_bits) + (1 << 28)
     x2 = _high_mul(x, x)
     x3, x4 = _high_mul(x2, x), _high_mul(x2, x2)
     series = _divide_by_power(_high_mul(_divide_by_power(x4, 2) + x3, 715827883) + x2, 1)
     result = 1895147668 + _high_mul(1895147668, x + series)
-    # exp(-2**k) in Q0 for k = -2..4, each applied if its bit is set in the rest
-    for bit, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), start=24):
+    # exp(-2**k) in Q0 for k = -2..4, each applied if its bit is set in the rest; -16 is out of reach in Q4
+    for bit, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), quarter_bits):
         result = np.where((fraction - a) >> bit & 1, _high_mul(result, factor), result)
     return np.where(a == 0, INT32_MAX, result)
 
 
-def _reciprocal(total: Array) -> tuple[Array, Array]:
-    """``(r, n)``: 1/total = r * 2**-n for ``total`` in Q12, ``r`` in Q0; ``one_over_one_plus_x_for_x_in_0_1``."""
-    headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
-    half_denominator = ((total << headroom) - (1 << 31) + INT32_MAX + 1) >> 1
+def _one_over_one_plus(a: Array) -> Array:
+    """1 / (1 + a) in Q0 of ``a`` in Q0, 0 <= a < 1: ``one_over_one_plus_x_for_x_in_0_1``."""
+    half_denominator = (a + INT32_MAX + 1) >> 1
     x = 1515870810 + _high_mul(half_denominator, -1010580540)
     for _ in range(3):  # Newton and Raphson, in Q2
         x = x + np.clip(_high_mul(x, (1 << 29) - _high_mul(half_denominator, x)) << 2, INT32_MIN, INT32_MAX)
-    return np.clip(x << 1, INT32_MIN, INT32_MAX), 12 - headroom
+    return np.clip(x << 1, INT32_MIN, INT32_MAX)
+
+
+def _reciprocal(total: Array) -> tuple[Array, Array]:
+    """``(r, n)``: 1/total = r * 2**-n for ``total`` in Q12, ``r`` in Q0."""
+    headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
+    return _one_over_one_plus((total << headroom) - (1 << 31)), 12 - headroom

@@ -1,8 +1,9 @@
 """The description of an int8 network, its meaning, and its file.
 
-A :class:`Network` is a list of layers over named int8 tensors. :meth:`Network.run` is the network-level golden: the
-TFLite reference kernels of :mod:`gossamer.golden.arithmetic`, layer by layer. Everything is checked at construction and
-frozen, so a Network that exists is sound; :class:`NetworkError` names the rule that was broken, and the value.
+A :class:`Network` is a list of layers over named int8 tensors; its input and its output may be float32 or uint8.
+:meth:`Network.run` is the network-level golden: the TFLite reference kernels of :mod:`gossamer.golden.arithmetic`, layer
+by layer. Everything is checked at construction and frozen, so a Network that exists is sound; :class:`NetworkError`
+names the rule that was broken, and the value.
 """
 
 import dataclasses
@@ -25,13 +26,20 @@ from gossamer.golden.spec import UserError
 __all__ = [
     "Add",
     "AveragePool",
+    "Concat",
     "Conv",
     "Depthwise",
+    "Dequantize",
     "FullyConnected",
     "Layer",
+    "Logistic",
     "MaxPool",
+    "Mean",
     "Network",
     "NetworkError",
+    "Pad",
+    "Quantize",
+    "Rescale",
     "Reshape",
     "Softmax",
     "Tensor",
@@ -45,6 +53,9 @@ Shape = tuple[int, ...]
 
 FORMAT = "gossamer network"
 VERSION = 1
+
+ZERO_POINTS = {"int8": arithmetic.INT8, "uint8": arithmetic.UINT8, "float32": (0, 0)}
+"""The types of a tensor, and the range of their zero points."""
 
 MALFORMED = (
     zipfile.BadZipFile, zlib.error, struct.error, KeyError, TypeError, ValueError, AttributeError, EOFError,
@@ -94,12 +105,16 @@ def _array(owner: str, what: str, values: Any, dtype: DTypeLike, dimensions: int
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An int8 tensor: ``shape`` without batch, (H, W, C) or (N,); ``a`` stands for ``scale * (a - zero_point)``."""
+    """A tensor: ``shape`` without batch, (H, W, C) or (N,); ``a`` stands for ``scale * (a - zero_point)``.
+
+    ``dtype`` is "int8", or, for the network's input and output alone, "uint8" or "float32" (of scale 1, zero point 0).
+    """
 
     name: str
     shape: Shape
     scale: float
     zero_point: int
+    dtype: str = "int8"
 
     def __post_init__(self) -> None:
         owner = f"tensor {self.name!r}"
@@ -110,8 +125,13 @@ class Tensor:
         object.__setattr__(self, "shape", _integers(owner, "shape", self.shape, rank, 1, 1 << 24))
         good = isinstance(self.scale, (float, np.floating)) and math.isfinite(self.scale) and self.scale > 0
         _require(good, f"{owner}: scale must be a finite float above 0, not {self.scale!r}")
-        good = _is_integer(self.zero_point) and -128 <= self.zero_point <= 127
-        _require(good, f"{owner}: zero_point must be an integer in -128..127, not {self.zero_point!r}")
+        good = isinstance(self.dtype, str) and self.dtype in ZERO_POINTS
+        _require(good, f"{owner}: dtype must be one of {', '.join(ZERO_POINTS)}, not {self.dtype!r}")
+        low, high = ZERO_POINTS[self.dtype]
+        good = _is_integer(self.zero_point) and low <= self.zero_point <= high
+        _require(good, f"{owner}: zero_point must be an integer in {low}..{high}, not {self.zero_point!r}")
+        good = self.dtype != "float32" or self.scale == 1
+        _require(good, f"{owner}: a float32 tensor must have scale 1.0, not {self.scale!r}")
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "zero_point", int(self.zero_point))
 
@@ -123,9 +143,14 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """What all layers have. Sub-classes set ``operands``, ``output_shape`` and ``run``, and ``check`` what they add."""
+    """What all layers have. Sub-classes set ``operands``, ``output_shape`` and ``run``, and ``check`` what they add.
 
-    operands: ClassVar[int] = 1
+    ``operands`` is the number of inputs, None for one or more.
+    """
+
+    operands: ClassVar[int | None] = 1
+    input_types: ClassVar[tuple[str, ...]] = ("int8",)
+    output_types: ClassVar[tuple[str, ...]] = ("int8",)
     rank: ClassVar[int | None] = None
     keeps_quantization: ClassVar[bool] = False
 
@@ -134,8 +159,9 @@ class Layer:
     output: str
 
     def __post_init__(self) -> None:
-        good = isinstance(self.inputs, (tuple, list)) and len(self.inputs) == self.operands
-        wanted = _plural(self.operands, "input")
+        count = len(self.inputs) if isinstance(self.inputs, (tuple, list)) else 0
+        good = count == self.operands if self.operands is not None else count > 0
+        wanted = "at least 1 input" if self.operands is None else _plural(self.operands, "input")
         _require(good, f"{self.owner}: {_article(type(self).__name__)} layer must have {wanted}, not {self.inputs!r}")
         object.__setattr__(self, "inputs", tuple(self.inputs))
         self.check()
@@ -153,7 +179,7 @@ class Layer:
         raise NotImplementedError
 
     def run(self, network: "Network", *inputs: Array) -> Array:
-        """Return the int8 output, with the batch axis of the int8 inputs."""
+        """Return the output, with the batch axis of the inputs."""
         raise NotImplementedError
 
     def _set_integers(self, field: str, count: int, low: int, high: int) -> None:
@@ -163,6 +189,12 @@ class Layer:
         self._set_integers("clamp", 2, -128, 127)
         clamp: Pair = getattr(self, "clamp")  # noqa: B009
         _require(clamp[0] <= clamp[1], f"{self.owner}: clamp must be (minimum, maximum), not {clamp}")
+
+    def _zero_points(self, network: "Network") -> Pair:
+        return network.tensors[self.inputs[0]].zero_point, network.tensors[self.output].zero_point
+
+    def _real_multiplier(self, network: "Network") -> float:
+        return network.tensors[self.inputs[0]].scale / network.tensors[self.output].scale
 
     def _window_shape(self, x: Tensor, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
         rows = arithmetic.output_size(x.shape[0], kernel[0], stride[0], padding[:2])
@@ -201,9 +233,6 @@ class Weighted(Layer):
         if hasattr(self, "stride"):
             self._set_integers("stride", 2, 1, 1 << 16)
             self._set_integers("padding", 4, 0, 1 << 16)
-
-    def _zero_points(self, network: "Network") -> Pair:
-        return network.tensors[self.inputs[0]].zero_point, network.tensors[self.output].zero_point
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -365,7 +394,134 @@ class Softmax(Layer):
         return arithmetic.softmax(inputs[0], network.tensors[self.inputs[0]].scale, self.beta)
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, Depthwise, FullyConnected, Add, AveragePool, MaxPool, Reshape, Softmax)}
+class Logistic(Layer):
+    """LOGISTIC; the output has scale 1/256 and zero point -128."""
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return inputs[0].shape
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.logistic(inputs[0], *network.tensors[self.inputs[0]].quantization)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rescale(Layer):
+    """QUANTIZE of int8 to int8, RELU, RELU6 and RELU_N1_TO_1: from the input's scale and zero point to the output's.
+
+    ``division`` is how the kernel divides the scales: "float64" (QUANTIZE) or "float32" (RELU and its kin).
+    """
+
+    clamp: Pair = (-128, 127)
+    division: str = "float64"
+
+    def check(self) -> None:
+        self._check_clamp()
+        good = self.division in ("float64", "float32")
+        _require(good, f"{self.owner}: division must be 'float64' or 'float32', not {self.division!r}")
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return inputs[0].shape
+
+    def multiplier(self, network: "Network") -> Pair:
+        """``(multiplier, shift)`` of input scale / output scale; the rounding is "double"."""
+        real = self._real_multiplier(network)
+        return arithmetic.quantize_multiplier(real if self.division == "float64" else float(np.float32(real)))
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.rescale(inputs[0], *self.multiplier(network), *self._zero_points(network), self.clamp)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pad(Layer):
+    """PAD with the zero point: ``padding`` (top, bottom, left, right) and ``channels`` (front, back)."""
+
+    rank = 3
+    keeps_quantization = True
+
+    padding: Padding = (0, 0, 0, 0)
+    channels: Pair = (0, 0)
+
+    def check(self) -> None:
+        self._set_integers("padding", 4, 0, 1 << 16)
+        self._set_integers("channels", 2, 0, 1 << 16)
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        height, width, depth = inputs[0].shape
+        return height + sum(self.padding[:2]), width + sum(self.padding[2:]), depth + sum(self.channels)
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return arithmetic.pad(inputs[0], self.padding, self.channels, network.tensors[self.output].zero_point)
+
+
+class Mean(Layer):
+    """MEAN over the rows and columns; the output has shape (C,) or (1, 1, C)."""
+
+    rank = 3
+
+    def multiplier(self, network: "Network") -> Pair:
+        """``(multiplier, shift)`` of the sum of (x - zero point) over the map; the rounding is "double"."""
+        height, width, _ = network.tensors[self.inputs[0]].shape
+        return arithmetic.mean_multiplier(self._real_multiplier(network), height * width)
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        values = arithmetic.mean(inputs[0], *self.multiplier(network), *self._zero_points(network))
+        return values.reshape(len(values), *network.tensors[self.output].shape)
+
+
+class Concat(Layer):
+    """CONCATENATION along the last axis; every input has the scale and zero point of the output."""
+
+    operands = None
+    keeps_quantization = True
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        first = inputs[0].shape[:-1]
+        good = all(x.shape[:-1] == first and len(x.shape) == len(inputs[0].shape) for x in inputs)
+        given = " and ".join(str(x.shape) for x in inputs)
+        _require(good, f"{self.owner}: the inputs must differ in the last axis alone, not have shapes {given}")
+        return (*first, sum(x.shape[-1] for x in inputs))
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        return np.concatenate(inputs, axis=-1)
+
+
+class Quantize(Layer):
+    """QUANTIZE of the network's float32 or uint8 input to int8."""
+
+    input_types = ("float32", "uint8")
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return inputs[0].shape
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        if network.tensors[self.inputs[0]].dtype == "float32":
+            return arithmetic.quantize(inputs[0], *network.tensors[self.output].quantization)
+        multiplier = arithmetic.quantize_multiplier(self._real_multiplier(network))
+        return arithmetic.rescale(inputs[0], *multiplier, *self._zero_points(network))
+
+
+class Dequantize(Layer):
+    """DEQUANTIZE of int8 to the network's float32 output, or QUANTIZE to its uint8 output."""
+
+    output_types = ("float32", "uint8")
+
+    def output_shape(self, *inputs: Tensor) -> Shape:
+        return inputs[0].shape
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        if network.tensors[self.output].dtype == "float32":
+            return arithmetic.dequantize(inputs[0], *network.tensors[self.inputs[0]].quantization)
+        multiplier = arithmetic.quantize_multiplier(self._real_multiplier(network))
+        return arithmetic.rescale(inputs[0], *multiplier, *self._zero_points(network), arithmetic.UINT8)
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        Conv, Depthwise, FullyConnected, Add, AveragePool, MaxPool, Reshape, Softmax,
+        Logistic, Rescale, Pad, Mean, Concat, Quantize, Dequantize,
+    )
+}  # fmt: skip
 
 
 def requantization(network: "Network", layer: Weighted) -> tuple[Array, Array]:
@@ -404,6 +560,9 @@ class Network:
             names.add(layer.name)
             self._check_layer(layer, written)
             written.add(layer.output)
+            good = self.tensors[layer.output].dtype == "int8" or layer.output == self.output
+            kind = self.tensors[layer.output].dtype
+            _require(good, f"{layer.owner}: output {layer.output!r} must be int8 or the network's output, not {kind}")
         unwritten = sorted(set(self.tensors) - written)
         _require(not unwritten, f"every tensor must be written by a layer, and {', '.join(unwritten)} is not")
         good = self.output in written
@@ -420,7 +579,16 @@ class Network:
         for tensor in inputs:
             good = layer.rank in (None, len(tensor.shape))
             _require(good, f"{owner}: input {tensor.name!r} must have {layer.rank} axes, not shape {tensor.shape}")
-        if isinstance(layer, Reshape):
+        borders = [("input", tensor, layer.input_types) for tensor in inputs] + [("output", output, layer.output_types)]
+        for what, tensor, types in borders:
+            good = tensor.dtype in types
+            _require(good, f"{owner}: {what} {tensor.name!r} must be {' or '.join(types)}, not {tensor.dtype}")
+        if isinstance(layer, Mean):
+            channels = inputs[0].shape[2]
+            good = output.shape in ((channels,), (1, 1, channels))
+            wanted = f"({channels},) or (1, 1, {channels})"
+            _require(good, f"{owner}: output {output.name!r} must have shape {wanted}, not {output.shape}")
+        elif isinstance(layer, Reshape):
             good = math.prod(inputs[0].shape) == math.prod(output.shape)
             given = f"{inputs[0].shape} to {output.shape}"
             _require(good, f"{owner}: a reshape must keep the number of values, not {given}")
@@ -429,23 +597,31 @@ class Network:
             good = shape == output.shape
             _require(good, f"{owner}: output {output.name!r} must have shape {shape}, not {output.shape}")
         if layer.keeps_quantization:
-            good = inputs[0].quantization == output.quantization
-            given = f"{inputs[0].quantization} and {output.quantization}"
-            _require(good, f"{owner}: input and output must have one scale and zero point, not {given}")
-        if isinstance(layer, Softmax):
+            for tensor in inputs:
+                good = tensor.quantization == output.quantization
+                given = f"{tensor.quantization} and {output.quantization}"
+                _require(good, f"{owner}: input and output must have one scale and zero point, not {given}")
+        if isinstance(layer, (Softmax, Logistic)):
             good = output.quantization == (1 / 256, -128)
-            given = f"{output.quantization}"
-            _require(good, f"{owner}: a softmax output must have scale 1/256 and zero point -128, not {given}")
+            kind, given = type(layer).__name__.lower(), f"{output.quantization}"
+            _require(good, f"{owner}: a {kind} output must have scale 1/256 and zero point -128, not {given}")
 
     def run(self, x: Array) -> dict[str, Array]:
-        """Return every tensor by name, int8 (N, *shape), for the int8 input ``x`` (N, *shape of the input tensor)."""
-        shape = self.tensors[self.input].shape
-        good = isinstance(x, np.ndarray) and x.dtype == np.int8 and x.shape[1:] == shape and x.ndim > 0 and len(x) > 0
+        """Return every tensor by name, (N, *shape), for the input ``x`` (N, *shape of the input tensor).
+
+        Raises :class:`NetworkError` for another shape or type, for NaN, and where a reference kernel would overflow.
+        """
+        shape, dtype = self.tensors[self.input].shape, self.tensors[self.input].dtype
+        good = isinstance(x, np.ndarray) and x.dtype == dtype and x.shape[1:] == shape and x.ndim > 0 and len(x) > 0
         found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        _require(good, f"the input must be int8 of shape (N, {', '.join(map(str, shape))}), not {found}")
+        _require(good, f"the input must be {dtype} of shape (N, {', '.join(map(str, shape))}), not {found}")
+        _require(dtype != "float32" or not np.isnan(x).any(), "the input must be numbers, and it has NaN")
         values = {self.input: x}
         for layer in self.layers:
-            values[layer.output] = layer.run(self, *(values[name] for name in layer.inputs))
+            try:
+                values[layer.output] = layer.run(self, *(values[name] for name in layer.inputs))
+            except ValueError as error:
+                raise NetworkError(f"{layer.owner}: {error}") from error
         return values
 
     def save(self, path: str | Path) -> None:

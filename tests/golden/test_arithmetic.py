@@ -107,6 +107,10 @@ def test_requantize_saturates_and_clamps():
         ("relu6", 0.05, -10, (-10, 110)),
         ("relu6", 6 / 255, -128, (-128, 127)),
         ("relu6", 4.0, 0, (0, 2)),  # 1.5 rounds away from zero
+        ("relu6", 1e-44, 5, (5, 127)),
+        ("relu_n1_to_1", 0.0625, -20, (-36, -4)),
+        ("relu_n1_to_1", 2.0, 7, (6, 8)),  # 0.5 and -0.5 as well
+        ("relu_n1_to_1", 0.001, 7, (-128, 127)),
     ],
 )
 def test_activation_range(kind, scale, zero_point, expected):
@@ -114,7 +118,7 @@ def test_activation_range(kind, scale, zero_point, expected):
 
 
 def test_activation_range_refuses():
-    with pytest.raises(ValueError, match=r"^an activation must be 'none', 'relu' or 'relu6', not 'tanh'$"):
+    with pytest.raises(ValueError, match=r"^an activation must be 'none', 'relu', 'relu6' or 'relu_n1_to_1', not 'tanh'$"):
         arithmetic.activation_range("tanh", 1.0, 0)
 
 
@@ -254,7 +258,9 @@ def test_softmax_is_within_one_step_of_the_real_one(rng, scale):
 def test_fixed_point_exponential_and_reciprocal(rng):
     # gemmlowp's own tests ask for 3e-7 of the exponential. An int8 softmax would hide most errors of either.
     a = np.concatenate([[0, -1], -(1 << np.arange(20, 31)), -rng.integers(0, 1 << 31, 5000)])
-    assert np.max(np.abs(arithmetic._exp_negative(a) / 2**31 - np.exp(a / 2**26))) < 3e-7
+    for bits in (4, 5):
+        real = np.exp(a / 2 ** (31 - bits))
+        assert np.max(np.abs(arithmetic._exp_negative(a, bits) / 2**31 - real)) < 3e-7
     total = np.concatenate([[1 << 19, (1 << 31) - 1], rng.integers(1 << 19, 1 << 31, 5000)])
     reciprocal, bits = arithmetic._reciprocal(total)
     assert np.max(np.abs(reciprocal / 2.0 ** (31 + bits) * (total / 2**19) - 1)) < 1e-8
@@ -266,3 +272,128 @@ def test_softmax_refuses():
     message = r"^the scale of a softmax input, times beta, must be above 2\*\*-26, not 1e-09$"
     with pytest.raises(ValueError, match=message):
         arithmetic.softmax(np.zeros((1, 4), np.int8), 1e-9)
+
+
+# Known answers of BUILTIN_REF, ai-edge-litert 2.3.0
+
+X = np.array([[-128, -100, -17, -16, -15, 0, 1, 64, 127]], np.int8)
+
+
+def single(value):
+    return float(np.float32(value))
+
+
+@pytest.mark.parametrize(
+    "source, target, activation, expected",
+    [
+        ((0.1, -16), (0.0625, -20), "none", [-128, -128, -22, -20, -18, 6, 7, 108, 127]),
+        ((0.03, 5), (0.3, 100), "none", [87, 89, 98, 98, 98, 99, 100, 106, 112]),
+        ((0.3, 3), (0.01, -128), "none", [-128, -128, -128, -128, -128, -128, -128, 127, 127]),
+        ((0.1, -16), (0.0625, -20), "relu", [-20, -20, -20, -20, -18, 6, 7, 108, 127]),
+        ((0.03, 5), (0.3, 100), "relu6", [100, 100, 100, 100, 100, 100, 100, 106, 112]),
+        ((0.1, -16), (0.0625, -20), "relu6", [-20, -20, -20, -20, -18, 6, 7, 76, 76]),
+        ((0.03, 5), (0.3, 100), "relu_n1_to_1", [97, 97, 98, 98, 98, 99, 100, 103, 103]),
+        ((0.3, 3), (0.01, -128), "relu_n1_to_1", [-128, -128, -128, -128, -128, -128, -128, -28, -28]),
+    ],
+)
+def test_rescale(source, target, activation, expected):
+    multiplier = arithmetic.quantize_multiplier(single(source[0]) / single(target[0]))
+    clamp = arithmetic.activation_range(activation, target[0], target[1])
+    result = arithmetic.rescale(X, *multiplier, source[1], target[1], clamp)
+    assert result.dtype == np.int8
+    assert result.tolist() == [expected]
+
+
+def test_rescale_from_and_to_uint8():
+    x = (X.astype(int) + 128).astype(np.uint8)
+    multiplier = arithmetic.quantize_multiplier(single(0.1) / single(0.2))
+    assert arithmetic.rescale(x, *multiplier, 3, -7).tolist() == [[-8, 6, 47, 48, 48, 56, 56, 88, 119]]
+    multiplier = arithmetic.quantize_multiplier(single(0.2) / single(0.1))
+    back = arithmetic.rescale(X, *multiplier, -7, 3, arithmetic.UINT8)
+    assert back.dtype == np.uint8
+    assert back.tolist() == [[0, 0, 0, 0, 0, 17, 19, 145, 255]]
+
+
+@pytest.mark.parametrize(
+    "scale, zero_point, expected",
+    [
+        (0.5, 0, [-128, -3, -1, 0, 1, 2, 3, 64, 127]),
+        (0.1, -20, [-128, -35, -23, -20, -17, -12, -7, 127, 127]),
+        (0.25, 127, [-128, 121, 126, 127, 127, 127, 127, 127, 127]),  # the last is undefined in the kernel
+        (1e-40, 0, [-128, -128, -128, 0, 127, 127, 127, 127, 127]),
+    ],
+)
+def test_quantize(scale, zero_point, expected):
+    x = np.array([[-100, -1.5, -0.25, -0.0, 0.25, 0.75, 1.25, 31.9, 1e9]], np.float32)
+    assert arithmetic.quantize(x, single(scale), zero_point).tolist() == [expected]
+
+
+def test_dequantize_rounds_the_product_to_float32():
+    expected = [
+        "-0x1.3200000000000p+6", "-0x1.1066680000000p+6", "-0x1.59999a0000000p+5", "-0x1.5733340000000p+5",
+        "-0x1.54ccce0000000p+5", "-0x1.30ccce0000000p+5", "-0x1.2e66680000000p+5", "-0x1.2e66680000000p+4", "0x0.0p+0",
+    ]  # fmt: skip
+    result = arithmetic.dequantize(X, single(0.3), 127)
+    assert result.dtype == np.float32
+    assert [float(value).hex() for value in result[0]] == expected
+
+
+@pytest.mark.parametrize(
+    "scale, zero_point, expected",
+    [
+        (0.05, 0, [-128, -126, -51, -49, -46, 0, 3, 118, 127]),
+        (0.3, -50, [-128, -128, 127, 127, 127, 127, 127, 127, 127]),
+        (0.001, 127, [-16, -14, -9, -9, -9, -8, -8, -4, 0]),
+        (20.0, 0, [-128, -128, -128, -128, -128, 0, 127, 127, 127]),
+        (5.149335861206055, -14, [-128, -128, -128, -128, -127, 127, 127, 127, 127]),  # one value is in reach
+    ],
+)
+def test_logistic(scale, zero_point, expected):
+    assert arithmetic.logistic(X, single(scale), zero_point).tolist() == [expected]
+
+
+def test_logistic_is_a_logistic(rng):
+    x = np.arange(-128, 128, dtype=np.int8).reshape(1, -1)
+    for _ in range(50):
+        scale, zero_point = single(2.0 ** rng.uniform(-14, 3)), int(rng.integers(-128, 128))
+        real = 128 * np.tanh(scale * (x.astype(float) - zero_point) / 2)
+        assert np.max(np.abs(arithmetic.logistic(x, scale, zero_point) - np.clip(real, -128, 127))) < 1
+
+
+MEANS = [[-128, 127, 3, -9], [-127, 126, 4, -9], [-126, 127, 3, 7], [-128, 125, 3, 5], [5, 5, 5, 5], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "source, target, expected",
+    [
+        ((0.1, 0), (0.1, 0), [-84, 86, 4, 1]),
+        ((0.1, 7), (0.0625, -20), [-128, 106, -26, -31]),
+        ((2.0, -128), (0.004, 127), [127, 127, 127, 127]),
+        ((1e-4, 3), (2.0, 5), [5, 5, 5, 5]),
+    ],
+)
+def test_mean(source, target, expected):
+    multiplier = arithmetic.mean_multiplier(single(source[0]) / single(target[0]), 6)
+    x = np.array(MEANS, np.int8).reshape(1, 2, 3, 4)
+    assert arithmetic.mean(x, *multiplier, source[1], target[1]).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    "real, pixels, expected",
+    [
+        (1.0, 1, (HALF, 1)),
+        (1.0, 4, (HALF, -1)),
+        (1.0, 6, (2 * HALF // 3, -1)),  # below 2**30
+        (2.0**-31, 5, (2 * HALF // 5, -31)),  # the shift leaves one bit of two
+        (0.0, 5, (0, -2)),
+    ],
+)
+def test_mean_multiplier(real, pixels, expected):
+    assert arithmetic.mean_multiplier(real, pixels) == expected
+
+
+def test_pad_surrounds_the_map_and_its_channels():
+    x = np.array([[[[-128, 5], [127, -9]]]], np.int8)
+    seven = [7, 7, 7, 7]
+    expected = [[[seven] * 5, [seven, [7, 7, -128, 5], [7, 7, 127, -9], seven, seven]]]
+    assert arithmetic.pad(x, (1, 0, 1, 2), (2, 0), 7).tolist() == expected

@@ -13,12 +13,19 @@ from gossamer.golden import arithmetic
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
+    Dequantize,
     FullyConnected,
+    Logistic,
     MaxPool,
+    Mean,
     Network,
     NetworkError,
+    Pad,
+    Quantize,
+    Rescale,
     Reshape,
     Softmax,
     Tensor,
@@ -61,10 +68,18 @@ def weighted(rng, o, *shape):
 def network(rng):
     """One layer of each kind."""
     tensors = [
-        Tensor("x", (4, 4, 2), 0.5, -3),
+        Tensor("x", (4, 4, 2), 0.5, 131, "uint8"),
+        Tensor("quantized", (4, 4, 2), 0.5, -3),
         Tensor("conv", (4, 4, 3), 0.25, -128),
         Tensor("depthwise", (4, 4, 3), 0.125, 7),
         Tensor("add", (4, 4, 3), 0.5, 0),
+        Tensor("rescaled", (4, 4, 3), 0.125, 7),
+        Tensor("concat", (4, 4, 6), 0.125, 7),
+        Tensor("padded", (5, 4, 7), 0.125, 7),
+        Tensor("mean", (7,), 0.25, 0),
+        Tensor("logistic", (7,), 1 / 256, -128),
+        Tensor("long", (12,), 1 / 256, -128),
+        Tensor("y", (12,), 1.0, 0, "float32"),
         Tensor("max", (2, 2, 3), 0.5, 0),
         Tensor("average", (1, 1, 3), 0.5, 0),
         Tensor("flat", (3,), 0.5, 0),
@@ -73,7 +88,8 @@ def network(rng):
     ]
     same = (1, 1, 1, 1)
     layers = (
-        Conv("1", ("x",), "conv", **weighted(rng, 3, 3, 3, 3, 2), padding=same, clamp=(-128, 100)),
+        Quantize("0", ("x",), "quantized"),
+        Conv("1", ("quantized",), "conv", **weighted(rng, 3, 3, 3, 3, 2), padding=same, clamp=(-128, 100)),
         Depthwise("2", ("conv",), "depthwise", **weighted(rng, 3, 3, 3, 3), padding=same, rounding="single"),
         Add("3", ("conv", "depthwise"), "add", (0, 127)),
         MaxPool("4", ("add",), "max", (2, 2), (2, 2)),
@@ -81,15 +97,22 @@ def network(rng):
         Reshape("6", ("average",), "flat"),
         FullyConnected("7", ("flat",), "dense", **weighted(rng, 5, 5, 3)),
         Softmax("8", ("dense",), "softmax"),
+        Rescale("9", ("add",), "rescaled", (7, 127), "float32"),
+        Concat("10", ("rescaled", "depthwise"), "concat"),
+        Pad("11", ("concat",), "padded", (1, 0, 0, 0), (0, 1)),
+        Mean("12", ("padded",), "mean"),
+        Logistic("13", ("mean",), "logistic"),
+        Concat("14", ("logistic", "softmax"), "long"),
+        Dequantize("15", ("long",), "y"),
     )
-    return Network("all kinds", {t.name: t for t in tensors}, layers, "x", "softmax")
+    return Network("all kinds", {t.name: t for t in tensors}, layers, "x", "y")
 
 
 def test_run_returns_every_tensor(network, rng):
-    x = rng.integers(-128, 128, (3, 4, 4, 2), dtype=np.int8)
+    x = rng.integers(0, 256, (3, 4, 4, 2), dtype=np.uint8)
     values = network.run(x)
     assert {name: (v.dtype, v.shape) for name, v in values.items()} == {
-        name: (np.int8, (3, *tensor.shape)) for name, tensor in network.tensors.items()
+        name: (np.dtype(tensor.dtype), (3, *tensor.shape)) for name, tensor in network.tensors.items()
     }
     for index in range(3):  # the samples of a batch do not meet
         for name, alone in network.run(x[index : index + 1]).items():
@@ -97,8 +120,8 @@ def test_run_returns_every_tensor(network, rng):
 
 
 def test_requantization_is_the_quotient_of_the_scales(network):
-    multipliers, shifts = requantization(network, network.layers[0])
-    real = 0.5 * network.layers[0].weight_scales / 0.25
+    multipliers, shifts = requantization(network, network.layers[1])
+    real = 0.5 * network.layers[1].weight_scales / 0.25
     assert [*zip(multipliers, shifts)] == [arithmetic.quantize_multiplier(value) for value in real]
     assert multipliers.dtype == shifts.dtype == np.int64
 
@@ -115,11 +138,61 @@ def test_scales_are_multiplied_in_double():
     assert network.run(np.zeros((1, 1), np.int8))["y"].tolist() == [[-94, -67, 13]]
 
 
+@pytest.mark.parametrize("division, expected", [("float64", -86), ("float32", -85)])
+def test_rescale_divides_as_its_operator(division, expected):
+    # BUILTIN_REF of ai-edge-litert 2.3.0 gave -86 for QUANTIZE and -85 for RELU
+    scales = float.fromhex("0x1.e471dap+1"), float.fromhex("0x1.0bde94p+2")
+    tensors = {name: Tensor(name, (4,), scale, -128) for name, scale in zip("xy", scales)}
+    network = Network("rescale", tensors, (Rescale("l", ("x",), "y", (-128, 127), division),), "x", "y")
+    assert network.run(np.array([[-128, -28, -81, 127]], np.int8))["y"].tolist() == [[-128, -38, expected, 103]]
+
+
+def test_mean_divides_in_double():
+    # as above: BUILTIN_REF gave what QUANTIZE gives
+    scales = float.fromhex("0x1.e471dap+1"), float.fromhex("0x1.0bde94p+2")
+    tensors = {"x": Tensor("x", (1, 1, 4), scales[0], -128), "y": Tensor("y", (4,), scales[1], -128)}
+    network = Network("mean", tensors, (Mean("l", ("x",), "y"),), "x", "y")
+    assert network.run(np.array([[[[-128, -28, -81, 127]]]], np.int8))["y"].tolist() == [[-128, -38, -86, 103]]
+
+
+def test_a_tensor_read_twice_may_be_concatenated_with_itself():
+    tensors = {"x": Tensor("x", (1, 1, 2), 0.5, 3), "y": Tensor("y", (1, 1, 6), 0.5, 3)}
+    network = Network("concat", tensors, (Concat("l", ("x", "x", "x"), "y"),), "x", "y")
+    assert network.run(np.array([[[[1, 2]]]], np.int8))["y"].tolist() == [[[[1, 2, 1, 2, 1, 2]]]]
+
+
+def test_uint8_and_float32_borders():
+    tensors = [
+        Tensor("x", (2,), 1.0, 0, "float32"), Tensor("a", (2,), 0.5, 3), Tensor("y", (2,), 0.25, 131, "uint8"),
+    ]  # fmt: skip
+    layers = (Quantize("q", ("x",), "a"), Dequantize("d", ("a",), "y"))
+    values = Network("n", {t.name: t for t in tensors}, layers, "x", "y").run(np.array([[1.25, -np.inf]], np.float32))
+    assert values["a"].tolist() == [[6, -128]]
+    assert values["y"].dtype == np.uint8
+    assert values["y"].tolist() == [[137, 0]]
+
+
+def test_run_refuses_nan():
+    tensors = {"x": Tensor("x", (1,), 1.0, 0, "float32"), "a": Tensor("a", (1,), 0.5, 3)}
+    network = Network("n", tensors, (Quantize("q", ("x",), "a"),), "x", "a")
+    with pytest.raises(NetworkError, match=r"^the input must be numbers, and it has NaN$"):
+        network.run(np.array([[np.nan]], np.float32))
+
+
+def test_run_names_the_layer_that_overflows():
+    constants = np.full((1, 1), 127, np.int8), np.full(1, (1 << 31) - 1, np.int32), np.ones(1)
+    tensors = {name: Tensor(name, (1,), 1.0, 0) for name in "xy"}
+    network = Network("n", tensors, (FullyConnected("fc", ("x",), "y", *constants),), "x", "y")
+    message = r"^layer 'fc': an accumulator must fit a signed 32-bit number, not 2147483774$"
+    with pytest.raises(NetworkError, match=message):
+        network.run(np.ones((1, 1), np.int8))
+
+
 def test_weights_are_frozen_copies(network):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        network.layers[0].stride = (2, 2)
+        network.layers[1].stride = (2, 2)
     with pytest.raises(ValueError, match="read-only"):
-        network.layers[0].weights[0] = 0
+        network.layers[1].weights[0] = 0
     mine = np.ones((1, 1), np.int8)
     layer = FullyConnected("fc", ("x",), "y", mine, np.zeros(1, np.int32), np.ones(1))
     mine[0] = 5
@@ -129,15 +202,15 @@ def test_weights_are_frozen_copies(network):
 @pytest.mark.parametrize(
     "x, found",
     [
-        (np.zeros((1, 4, 4, 2), np.uint8), "uint8 of shape (1, 4, 4, 2)"),
-        (np.zeros((4, 4, 2), np.int8), "int8 of shape (4, 4, 2)"),
-        (np.zeros((0, 4, 4, 2), np.int8), "int8 of shape (0, 4, 4, 2)"),
+        (np.zeros((1, 4, 4, 2), np.int8), "int8 of shape (1, 4, 4, 2)"),
+        (np.zeros((4, 4, 2), np.uint8), "uint8 of shape (4, 4, 2)"),
+        (np.zeros((0, 4, 4, 2), np.uint8), "uint8 of shape (0, 4, 4, 2)"),
         (np.int8(3), "int8"),
         ([1, 2], "list"),
     ],
 )
 def test_run_refuses_other_inputs(network, x, found):
-    message = re.escape(f"the input must be int8 of shape (N, 4, 4, 2), not {found}")
+    message = re.escape(f"the input must be uint8 of shape (N, 4, 4, 2), not {found}")
     with pytest.raises(NetworkError, match=f"^{message}$"):
         network.run(x)
 
@@ -153,6 +226,24 @@ CONV = {"weights": np.ones((2, 1, 1, 3), np.int8), "bias": np.zeros(2, np.int32)
         (lambda: Tensor("t", (0,), 1.0, 0), "tensor 't': shape must be 1 integer in 1..16777216, not (0,)"),
         (lambda: Tensor("t", (1,), 0.0, 0), "tensor 't': scale must be a finite float above 0, not 0.0"),
         (lambda: Tensor("t", (1,), 1.0, 128), "tensor 't': zero_point must be an integer in -128..127, not 128"),
+        (lambda: Tensor("t", (1,), 1.0, -1, "uint8"), "tensor 't': zero_point must be an integer in 0..255, not -1"),
+        (
+            lambda: Tensor("t", (1,), 1.0, 0, "int16"),
+            "tensor 't': dtype must be one of int8, uint8, float32, not 'int16'",
+        ),
+        (lambda: Tensor("t", (1,), 0.5, 0, "float32"), "tensor 't': a float32 tensor must have scale 1.0, not 0.5"),
+        (lambda: Tensor("t", (1,), 1.0, 1, "float32"), "tensor 't': zero_point must be an integer in 0..0, not 1"),
+        (lambda: Concat("c", (), "y"), "layer 'c': a Concat layer must have at least 1 input, not ()"),
+        (lambda: Rescale("r", ("x",), "y", (5, 4)), "layer 'r': clamp must be (minimum, maximum), not (5, 4)"),
+        (
+            lambda: Rescale("r", ("x",), "y", division="float16"),
+            "layer 'r': division must be 'float64' or 'float32', not 'float16'",
+        ),
+        (lambda: Pad("p", ("x",), "y", (1, 1)), "layer 'p': padding must be 4 integers in 0..65536, not (1, 1)"),
+        (
+            lambda: Pad("p", ("x",), "y", (0, 0, 0, 0), (-1, 0)),
+            "layer 'p': channels must be 2 integers in 0..65536, not (-1, 0)",
+        ),
         (lambda: Add("a", ("x",), "y"), "layer 'a': an Add layer must have 2 inputs, not ('x',)"),
         (lambda: Add("a", ("x", "x"), "y", (5, 4)), "layer 'a': clamp must be (minimum, maximum), not (5, 4)"),
         (
@@ -238,6 +329,34 @@ MAP, VECTOR = Tensor("x", (4, 4, 3), 0.5, 0), Tensor("x", (6,), 0.5, 0)
             VECTOR, ((6,), 0.5, 0), Softmax("l", ("x",), "y"),
             "a softmax output must have scale 1/256 and zero point -128, not (0.5, 0)",
         ),
+        (
+            VECTOR, ((6,), 1 / 256, 0), Logistic("l", ("x",), "y"),
+            "a logistic output must have scale 1/256 and zero point -128, not (0.00390625, 0)",
+        ),
+        (VECTOR, ((6,), 1.0, 0), Mean("l", ("x",), "y"), "input 'x' must have 3 axes, not shape (6,)"),
+        (
+            MAP, ((1, 3, 1), 1.0, 0), Mean("l", ("x",), "y"),
+            "output 'y' must have shape (3,) or (1, 1, 3), not (1, 3, 1)",
+        ),
+        (
+            MAP, ((4, 5, 3), 0.5, 1), Pad("l", ("x",), "y", (0, 0, 0, 1)),
+            "input and output must have one scale and zero point, not (0.5, 0) and (0.5, 1)",
+        ),
+        (
+            MAP, ((4, 4, 3), 0.5, 0), Pad("l", ("x",), "y", (0, 0, 0, 0), (0, 1)),
+            "output 'y' must have shape (4, 4, 4), not (4, 4, 3)",
+        ),
+        (
+            VECTOR, ((12,), 0.25, 0), Concat("l", ("x", "x"), "y"),
+            "input and output must have one scale and zero point, not (0.5, 0) and (0.25, 0)",
+        ),
+        (VECTOR, ((6,), 0.5, 0), Quantize("l", ("x",), "y"), "input 'x' must be float32 or uint8, not int8"),
+        (VECTOR, ((6,), 0.5, 0), Dequantize("l", ("x",), "y"), "output 'y' must be float32 or uint8, not int8"),
+        (VECTOR, ((6,), 1.0, 0, "float32"), Rescale("l", ("x",), "y"), "output 'y' must be int8, not float32"),
+        (
+            Tensor("x", (6,), 0.5, 0, "uint8"), ((6,), 0.5, 0, "uint8"), Reshape("l", ("x",), "y"),
+            "input 'x' must be int8, not uint8",
+        ),
     ],
 )  # fmt: skip
 def test_networks_refuse_layers(x, y, layer, message):
@@ -261,6 +380,23 @@ def test_networks_refuse(change, message):
         dataclasses.replace(good, **change)
 
 
+def test_concat_refuses_other_shapes():
+    tensors = [Tensor("x", (4, 4, 3), 0.5, 0), Tensor("a", (2, 2, 3), 0.5, 0), Tensor("y", (4, 4, 6), 0.5, 0)]
+    layers = (MaxPool("p", ("x",), "a", (2, 2), (2, 2)), Concat("l", ("x", "a"), "y"))
+    given = "(4, 4, 3) and (2, 2, 3)"
+    message = re.escape(f"layer 'l': the inputs must differ in the last axis alone, not have shapes {given}")
+    with pytest.raises(NetworkError, match=f"^{message}$"):
+        Network("n", {t.name: t for t in tensors}, layers, "x", "y")
+
+
+def test_only_borders_are_not_int8():
+    tensors = {"x": VECTOR, "f": Tensor("f", (6,), 1.0, 0, "float32"), "y": Tensor("y", (6,), 0.5, 0)}
+    layers = (Dequantize("d", ("x",), "f"), Quantize("q", ("f",), "y"))
+    message = r"^layer 'd': output 'f' must be int8 or the network's output, not float32$"
+    with pytest.raises(NetworkError, match=message):
+        Network("n", tensors, layers, "x", "y")
+
+
 def test_layer_names_are_unique():
     tensors = {name: Tensor(name, (6,), 0.5, 0) for name in "xyz"}
     with pytest.raises(NetworkError, match=r"^a layer's name must be its own, and 'l' is used twice$"):
@@ -270,13 +406,13 @@ def test_layer_names_are_unique():
 def test_file_round_trip(network, rng, tmp_path):
     network.save(tmp_path / "a.gsm")
     read = Network.load(tmp_path / "a.gsm")
-    assert (read.name, read.tensors, read.input, read.output) == ("all kinds", network.tensors, "x", "softmax")
+    assert (read.name, read.tensors, read.input, read.output) == ("all kinds", network.tensors, "x", "y")
     for ours, theirs in zip(network.layers, read.layers, strict=True):
         assert type(ours) is type(theirs)
         for field in dataclasses.fields(ours):
             np.testing.assert_array_equal(getattr(theirs, field.name), getattr(ours, field.name))
-    x = rng.integers(-128, 128, (2, 4, 4, 2), dtype=np.int8)
-    np.testing.assert_array_equal(read.run(x)["softmax"], network.run(x)["softmax"])
+    x = rng.integers(0, 256, (2, 4, 4, 2), dtype=np.uint8)
+    np.testing.assert_array_equal(read.run(x)["y"], network.run(x)["y"])
     read.save(tmp_path / "b.gsm")
     assert (tmp_path / "a.gsm").read_bytes() == (tmp_path / "b.gsm").read_bytes()
 
@@ -301,7 +437,7 @@ def header(**changes):
 def pickled(members):
     buffer = io.BytesIO()
     np.save(buffer, np.array([{}], object), allow_pickle=True)
-    members["0.bias.npy"] = buffer.getvalue()
+    members["1.bias.npy"] = buffer.getvalue()
 
 
 NOT_OURS = "a network file must be as Network.save writes it, but "
@@ -314,7 +450,7 @@ NOT_OURS = "a network file must be as Network.save writes it, but "
         (header(tensors=3), NOT_OURS),
         (header(layers=[{"kind": "Tanh"}]), NOT_OURS + "'Tanh'"),
         (header(layers=[{"kind": "Softmax"}]), NOT_OURS),
-        (lambda members: members.pop("0.bias.npy"), NOT_OURS),
+        (lambda members: members.pop("1.bias.npy"), NOT_OURS),
         (lambda members: members.update({"network.json": b"{"}), NOT_OURS),
         (pickled, NOT_OURS + "Object arrays cannot be loaded"),
     ],
