@@ -190,10 +190,12 @@ def _mark_depthwise(network: Network, layer: Any, inputs: list[Mask], output: Ma
 
 
 def _mark_reshape(network: Network, layer: Layer, inputs: list[Mask], output: Mask) -> None:
-    """A flattened map has the map's channels, once for each position; other changes of the last axis keep everything."""
+    """Where one tensor has ``n`` times the channels of the other, it has each of them ``n`` times, in turns.
+
+    So a flattened map has the map's channels at each position. Channels that do not divide each other all stay.
+    """
     narrow, wide = sorted((inputs[0], output), key=len)
-    shapes = [network.tensors[name].shape for name in (*layer.inputs, layer.output)]
-    if len(narrow) != len(wide) and not any(len(shape) == 1 for shape in shapes):
+    if len(wide) % len(narrow):
         return _mark_all(network, layer, inputs, output)
     narrow |= wide.reshape(-1, len(narrow)).any(axis=0)
     wide |= np.tile(narrow, len(wide) // len(narrow))

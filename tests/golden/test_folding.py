@@ -151,9 +151,10 @@ def softmax_amid(rng):
 def flat(rng):
     """Maps flattened, cut up again, and given new shapes."""
     b = Builder(rng, (4, 4, 3))
-    x = b.conv(b.input, 4, relu=False)
-    x = b.reshape(x, (int(np.prod(b.tensors[x].shape)),))
-    x = b.reshape(x, [(4, 4, 4), (2, 8, 4), (2, 4, 8), (8, 4, 2)][rng.integers(4)])
+    x = b.conv(b.input, 6, relu=False)
+    if rng.integers(2):
+        x = b.reshape(x, (96,))
+    x = b.reshape(x, [(4, 4, 6), (2, 8, 6), (4, 6, 4), (4, 2, 12), (8, 4, 3)][rng.integers(5)])
     x = b.conv(x, 5, (2, 2), same=bool(rng.integers(2)))
     x = b.fully_connected(b.depthwise(x), 6)
     b.fully_connected(b.reshape(x, (2, 1, 3)), 5)
@@ -255,19 +256,30 @@ def test_constant_moves_into_the_bias_where_all_windows_see_the_same(size, kerne
     assert folded.network.layers[1].bias.tolist() == [100 + (added or 0)]
 
 
-def test_flattened_map_folds_position_by_position(rng):
+@pytest.mark.parametrize("reshaped", [False, True])
+def test_flattened_map_folds_position_by_position(reshaped, rng):
     """A depthwise border pattern 12, 18, 27 under weights 1..9: 12*(1+3+7+9) + 18*(2+4+6+8) + 27*5."""
     tensor, first = constant_and_live(3, 5, 2)
     second = Depthwise("d", ("c",), "d", **numbers(np.ones((3, 3, 2)), [0, 0]), padding=(1, 1, 1, 1))
     weights = np.stack([np.arange(1, 10), np.full(9, 2)], axis=1).reshape(1, 18)
-    last = FullyConnected("y", ("f",), "y", **numbers(weights, [-700]))
+    last = FullyConnected("y", ("f" if reshaped else "d",), "y", **numbers(weights, [-700]))
     tensors = [tensor, ("d", (3, 3, 2), 0), ("f", (18,), 0), ("y", (1,), 0)]
     original = network((3, 3, 1), tensors, first, second, Reshape("f", ("d",), "f"), last)
     folded = check(original, stimuli(rng, original, 9))
-    assert {name: folded.channels[name].tolist() for name in "cdf"} == {"c": [1], "d": [1], "f": [*range(1, 18, 2)]}
+    assert {name: folded.channels[name].tolist() for name in "cd"} == {"c": [1], "d": [1]}
     assert folded.constants["d"] == {}  # its channel 0 is no constant, though it depends on nothing
-    assert folded.network.layers[3].weights.tolist() == [[2] * 9]
-    assert folded.network.layers[3].bias.tolist() == [240 + 360 + 135 - 700]
+    last = folded.network.layers[-1]
+    assert (last.weights.tolist(), last.bias.tolist()) == ([[2] * 9], [240 + 360 + 135 - 700])
+
+
+def test_reshape_takes_channels_in_turns(rng):
+    """Channels 0..5 of two pixels become 0..2 of four: who reads 1 there reads 1 and 4 here."""
+    first = Conv("c", ("x",), "c", **numbers(np.ones((6, 1, 1, 1)), range(6)))
+    last = Conv("y", ("r",), "y", **numbers(np.array([0, 1, 0]).reshape(1, 1, 1, 3), [0]))
+    tensors = [("c", (1, 2, 6), 0), ("r", (1, 4, 3), 0), ("y", (1, 4, 1), 0)]
+    original = network((1, 2, 1), tensors, first, Reshape("r", ("c",), "r"), last)
+    folded = check(original, stimuli(rng, original, 9))
+    assert (folded.channels["c"].tolist(), folded.channels["r"].tolist()) == ([1, 4], [1])
 
 
 @pytest.mark.parametrize("bias, folds", [(1, False), (0, True)])
