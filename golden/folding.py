@@ -18,12 +18,17 @@ from gossamer.golden.intervals import Bounds, accumulate, bounds, window_weights
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
     FullyConnected,
     Layer,
+    Logistic,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Rescale,
     Reshape,
     Weighted,
 )
@@ -43,7 +48,7 @@ class Folded:
     """A network that computes the same bytes.
 
     ``channels`` has, for each tensor that is left, the indices of its channels (last axis) in the original's tensor;
-    ``constants`` the value of each constant channel of the original, by tensor and channel.
+    ``constants`` the value of each constant channel of the original, by int8 tensor and channel.
     """
 
     network: Network
@@ -201,6 +206,19 @@ def _mark_reshape(network: Network, layer: Layer, inputs: list[Mask], output: Ma
     wide |= np.tile(narrow, len(wide) // len(narrow))
 
 
+def _mark_pad(network: Network, layer: Any, inputs: list[Mask], output: Mask) -> None:
+    """Channels in front and behind depend on nothing."""
+    front = layer.channels[0]
+    _mark_same(network, layer, inputs, output[front : front + len(inputs[0])])
+
+
+def _mark_concat(network: Network, layer: Layer, inputs: list[Mask], output: Mask) -> None:
+    """Each input has its part of the output."""
+    ends = np.cumsum([len(mask) for mask in inputs])
+    for mask, part in zip(inputs, np.split(output, ends[:-1]), strict=True):
+        _mark_same(network, layer, [mask], part)
+
+
 def _cut_nothing(network: Network, layer: Layer, inputs: list[Array], output: Array) -> Layer:
     return layer
 
@@ -214,6 +232,12 @@ def _cut_read(network: Network, layer: Any, inputs: list[Array], output: Array) 
 
 def _cut_depthwise(network: Network, layer: Any, inputs: list[Array], output: Array) -> Layer:
     return _cut_numbers(layer, layer.weights[..., output], output)
+
+
+def _cut_pad(network: Network, layer: Any, inputs: list[Array], output: Array) -> Layer:
+    front = int((output < layer.channels[0]).sum())
+    changed: Layer = dataclasses.replace(layer, channels=(front, len(output) - len(inputs[0]) - front))
+    return changed
 
 
 def _cut_numbers(layer: Any, weights: Array, output: Array) -> Weighted:
@@ -244,5 +268,10 @@ RULES: dict[type[Layer], Rule] = {
     AveragePool: Rule(_mark_same),
     MaxPool: Rule(_mark_same),
     Reshape: Rule(_mark_reshape),
+    Rescale: Rule(_mark_same),
+    Pad: Rule(_mark_pad, _cut_pad),
+    Mean: Rule(_mark_same),
+    Concat: Rule(_mark_concat),
+    Logistic: Rule(_mark_same),
 }
-"""The rule of each kind; a kind that is not here, such as :class:`Softmax`, keeps all its channels."""
+"""The rule of each kind; a kind that is not here, such as Softmax, keeps all its channels."""

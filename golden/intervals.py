@@ -16,12 +16,16 @@ from gossamer.golden import arithmetic
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
     FullyConnected,
     Layer,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Rescale,
     Reshape,
     requantization,
 )
@@ -50,14 +54,11 @@ class Bounds(NamedTuple):
 
 
 def bounds(network: Network) -> dict[str, Bounds]:
-    """An interval for each value of each tensor. A layer of a kind without a rule may give any value."""
-    known = {network.input: _anything(network.tensors[network.input].shape)}
+    """An interval for each value of each int8 tensor. A layer of a kind without a rule may give any value."""
+    known = {name: _anything(tensor.shape) for name, tensor in network.tensors.items() if tensor.dtype == "int8"}
     for layer in network.layers:
-        rule = RULES.get(type(layer))
-        if rule is None:
-            known[layer.output] = _anything(network.tensors[layer.output].shape)
-        else:
-            known[layer.output] = rule(network, layer, *(known[name] for name in layer.inputs))
+        if type(layer) in RULES:
+            known[layer.output] = RULES[type(layer)](network, layer, *(known[name] for name in layer.inputs))
     return known
 
 
@@ -121,7 +122,10 @@ def _weighted(network: Network, layer: Any, x: Bounds) -> Bounds:
 
 def _rising(network: Network, layer: Layer, *inputs: Bounds) -> Bounds:
     """A layer whose every output value does not decrease with any input value: it brings ends to ends."""
-    low, high = (layer.run(network, *(x[end][np.newaxis] for x in inputs))[0] for end in (0, 1))
+    try:
+        low, high = (layer.run(network, *(x[end][np.newaxis] for x in inputs))[0] for end in (0, 1))
+    except ValueError:  # more than 32 bits
+        return _anything(network.tensors[layer.output].shape)
     return Bounds(low, high)
 
 
@@ -133,5 +137,9 @@ RULES: dict[type[Layer], Callable[..., Bounds]] = {
     AveragePool: _rising,
     MaxPool: _rising,
     Reshape: _rising,
+    Rescale: _rising,
+    Pad: _rising,
+    Mean: _rising,
+    Concat: _rising,
 }
 """The rule of each kind: from the bounds of the inputs to those of the output."""

@@ -10,11 +10,18 @@ from gossamer.golden.folding import fold
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
+    Dequantize,
     FullyConnected,
+    Logistic,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Quantize,
+    Rescale,
     Reshape,
     Softmax,
     Tensor,
@@ -42,7 +49,7 @@ def check(network, *inputs):
     assert (ours.input, ours.output) == (network.input, network.output)
     for name in (network.input, network.output):
         assert ours.tensors[name] == network.tensors[name]
-    assert set(folded.channels) == set(ours.tensors) <= set(network.tensors) == set(folded.constants)
+    assert set(folded.channels) == set(ours.tensors) <= set(network.tensors)
     for x in inputs:
         expected, got = network.run(x), ours.run(x)
         for name, channels in folded.channels.items():
@@ -140,6 +147,21 @@ def fork(rng):
     return b.network("fork")
 
 
+def joined(rng):
+    """Concatenations, one of a tensor with itself; padding beside the map and its channels; a mean; other scales."""
+    b = Builder(rng, (5, 4, 3))
+    x, y = b.conv(b.input, 4, relu=False), b.conv(b.input, 3, relu=True)
+    same = {name: getattr(b.tensors[x], name) for name in ("scale", "zero_point")}
+    y = b._append(Rescale, (y,), b.tensor((5, 4, 3), **same), clamp=(-100, 127), division="float32")
+    z = b._append(Concat, (x, y, x), b.tensor((5, 4, 11), **same))
+    front, back = (int(n) for n in rng.integers(0, 3, 2))
+    z = b._append(Pad, (z,), b.tensor((7, 5, 11 + front + back), **same), padding=(2, 0, 0, 1), channels=(front, back))
+    z = b.depthwise(z, (3, 3), (2, 2), relu=False) if rng.integers(2) else b.conv(z, 8, (2, 1), same=False)
+    z = b._append(Mean, (z,), b.tensor(b.tensors[z].shape[2:] if rng.integers(2) else (1, 1, b.tensors[z].shape[2])))
+    b._append(Logistic, (b.fully_connected(z, 4),), b.tensor((4,), scale=1 / 256, zero_point=-128))
+    return b.network("joined")
+
+
 def softmax_amid(rng):
     """A kind that the pass has no rule for, between others."""
     b = Builder(rng, (3, 4, 3))
@@ -189,7 +211,7 @@ def _killed(rng, network, layer, share):
     return dataclasses.replace(layer, weights=weights, bias=bias, weight_scales=scales, clamp=clamp)
 
 
-@pytest.mark.parametrize("build", [chain, fork, softmax_amid, flat, *NETWORKS])
+@pytest.mark.parametrize("build", [chain, fork, joined, softmax_amid, flat, *NETWORKS])
 def test_killed_channels_change_nothing(build, rng):
     removed = 0
     for _ in range(30):
@@ -199,7 +221,7 @@ def test_killed_channels_change_nothing(build, rng):
         folded = check(network, stimuli(rng, network, 3))
         removed += sum(tensor.shape[-1] for tensor in network.tensors.values())
         removed -= sum(tensor.shape[-1] for tensor in folded.network.tensors.values())
-    many = build in (chain, fork, softmax_amid, flat) or len(build(rng).layers) > 4
+    many = build in (chain, fork, joined, softmax_amid, flat) or len(build(rng).layers) > 4
     assert removed > 100 if many else removed >= 0
 
 
@@ -395,6 +417,38 @@ def test_softmax_keeps_its_constants(rng):
     tensors = {"x": Tensor("x", (1,), 1.0, 0), "l": Tensor("l", (3,), 1.0, 0), "y": Tensor("y", (3,), 1 / 256, -128)}
     original = Network("n", tensors, (layer, Softmax("y", ("l",), "y")), "x", "y")
     assert check(original, stimuli(rng, original, 9)).channels["l"].tolist() == [0, 1, 2]
+
+
+def test_borders_of_other_types_stay(rng):
+    """From float32 and back: the constant goes into the bias, and both borders keep their channels."""
+    layers = [
+        Quantize("q", ("x",), "q"),
+        FullyConnected("c", ("q",), "c", **numbers([[0, 0], [1, 0]], [9, 0])),
+        FullyConnected("y", ("c",), "y", **numbers([[1, 1], [0, 0]], [1, 2])),
+        Dequantize("z", ("y",), "z"),
+    ]
+    made = {name: Tensor(name, (2,), 1.0, 0, "float32" if name in "xz" else "int8") for name in "xqcyz"}
+    original = Network("n", made, tuple(layers), "x", "z")
+    folded = check(original, rng.uniform(-200, 200, (20, 2)).astype(np.float32))
+    assert {name: kept.tolist() for name, kept in folded.channels.items()} == {
+        "x": [0, 1], "q": [0, 1], "c": [1], "y": [0, 1], "z": [0, 1],
+    }  # fmt: skip
+    assert folded.network.layers[2].bias.tolist() == [10, 2]
+
+
+def test_padded_and_joined_channels_go_one_by_one(rng):
+    """``p`` has two channels in front, 0 and 1 of ``c`` twice, and one behind. In a sum, its 1, 4 and 6 are read: so 0 of
+    ``c`` is, and then 2 of ``p``, its twin, stays too."""
+    first = Conv("c", ("x",), "c", **numbers(np.array([1, 2]).reshape(2, 1, 1, 1), [0, 0]))
+    layers = first, Concat("j", ("c", "c"), "j"), Pad("p", ("j",), "p", (0, 0, 0, 0), (2, 1))
+    other = Conv("o", ("x",), "o", **numbers(np.arange(1, 8).reshape(7, 1, 1, 1), [0] * 7))
+    last = Conv("y", ("s",), "y", **numbers(np.array([0, 1, 0, 0, 1, 0, 1]).reshape(1, 1, 1, 7), [0]))
+    tensors = [("c", (1, 1, 2), 0), ("j", (1, 1, 4), 0), *((name, (1, 1, 7), 0) for name in "pos"), ("y", (1, 1, 1), 0)]
+    original = network((1, 1, 1), tensors, *layers, other, Add("s", ("p", "o"), "s"), last)
+    folded = check(original, stimuli(rng, original, 9))
+    kept = {"c": [0], "j": [0, 2], "p": [1, 2, 4, 6], "o": [1, 2, 4, 6]}
+    assert {name: folded.channels[name].tolist() for name in kept} == kept
+    assert folded.network.layers[2].channels == (1, 1)
 
 
 @pytest.mark.parametrize("dead, kept", [((0, 1), [2, 3]), ((0,), [0, 1, 2, 3]), ((1, 2, 3), [0, 1])])

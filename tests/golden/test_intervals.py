@@ -10,12 +10,17 @@ from gossamer.golden.intervals import Bounds, bounds
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
     FullyConnected,
     Layer,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Quantize,
+    Rescale,
     Reshape,
     Softmax,
     Tensor,
@@ -47,6 +52,10 @@ SINGLE = {
     "fully_connected_of_map": ((2, 1, 1), (6,), lambda r: FullyConnected("l", ("x",), "y", **weighted(r, 6, 6, 2))),
     "max_pool": ((1, 2, 1), (1, 2, 1), lambda r: MaxPool("l", ("x",), "y", (1, 2), (1, 1), (0, 0, 1, 0), (-90, 100))),
     "average_pool": ((2, 1, 1), (2, 1, 1), lambda r: AveragePool("l", ("x",), "y", (2, 1), (1, 1), (0, 1, 0, 0), (-9, 100))),
+    "rescale": ((2,), (2,), lambda r: Rescale("l", ("x",), "y", (-100, 90))),
+    "pad": ((1, 1, 2), (2, 1, 5), lambda r: Pad("l", ("x",), "y", (1, 0, 0, 0), (1, 2))),
+    "mean": ((2, 1, 1), (1,), lambda r: Mean("l", ("x",), "y")),
+    "concat": ((1, 1, 2), (1, 1, 4), lambda r: Concat("l", ("x", "x"), "y")),
     "reshape": ((1, 1, 2), (2,), lambda r: Reshape("l", ("x",), "y")),
 }  # fmt: skip
 
@@ -147,6 +156,17 @@ def test_ends_beyond_32_bits_are_the_clamp():
     numbers = np.full((2, size), 127, np.int8), np.zeros(2, np.int32), np.ones(2)
     found = bounds(Network("n", tensors, (FullyConnected("l", ("x",), "y", *numbers, (-5, 6)),), "x", "y"))["y"]
     assert (found.low.tolist(), found.high.tolist()) == ([-5, -5], [6, 6])
+
+
+def test_rescaling_beyond_32_bits_may_give_anything():
+    tensors = {"x": Tensor("x", (1,), 1.0, 0), "y": Tensor("y", (1,), 2.0**-26, 0)}
+    found = bounds(Network("n", tensors, (Rescale("l", ("x",), "y", (5, 6)),), "x", "y"))["y"]
+    assert (found.low.item(), found.high.item()) == (-128, 127)
+
+
+def test_only_int8_tensors_have_intervals():
+    tensors = {"x": Tensor("x", (1,), 1.0, 0, "float32"), "y": Tensor("y", (1,), 0.5, 0)}
+    assert set(bounds(Network("n", tensors, (Quantize("q", ("x",), "y"),), "x", "y"))) == {"y"}
 
 
 def test_fixed_channels_may_differ_between_positions():
