@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden import digits
+from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.folding import fold
 from gossamer.golden.network import (
     Add,
@@ -27,6 +28,7 @@ from gossamer.golden.network import (
     Tensor,
     requantization,
 )
+from gossamer.golden.spec import CONFIGS
 from tests.golden import tflite
 from tests.networks import NETWORKS, Builder
 
@@ -108,6 +110,9 @@ def test_numbers_of_vww_are_small_after_folding():
     assert max(int(np.abs(layer.bias.astype(np.int64)).max()) for layer in layers) == 818_029
     shifts = np.concatenate([requantization(network, layer)[1] for layer in layers])
     assert (shifts.min(), shifts.max()) == (-16, -5)
+    with pytest.raises(CompileError, match="must fit 28 bits"):
+        compile_network(network, CONFIGS["up5k"])
+    compile_network(fold(network).network, CONFIGS["up5k"])
 
 
 def test_digits_keep_every_byte(rng):
