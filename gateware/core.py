@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect
 from amaranth.utils import exact_log2
 
 from gossamer.gateware.wishbone import wishbone_signature
-from gossamer.golden.spec import REGISTERS, STORE_WINDOW, VERSION, Config
+from gossamer.golden.spec import PARAMETER, REGISTERS, STORE_WINDOW, VERSION, Config
 from gossamer.hdl.loader import Loader, Target
 from gossamer.hdl.mac_array import MacArray
 from gossamer.hdl.operand_fetch import OperandFetch
@@ -108,8 +108,20 @@ class Core(wiring.Component):
         connect(m, fetch.weights, weight_buffer.read)
         connect(m, fetch.o, array.i)
         connect(m, array.o, parameter_buffer.i)
-        connect(m, parameter_buffer.o, requantizer.i)
-        connect(m, requantizer.o, writer.i)
+        # Partial sums go past the requantizer.
+        past, scaling = sequencer.descriptor.partial_out, parameter_buffer.o
+        entry = Cat(scaling.p.multiplier[: PARAMETER["multiplier"].width], scaling.p.shift, scaling.p.acc)
+        m.d.comb += [
+            requantizer.i.p.eq(scaling.p),
+            requantizer.i.valid.eq(scaling.valid & ~past),
+            scaling.ready.eq(requantizer.i.ready | past),
+            requantizer.o.ready.eq(writer.i.ready),
+            writer.i.p.data.eq(requantizer.o.p.data),
+            writer.i.p.last.eq(Mux(past, scaling.p.last, requantizer.o.p.last)),
+            writer.i.p.tag.eq(Mux(past, scaling.p.tag, requantizer.o.p.tag)),
+            writer.i.valid.eq(Mux(past, scaling.valid, requantizer.o.valid)),
+            writer.entry.eq(entry),
+        ]
 
         for target, sink in (
             (Target.ROWS, row_buffer.write),

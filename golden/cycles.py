@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gossamer.golden.interpreter import Run
 from gossamer.golden.program import Record
-from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES, Config, Opcode
+from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 
 __all__ = ["CycleModel", "StepCycles", "Words", "words"]
 
@@ -210,7 +210,7 @@ class _Front:
         self._outputs = outputs.reshape(-1).tolist()
         self._slow = self._slow_sums(run, config)
         self._writes_word = self._word_ends(run, config)
-        self._scale_to_write = SCALE_TO_WRITE + config.interval
+        self._scale_to_write = 1 if layer["partial_out"] else SCALE_TO_WRITE + config.interval
         self._free = -1  # the first cycle in which the drain registers can be loaded
         self._pauses: list[int] = []  # the last cycles in which the drain stands still because the requantizer is busy
         # When the last sum left the drain registers, when the requantizer takes it, and whether that takes two cycles.
@@ -231,7 +231,7 @@ class _Front:
         sums, layer = run.sums, run.layer
         relu = layer["clamp_min"] == layer["zero_point"]
         slow = (sums >= 1 << 15) | (sums < -1 << 15) & (not relu)
-        if config.interval == 1:
+        if config.interval == 1 or layer["partial_out"]:
             slow[:] = False
         return slow.reshape(len(sums), -1, config.lanes).tolist()
 
@@ -239,6 +239,12 @@ class _Front:
         """By row, window and lane: whether a word goes to the store when this byte has come."""
         step, layer = run.step, run.layer
         y, g, x, lane = np.ogrid[: step["rows"], : layer["groups"], : layer["width"], : config.lanes]
+        if layer["partial_out"]:
+            last = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes) - 1
+            ends = (lane % (config.store_bytes // PARAMETER_BYTES) == config.store_bytes // PARAMETER_BYTES - 1) | (lane == last)
+            return np.broadcast_to(ends, (step["rows"], layer["groups"], layer["width"], config.lanes)).reshape(
+                step["rows"], -1, config.lanes
+            ).tolist()
         row_step = layer["out_row_step"] + (layer["groups"] - 1) * config.lanes
         address = step["out_address"] + y * row_step + g * config.lanes + x * layer["out_x_step"] + lane
         outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
-from gossamer.golden.program import Program, Record, decode
-from gossamer.golden.spec import ADD_TABLE, PARAMETER, SHIFT_BIAS, Config, Opcode, UserError
+from gossamer.golden.program import Program, Record
+from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Field, Opcode, UserError
 
 __all__ = ["Machine", "MachineError", "Run"]
 
@@ -28,7 +28,7 @@ class Run:
 
     ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
     ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, lanes)`` before the last
-    group was cut to ``last_lanes``.
+    group was cut to ``last_lanes``. Of partial sums ``output`` has the 8 bytes of an entry in a last axis.
     """
 
     step: Record
@@ -100,7 +100,11 @@ class Machine:
         sums = self._word_sums(step, layer, rows) if layer["word_mode"] else self._byte_sums(step, layer, rows)
         bits = self.config.acc_bits
         sums = ((sums + (1 << bits - 1)) & (1 << bits) - 1) - (1 << bits - 1)
-        sums, output = self._scale(layer, sums)
+        sums, multiplier, shift = self._parameters(layer, sums)
+        if layer["partial_out"]:
+            output = self._entries(sums, multiplier, shift)
+        else:
+            output = self._scale(layer, sums, multiplier, shift)
         self._write(step, layer, output, protected)
         return Run(step, layer, rows, blank, sums, output)
 
@@ -196,27 +200,37 @@ class Machine:
                 vector += 1
         return sums
 
-    def _scale(self, layer: Record, sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Parameters, requantization, zero point and clamp: what is scaled, and the stored bytes."""
+    def _parameters(
+        self, layer: Record, sums: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """What is scaled, and by which multiplier and shift, as the fields of an entry have them."""
         base = layer["parameter_base"]
         if layer["add"]:
             if base % 256 or base + 256 > len(self.parameters):
                 most = len(self.parameters) - 256
                 raise MachineError(f"an addition's tables must start at a multiple of 256 up to {most}, not at {base}")
-            entries = [decode(ADD_TABLE, bytes(entry)) for entry in self.parameters[base : base + 256]]
-            first, second = (np.array([entry[name] for entry in entries]) for name in ADD_TABLE)
+            first, second = (_field(ADD_TABLE[name], self.parameters[base : base + 256]) for name in ADD_TABLE)
             sums = first[sums & 255] + second[sums >> 8 & 255]
-            multiplier, shift = np.array(layer["add_multiplier"]), np.array(layer["add_shift"])
+            return sums, np.array(layer["add_multiplier"]), np.array(layer["add_shift"])
+        rows, groups, width, lanes = sums.shape
+        if layer["partial_in"]:
+            index = np.arange(sums.size).reshape(sums.shape)
         else:
-            channels = base + np.arange(layer["groups"] * self.config.lanes)
-            if channels[-1 - self.config.lanes + layer["last_lanes"]] >= self.config.parameters:
-                raise MachineError(f"a layer must use parameter entries 0 to {self.config.parameters - 1}, not {channels[-1]}")
-            entries = [decode(PARAMETER, bytes(self.parameters[c])) for c in channels % self.config.parameters]
-            shape = (layer["groups"], 1, self.config.lanes)
-            sums = sums + np.array([entry["bias"] for entry in entries]).reshape(shape)
-            multiplier = np.array([entry["multiplier"] for entry in entries]).reshape(shape)
-            shift = np.array([entry["shift"] for entry in entries]).reshape(shape)
-            shift[-1, :, layer["last_lanes"] :] = SHIFT_BIAS  # lanes without a channel
+            index = np.arange(groups * lanes).reshape(groups, 1, lanes)
+        live = np.ones((groups, 1, lanes), bool)  # lanes with a channel
+        live[-1, :, layer["last_lanes"] :] = False
+        last = base + np.where(live, index, 0).max()
+        if last >= self.config.parameters:
+            raise MachineError(f"a layer must use parameter entries 0 to {self.config.parameters - 1}, not {last}")
+        entries = self.parameters[(base + index) % self.config.parameters]
+        multiplier, shift, bias = (_field(PARAMETER[name], entries) for name in ("multiplier", "shift", "bias"))
+        shift = np.where(live, shift, SHIFT_BIAS)
+        return sums + bias, multiplier, shift
+
+    def _scale(
+        self, layer: Record, sums: NDArray[np.int64], multiplier: NDArray[np.int64], shift: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Requantization, zero point and clamp: the stored bytes."""
         if shift.min() == 0:
             raise MachineError("a layer must have shifts of at least 1, not 0")
         rounding = "double" if layer["double_rounding"] else "single"
@@ -225,17 +239,47 @@ class Machine:
         except ValueError as error:
             raise MachineError(f"a layer must scale its sums within 32 bits, but {error}") from None
         scaled = np.clip(scaled + layer["zero_point"], layer["clamp_min"], layer["clamp_max"])
-        return sums, (scaled + 128).astype(np.uint8)
+        return (scaled + 128).astype(np.uint8)
+
+    def _entries(
+        self, sums: NDArray[np.int64], multiplier: NDArray[np.int64], shift: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Partial sums: parameter entries ``(…, 8)`` with the sums in place of the biases."""
+        width = PARAMETER["bias"].width
+        limit = 1 << width - 1
+        worst = sums.flat[np.argmax(np.abs(sums))]
+        if sums.min() < -limit or sums.max() >= limit:
+            raise MachineError(f"a partial sum must fit {width} bits, not be {worst}")
+        entry = multiplier << PARAMETER["multiplier"].offset | shift << PARAMETER["shift"].offset
+        entry = entry.astype(np.uint64) | (sums & (1 << width) - 1).astype(np.uint64) << PARAMETER["bias"].offset
+        return np.ascontiguousarray(np.broadcast_to(entry, sums.shape)).astype("<u8")[..., None].view(np.uint8)
 
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
-        y, g, x, lane = np.ogrid[tuple(slice(n) for n in output.shape)]
+        y, g, x, lane = np.ogrid[tuple(slice(n) for n in output.shape[:4])]
         lanes = self.config.lanes
-        row_step = layer["out_row_step"] + (layer["groups"] - 1) * lanes
-        address = step["out_address"] + y * row_step + g * lanes + x * layer["out_x_step"] + lane
+        if layer["partial_out"]:
+            window = (y * layer["groups"] + g) * layer["width"] + x
+            address = step["out_address"] + window * layer["out_x_step"] + lane * PARAMETER_BYTES
+            if address.min() % PARAMETER_BYTES:
+                raise MachineError(f"partial sums must start at a multiple of {PARAMETER_BYTES}, not at {address.min()}")
+        else:
+            row_step = layer["out_row_step"] + (layer["groups"] - 1) * lanes
+            address = step["out_address"] + y * row_step + g * lanes + x * layer["out_x_step"] + lane
         live = np.broadcast_to((g < layer["groups"] - 1) | (lane < layer["last_lanes"]), address.shape)
-        if address[live].min() < protected or address[live].max() >= len(self.store):
+        size = PARAMETER_BYTES if layer["partial_out"] else 1
+        low, high = address[live].min(), address[live].max() + size - 1
+        if low < protected or high >= len(self.store):
             raise MachineError(
-                f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not "
-                f"{address[live].min()} to {address[live].max()}"
+                f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not {low} to {high}"
             )
-        self.store[address[live]] = output[live]
+        if layer["partial_out"]:
+            self.store[address[live][:, None] + np.arange(size)] = output[live]
+        else:
+            self.store[address[live]] = output[live]
+
+
+def _field(field: Field, entries: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """A field of all entries ``(…, 8)``."""
+    words = np.ascontiguousarray(entries).view("<u8")[..., 0] >> np.uint64(field.offset)
+    values = (words & np.uint64((1 << field.width) - 1)).astype(np.int64)
+    return values - (values >> field.width - 1 << field.width) if field.signed else values

@@ -1,7 +1,8 @@
 """Lowering: what each layer kind becomes on the machine."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,18 @@ from gossamer.golden.network import (
     FullyConnected,
     Layer,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Rescale,
     Weighted,
     requantization,
 )
-from gossamer.golden.program import Record, TensorPlace, encode
-from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Opcode
+from gossamer.golden.program import encode
+from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config
+from gossamer.golden.tiling import Kernel, Map
 
-__all__ = ["Kernel", "Source", "lower"]
+__all__ = ["copies", "lower", "works_on_words"]
 
 Numbers = Sequence[int] | NDArray[np.int64]
 
@@ -34,83 +39,13 @@ ZERO = (1 << 30, -31)
 """Multiplier and shift that turn every accumulator into 0."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A feature map as a layer sees it. ``pitch`` is the number of bytes from one pixel to the next."""
-
-    name: str
-    rows: int
-    columns: int
-    channels: int
-    pitch: int
-    zero_point: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """A layer in the machine's terms, for all output channels.
-
-    ``weights`` is ``(groups, vectors, lanes)`` int8, ``groups`` being 1 if they are shared; ``parameters`` is
-    ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``descriptor`` lacks what placement decides.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    output: str
-    descriptor: Record
-    weights: NDArray[np.int8]
-    parameters: NDArray[np.uint8]
-    groups: int
-    last_lanes: int
-    lead_rows: int
-    in_rows: int
-    out_rows: int
-    macs: int
-
-    @staticmethod
-    def works_on_words(layer: Layer, network: Network) -> bool:
-        """Whether the layer reads ``lanes`` channels at a time."""
-        if isinstance(layer, Depthwise):
-            return _multiplier(layer, network) == 1
-        return isinstance(layer, (Add, AveragePool, MaxPool))
-
-    @property
-    def word_mode(self) -> bool:
-        """Whether the kernel reads whole words."""
-        return bool(self.descriptor["word_mode"])
-
-    @property
-    def vectors(self) -> int:
-        """Weight vectors per group."""
-        return self.weights.shape[1]
-
-    def passes(self, config: Config) -> Iterator[range]:
-        """Split the groups into run steps. If the weights or parameters of all do not fit their buffer, each step gets those
-        that fit half of it, so that the next step's can be loaded meanwhile."""
-        most = self.groups
-        for size, each in (
-            (config.weight_vectors, 0 if self.descriptor["shared_weights"] else self.vectors),
-            (config.parameters, 0 if self.descriptor["add"] else config.lanes),
-        ):
-            if self.groups * each > size:
-                most = min(most, max(1, size // 2 // each))
-        for start in range(0, self.groups, most):
-            yield range(start, min(start + most, self.groups))
-
-    def loads(self, groups: range) -> list[tuple[int, bytes]]:
-        """Opcode and data of the load steps in front of a run step for ``groups``."""
-        part = slice(groups.start, groups.stop)
-        weights = self.weights if self.descriptor["shared_weights"] else self.weights[part]
-        parameters = self.parameters if self.descriptor["add"] else self.parameters[part]
-        return [(Opcode.LOAD_WEIGHTS, weights.tobytes()), (Opcode.LOAD_PARAMETERS, parameters.tobytes())]
-
-    def row_steps(self, places: Sequence[TensorPlace], config: Config) -> Record:
-        """How the input rows follow each other in the store; those of an addition come from its two inputs in turn."""
-        words = places[0].row_words(config)
-        if len(places) == 1:
-            return {"row_step": words, "row_step_odd": words}
-        over = (places[1].address - places[0].address) // config.store_bytes
-        return {"row_step": over, "row_step_odd": words - over}
+def works_on_words(layer: Layer, network: Network) -> bool:
+    """Whether the layer reads ``lanes`` channels at a time."""
+    if isinstance(layer, Depthwise):
+        return _multiplier(layer, network) == 1
+    if isinstance(layer, Pad):
+        return layer.channels == (0, 0)
+    return isinstance(layer, (Add, AveragePool, MaxPool, Mean, Rescale))
 
 
 def _multiplier(layer: Depthwise, network: Network) -> int:
@@ -120,11 +55,11 @@ def _multiplier(layer: Depthwise, network: Network) -> int:
 def lower(
     network: Network,
     layer: Layer,
-    sources: Sequence[Source],
-    target: Source,
+    sources: Sequence[Map],
+    target: Map,
     config: Config,
     refuse: Callable[[str], Exception],
-) -> Kernel:
+) -> list[Kernel]:
     """Lower one layer. What cannot be done raises ``refuse(sentence)``."""
     lowering = _Lowering(network, layer, sources, target, config, refuse)
     for kind, method in (
@@ -134,10 +69,46 @@ def lower(
         (Add, lowering.add),
         (AveragePool, lowering.average_pool),
         (MaxPool, lowering.max_pool),
+        (Mean, lowering.mean),
+        (Rescale, lowering.rescale),
+        (Pad, lowering.pad_map),
     ):
         if isinstance(layer, kind):
             return method()
     raise refuse(f"layer {layer.name!r}: the core cannot compute a {type(layer).__name__}")
+
+
+def copies(
+    network: Network, layer: Layer, source: Map, target: Map, config: Config, refuse: Callable[[str], Exception]
+) -> list[Kernel]:
+    """Copy a map, value by value in order, into one that may have another shape."""
+    if (source.rows, source.columns, source.channels) == (target.rows, target.columns, target.channels):
+        return _Lowering(network, layer, [source], target, config, refuse).copy()
+    # Both as rows of pixels of as many channels as divide those of both.
+    channels = math.gcd(source.channels, target.channels)
+    maps = []
+    for given in (source, target):
+        if given.pitch != channels and (given.pitch, given.offset) != (given.channels, 0):
+            shapes = [(m.rows, m.columns, m.channels) for m in (source, target)]
+            raise refuse(
+                f"layer {layer.name!r}: a reshape of {shapes[0]} to {shapes[1]} must not be read or written by a layer that "
+                f"works on words of {config.lanes} channels"
+            )
+        split = given.channels // channels
+        pitch = given.pitch // split
+        maps.append(dataclasses.replace(given, columns=given.columns * split, channels=channels, pitch=pitch, written=pitch))
+    source, target = maps
+    kernels = []
+    done, total = 0, source.rows * source.columns
+    while done < total:
+        (y, x), (row, column) = divmod(done, source.columns), divmod(done, target.columns)
+        count = min(source.columns - x, target.columns - column)
+        part = _Lowering(network, layer, [source], target, config, refuse).copy()
+        kernels += [
+            dataclasses.replace(k, origin=(y, x), place=(row, column), rows=1, columns=count, macs=0) for k in part
+        ]
+        done += count
+    return kernels
 
 
 class _Lowering:
@@ -145,15 +116,15 @@ class _Lowering:
         self,
         network: Network,
         layer: Any,
-        sources: Sequence[Source],
-        target: Source,
+        sources: Sequence[Map],
+        target: Map,
         config: Config,
         refuse: Callable[[str], Exception],
     ):
         self.network, self.layer, self.config = network, layer, config
         self.source, self.sources, self.target = sources[0], sources, target
         self._refuse = refuse
-        self.groups = -(-target.pitch // config.lanes)
+        self.groups = -(-target.written // config.lanes)
         self.channels = self.groups * config.lanes
         self.pad = self.source.zero_point + 128
 
@@ -167,70 +138,42 @@ class _Lowering:
         weights: NDArray[np.int8],
         parameters: NDArray[np.uint8],
         *,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int, int, int],
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int, int, int] = (0, 0, 0, 0),
         macs: int,
-        repeat: int = 1,
-        in_rows: int | None = None,
+        rows: range | None = None,
+        columns: range | None = None,
         **fields: int,
     ) -> Kernel:
-        config, source = self.config, self.source
-        lanes, pitch = config.lanes, source.pitch
-        word_mode = fields.get("word_mode", 0)
-        left = -(-padding[2] * pitch // lanes)  # words
-        offset = left * lanes - padding[2] * pitch
-        row_bytes = source.columns * pitch
-        window = kernel[1] * pitch
-        end = max(offset + (self.target.columns - 1) * stride[1] * pitch + window, left * lanes + row_bytes)
-        slot = -(-end // lanes)
-        data = -(-row_bytes // config.store_bytes)
-        # The ring has a multiple of the stride's rows, so that the row in front comes back to its start.
-        slots = -(-(kernel[0] + stride[0]) // stride[0]) * stride[0]
-        ahead = int(slots * slot <= config.row_words and self.target.rows > 1)
-        if not ahead:
-            slots = -(-kernel[0] // stride[0]) * stride[0]
-        descriptor = {
+        """A kernel for output ``rows`` and ``columns``, or all; ``macs`` are those of an output pixel."""
+        rows = range(self.target.rows) if rows is None else rows
+        columns = range(self.target.columns) if columns is None else columns
+        clamp = getattr(self.layer, "clamp", arithmetic.INT8)
+        common = {
             "zero_point": self.target.zero_point,
             "pad": self.pad,
             "double_rounding": 1,
-            "shared_weights": int(len(weights) < self.groups),
-            "ahead": ahead,
-            "repeat": repeat,
-            "groups": self.groups,
-            "left_granules": left * config.granules,
-            "right_granule": left * config.granules + data,
-            "tail": row_bytes - (data - 1) * config.store_bytes,
-            "slot_words": slot,
-            "kernel_rows": kernel[0],
-            "stride_rows": stride[0],
-            "ring_words": slots * slot,
-            "advance_words": stride[0] * slot,
-            "offset": offset,
-            "width": self.target.columns,
-            "x_step": stride[1] * pitch,
-            "range_last": (kernel[1] * repeat if word_mode else window) - 1,
-            "tap_step": pitch // lanes if word_mode else 0,
-            "out_x_step": self.target.pitch if self.target.columns > 1 else 0,
+            "repeat": 1,
             "word_mode": 0,
             "maximum": 0,
             "add": 0,
-            **dict(zip(("clamp_min", "clamp_max"), getattr(self.layer, "clamp", arithmetic.INT8))),
-            **fields,
+            "clamp_min": clamp[0],
+            "clamp_max": clamp[1],
         }
         return Kernel(
-            self.layer.name,
-            tuple(s.name for s in self.sources),
-            self.target.name,
-            descriptor,
-            weights,
-            parameters,
-            self.groups,
-            self.target.pitch - (self.groups - 1) * lanes,
-            padding[0],
-            source.rows if in_rows is None else in_rows,
-            self.target.rows,
-            macs,
+            name=self.layer.name,
+            inputs=tuple(source.name for source in self.sources),
+            source=self.source,
+            target=self.target,
+            weights=np.ascontiguousarray(weights),
+            parameters=parameters,
+            fields={**common, **fields},
+            stride=stride,
+            origin=(rows.start * stride[0] - padding[0], columns.start * stride[1] - padding[2]),
+            place=(rows.start, columns.start),
+            rows=len(rows),
+            columns=len(columns),
+            macs=len(rows) * len(columns) * macs,
         )
 
     def _parameters(self, biases: Numbers, multipliers: Numbers, shifts: Numbers) -> NDArray[np.uint8]:
@@ -254,18 +197,9 @@ class _Lowering:
     def _double(self, layer: Weighted) -> int:
         return int(getattr(layer, "rounding") == "double")  # noqa: B009
 
-    def _check_sums(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
-        """No sum may leave the accumulator; on the way it may, because wrapping twice is exact."""
-        bits = self.config.acc_bits
-        limit = 1 << bits - 1
-        for worst, fits in ((low.min(), low.min() >= -limit), (high.max(), high.max() < limit)):
-            if not fits:
-                raise self.refuse(f"its sums must fit the {bits} bits of an accumulator, and can reach {worst}")
-
     def _weighted(self, weights: NDArray[np.int8], layer: Weighted) -> NDArray[np.uint8]:
-        """Parameters for weights ``(channels, …)``, after a check of their sums. Stored bytes are activations plus 128."""
+        """Parameters for weights ``(channels, …)``. Stored bytes are activations plus 128."""
         flat = weights.reshape(len(weights), -1).astype(np.int64)
-        self._check_sums(255 * np.minimum(flat, 0).sum(1), 255 * np.maximum(flat, 0).sum(1))
         biases = layer.bias.astype(np.int64) - (128 + self.source.zero_point) * flat.sum(1)
         return self._parameters(biases, *requantization(self.network, layer))
 
@@ -275,33 +209,22 @@ class _Lowering:
         outputs, height, width, inputs = weights.shape
         padded = np.zeros((self.channels, height, width, self.source.pitch), np.int8)
         padded[:outputs, :, :, :inputs] = weights
-        vectors = padded.reshape(self.groups, self.config.lanes, -1).transpose(0, 2, 1)
-        return self._kernel(
-            np.ascontiguousarray(vectors),
-            parameters,
-            kernel=(height, width),
-            macs=self.target.rows * self.target.columns * outputs * height * width * inputs,
-            double_rounding=self._double(layer),
-            **geometry,
-        )
-
-    def _words(self, vectors: NDArray[np.int8], parameters: NDArray[np.uint8], **geometry: Any) -> Kernel:
-        """A kernel that works on words: weights ``(groups or 1, beats, lanes)``."""
-        return self._kernel(np.ascontiguousarray(vectors), parameters, word_mode=1, **geometry)
+        vectors = padded.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
+        return self._kernel(vectors, parameters, macs=weights.size, double_rounding=self._double(layer), **geometry)
 
     # The kinds.
 
-    def conv(self) -> Kernel:
+    def conv(self) -> list[Kernel]:
         layer = self.layer
-        return self._dense(layer.weights, layer, stride=layer.stride, padding=layer.padding)
+        return [self._dense(layer.weights, layer, stride=layer.stride, padding=layer.padding)]
 
-    def fully_connected(self) -> Kernel:
+    def fully_connected(self) -> list[Kernel]:
         """Its input, flattened by rows, is what a convolution sees whose window is the whole map."""
         layer, source = self.layer, self.source
         weights = layer.weights.reshape(len(layer.weights), source.rows, source.columns, source.channels)
-        return self._dense(weights, layer, stride=(1, 1), padding=(0, 0, 0, 0))
+        return [self._dense(weights, layer)]
 
-    def depthwise(self) -> Kernel:
+    def depthwise(self) -> list[Kernel]:
         layer, lanes = self.layer, self.config.lanes
         height, width, outputs = layer.weights.shape
         multiplier = _multiplier(layer, self.network)
@@ -310,39 +233,42 @@ class _Lowering:
             weights = np.zeros((outputs, height, width, self.source.channels), np.int8)
             channel = np.arange(outputs)
             weights[channel, :, :, channel // multiplier] = layer.weights.transpose(2, 0, 1)
-            return self._dense(weights, layer, **geometry)
+            return [self._dense(weights, layer, **geometry)]
         padded = np.zeros((height, width, self.channels), np.int8)
         padded[:, :, :outputs] = layer.weights
-        vectors = padded.reshape(height * width, self.groups, lanes).transpose(1, 0, 2)
-        return self._words(
-            vectors,
+        kernel = self._kernel(
+            padded.reshape(height, width, self.groups, lanes).transpose(2, 0, 1, 3),
             self._weighted(layer.weights.transpose(2, 0, 1), layer),
-            kernel=(height, width),
-            macs=self.target.rows * self.target.columns * layer.weights.size,
+            macs=layer.weights.size,
+            word_mode=1,
             double_rounding=self._double(layer),
             **geometry,
         )
+        return [kernel]
 
-    def average_pool(self) -> Kernel:
-        """A depthwise convolution with weights 1. TFLite rounds the quotient half away from zero."""
-        layer, source, target = self.layer, self.source, self.target
-        height, width = layer.kernel
-        if any(layer.padding):
-            raise self.refuse(f"an average pool must not be padded, as its windows then differ in size: {layer.padding}")
-        count = height * width
-        self._check_sums(np.array([0]), np.array([255 * count]))
-        multiplier, shift = self._quotient(count)
-        channels = source.channels
-        parameters = self._parameters([-128 * count] * channels, [multiplier] * channels, [shift] * channels)
-        return self._words(
-            np.ones((1, count, self.config.lanes), np.int8),
-            parameters,
-            kernel=layer.kernel,
-            stride=layer.stride,
-            padding=layer.padding,
-            macs=target.rows * target.columns * target.channels * count,
-            zero_point=0, double_rounding=0,
-        )
+    def average_pool(self) -> list[Kernel]:
+        """A depthwise convolution with weights 1. TFLite rounds the quotient half away from zero.
+
+        Padding does not count, so that windows at the border are smaller: there is a kernel for every size.
+        """
+        layer, source = self.layer, self.source
+        kernels = []
+        for rows, height, top in _window_sizes(source.rows, layer.kernel[0], layer.stride[0], layer.padding[:2]):
+            for columns, width, left in _window_sizes(source.columns, layer.kernel[1], layer.stride[1], layer.padding[2:]):
+                count = height * width
+                multiplier, shift = self._quotient(count)
+                channels = source.channels
+                kernel = self._kernel(
+                    np.ones((1, height, width, self.config.lanes), np.int8),
+                    self._parameters([-128 * count] * channels, [multiplier] * channels, [shift] * channels),
+                    stride=layer.stride,
+                    padding=(layer.padding[0] - top, 0, layer.padding[2] - left, 0),
+                    macs=channels * count,
+                    rows=rows, columns=columns,
+                    word_mode=1, zero_point=0, double_rounding=0,
+                )  # fmt: skip
+                kernels.append(kernel)
+        return kernels
 
     def _quotient(self, count: int) -> tuple[int, int]:
         """Multiplier and shift that divide every possible sum by ``count`` as TFLite does; checked for all of them."""
@@ -357,25 +283,76 @@ class _Lowering:
                     return multiplier, shift
         raise self.refuse(f"no multiplier divides all sums of {count} values as TFLite does")
 
-    def max_pool(self) -> Kernel:
+    def max_pool(self) -> list[Kernel]:
         """``max(a, x) = max(a - x, 0) + x``: three beats per tap. Stored padding 0 is the smallest value."""
-        layer, target = self.layer, self.target
+        layer = self.layer
         height, width = layer.kernel
-        beats = np.tile(np.array([-1, 0, 1], np.int8), height * width)
+        beats = np.tile(np.array([-1, 0, 1], np.int8), (1, height, width))
         channels = self.source.channels
         parameters = self._parameters([0] * channels, [UNITY[0]] * channels, [UNITY[1]] * channels)
-        return self._words(
-            np.repeat(beats[:, None], self.config.lanes, axis=1)[None],
+        kernel = self._kernel(
+            np.repeat(beats[..., None], self.config.lanes, axis=3),
             parameters,
-            kernel=layer.kernel,
             stride=layer.stride,
             padding=layer.padding,
-            macs=target.rows * target.columns * target.channels * height * width,
-            repeat=3,
-            maximum=1, pad=0, zero_point=-128,
+            macs=channels * height * width,
+            word_mode=1, repeat=3, maximum=1, pad=0, zero_point=-128,
+        )  # fmt: skip
+        return [kernel]
+
+    def mean(self) -> list[Kernel]:
+        """A depthwise convolution with weights 1 whose window is the map."""
+        source, channels = self.source, self.source.channels
+        count = source.rows * source.columns
+        multiplier, shift = self.layer.multiplier(self.network)
+        bias = -(128 + source.zero_point) * count
+        kernel = self._kernel(
+            np.ones((1, source.rows, source.columns, self.config.lanes), np.int8),
+            self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels),
+            macs=channels * count,
+            word_mode=1,
+        )
+        return [kernel]
+
+    def rescale(self) -> list[Kernel]:
+        multiplier, shift = self.layer.multiplier(self.network)
+        return [self._pointwise(multiplier, shift)]
+
+    def copy(self) -> list[Kernel]:
+        """The same values; the source may have more pixels than the target."""
+        if self.source.pitch % self.config.lanes == 0:
+            return [self._pointwise(*UNITY)]
+        return [self._spread(0)]
+
+    def pad_map(self) -> list[Kernel]:
+        layer = self.layer
+        if layer.channels == (0, 0):
+            return [self._pointwise(*UNITY, padding=layer.padding)]
+        return [self._spread(layer.channels[0], padding=layer.padding)]
+
+    def _pointwise(self, multiplier: int, shift: int, **geometry: Any) -> Kernel:
+        """A depthwise convolution of one pixel with weight 1: every value less the zero point, scaled."""
+        channels = self.source.channels
+        return self._kernel(
+            np.ones((1, 1, 1, self.config.lanes), np.int8),
+            self._parameters([-128 - self.source.zero_point] * channels, [multiplier] * channels, [shift] * channels),
+            macs=0,
+            word_mode=1,
+            **geometry,
         )
 
-    def add(self) -> Kernel:
+    def _spread(self, front: int, **geometry: Any) -> Kernel:
+        """A convolution of one pixel that takes channel ``c`` to ``c + front``; other channels get the zero point."""
+        source, outputs = self.source, self.target.channels
+        weights = np.zeros((self.channels, source.pitch), np.int8)
+        weights[front + np.arange(source.channels), np.arange(source.channels)] = 1
+        biases = np.zeros(outputs, np.int64)
+        biases[front : front + source.channels] = -128 - source.zero_point
+        vectors = weights.reshape(self.groups, self.config.lanes, 1, -1).transpose(0, 2, 3, 1)
+        parameters = self._parameters(biases, [UNITY[0]] * outputs, [UNITY[1]] * outputs)
+        return self._kernel(vectors, parameters, macs=0, **geometry)
+
+    def add(self) -> list[Kernel]:
         """The accumulator becomes ``a + 256*b``, two indices into tables of the scaled inputs."""
         a, b = self.sources
         network, target = self.network, self.target
@@ -398,15 +375,28 @@ class _Lowering:
         if shift > SHIFT_BIAS - 1:
             scale, most = max(scales) / network.tensors[target.name].scale, 1 << SHIFT_BIAS + 18
             raise self.refuse(f"the inputs' scale must be less than {most} times the output's, not {scale:.9g} times")
-        beats = np.array([1, 0, 0, 127, 127, 2], np.int8)
-        return self._words(
-            np.repeat(beats[:, None], self.config.lanes, axis=1)[None],
+        beats = np.array([[1, 0, 0], [127, 127, 2]], np.int8)
+        self.source = dataclasses.replace(a, rows=2 * a.rows)
+        kernel = self._kernel(
+            np.repeat(beats[None, ..., None], self.config.lanes, axis=3),
             np.frombuffer(entries, np.uint8).reshape(1, 256, PARAMETER_BYTES),
-            kernel=(2, 1),
             stride=(2, 1),
-            padding=(0, 0, 0, 0),
-            macs=target.rows * target.columns * target.channels * 2,
-            repeat=3,
-            in_rows=2 * a.rows,
-            add=1, add_multiplier=multiplier - (1 << 30), add_shift=SHIFT_BIAS - shift,
-        )
+            macs=2 * target.channels,
+            word_mode=1, repeat=3, add=1, add_multiplier=multiplier - (1 << 30), add_shift=SHIFT_BIAS - shift,
+        )  # fmt: skip
+        return [kernel]
+
+
+def _window_sizes(size: int, kernel: int, stride: int, padding: tuple[int, int]) -> list[tuple[range, int, int]]:
+    """Along one axis: ranges of windows of which the same part lies inside the map, how many pixels that is, and how many
+    pixels of the window lie in front of it."""
+    found: list[tuple[range, int, int]] = []
+    for window in range(arithmetic.output_size(size, kernel, stride, padding)):
+        start = window * stride - padding[0]
+        before = max(-start, 0)
+        inside = min(start + kernel, size) - max(start, 0)
+        if found and found[-1][1:] == (inside, before):
+            found[-1] = (range(found[-1][0].start, window + 1), inside, before)
+        else:
+            found.append((range(window, window + 1), inside, before))
+    return found

@@ -39,18 +39,19 @@ class Arena:
     def plan(
         self,
         sizes: Mapping[str, int],
-        layers: Sequence[tuple[str, Sequence[str], str]],
+        layers: Sequence[tuple[str, Sequence[str], Sequence[str]]],
         first: str,
         last: str,
         keep: bool = False,
     ) -> Plan:
-        """Plan the tensors of ``layers``, a list of (name, inputs, output); ``first`` exists from the start and ``last`` to
+        """Plan the tensors of ``layers``, a list of (name, inputs, outputs); ``first`` exists from the start and ``last`` to
         the end. With ``keep`` all tensors exist to the end."""
         born = {first: 0}
         dies = {first: 0}
-        for i, (_, inputs, output) in enumerate(layers):
-            born[output] = dies[output] = i
-            for name in inputs:
+        for i, (_, inputs, outputs) in enumerate(layers):
+            for name in outputs:
+                born.setdefault(name, i)
+            for name in (*inputs, *outputs):
                 dies[name] = i
         dies[last] = len(layers) - 1
         end = len(layers)

@@ -64,7 +64,8 @@ class TensorPlace:
     """Where a feature map is in the store.
 
     ``rows`` rows of ``columns`` pixels of ``channels`` bytes. A pixel starts ``pitch`` bytes behind the one before; the bytes
-    between hold the zero point. A row starts at a store word; ``address`` is the first row's byte.
+    between hold the zero point, or with ``offset``, the channels in front of the map's, other maps. A row starts at a store
+    word; ``address`` is the first row's byte.
     """
 
     address: int
@@ -72,6 +73,7 @@ class TensorPlace:
     columns: int
     channels: int
     pitch: int
+    offset: int = 0
 
     def row_bytes(self) -> int:
         """Bytes of a row that mean something."""
@@ -85,17 +87,21 @@ class TensorPlace:
         """Bytes taken in the store."""
         return self.rows * self.row_words(config) * config.store_bytes
 
+    @property
+    def _channels(self) -> slice:
+        return slice(self.offset, self.offset + self.channels)
+
     def to_store(self, values: NDArray[np.int8], zero_point: int, config: Config) -> NDArray[np.uint8]:
         """The bytes of a feature map ``(rows, columns, channels)`` as they lie in the store."""
         rows = np.full((self.rows, self.row_words(config) * config.store_bytes), zero_point + 128, np.uint8)
         pixels = rows[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
-        pixels[:, :, : self.channels] = (values.astype(np.int16) + 128).reshape(self.rows, self.columns, self.channels)
+        pixels[:, :, self._channels] = (values.astype(np.int16) + 128).reshape(self.rows, self.columns, self.channels)
         return rows.reshape(-1)
 
     def from_store(self, data: NDArray[np.uint8], config: Config) -> NDArray[np.int8]:
         """The feature map in ``size`` bytes of the store."""
         rows = data.reshape(self.rows, -1)[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
-        return (rows[:, :, : self.channels].astype(np.int16) - 128).astype(np.int8)
+        return (rows[:, :, self._channels].astype(np.int16) - 128).astype(np.int8)
 
 
 @dataclasses.dataclass(frozen=True)

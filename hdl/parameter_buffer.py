@@ -28,10 +28,11 @@ class ParameterBuffer(wiring.Component):
     An entry has 64 bits, ``PARAMETER`` of :mod:`gossamer.golden.spec`; the sum of lane ``l`` in group ``g`` gets entry
     ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30``, ``shift``. With ``add``, entries are those of
     ``ADD_TABLE``, and the sum's two low bytes ``u``, ``v`` are indices: it leaves as ``first(base + u) + second(base + v)``,
-    with the scale that came last on ``add_scale``.
+    with the scale that came last on ``add_scale``. With ``partial_in`` there is an entry for every sum: lane ``l`` of the
+    ``n``-th window since the last ``add_scale.en`` gets entry ``base + n*lanes + l``.
 
     Throughput is one sum per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The channel
-    count restarts at ``base`` behind the last window of a row and after reset.
+    count restarts at ``base`` behind the last window of a row, unless ``partial_in``; with ``add_scale.en``; and after reset.
 
     A granule must not be written while an entry in it is being read, that is, in the cycle of the transfer of its sum.
 
@@ -54,7 +55,7 @@ class ParameterBuffer(wiring.Component):
     add_scale : ``In({en: 1, multiplier: 30, shift: 6})``
         The multiplier is that of the scale less 2**30. Must come while no sum is in work, and is lost while
         ``add`` is low.
-    add, base : ``In``
+    add, partial_in, base : ``In``
         Fields of the layer descriptor; they must not change while a sum is in work. With ``add``, ``base`` must be a multiple
         of 256.
     """
@@ -77,6 +78,7 @@ class ParameterBuffer(wiring.Component):
                     )
                 ),
                 "add": In(1),
+                "partial_in": In(1),
                 "add_scale": In(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
                 "base": In(range(entries)),
             }
@@ -90,7 +92,7 @@ class ParameterBuffer(wiring.Component):
         halves = []
         group, lane = Signal.like(self.base, reset_less=True), Signal(range(self._lanes))
         channel = Signal.like(self.base)
-        first = Signal(init=1)  # of a row
+        first = Signal(init=1)  # of a row, or of a layer
         m.d.comb += channel.eq(Mux(first, self.base, group) + lane)
 
         for half, index in enumerate((self.i.p.acc[:8], self.i.p.acc[8:16])):
@@ -132,9 +134,9 @@ class ParameterBuffer(wiring.Component):
             m.d.sync += lane.eq(lane + 1)
             with m.If(self.i.p.last):
                 m.d.sync += lane.eq(0)
-                with m.If(self.i.p.tag.group_last):
+                with m.If(self.i.p.tag.group_last | self.partial_in):
                     m.d.sync += [group.eq(Mux(first, self.base, group) + self._lanes), first.eq(0)]
-                with m.If(self.i.p.tag.row_last):
+                with m.If(self.i.p.tag.row_last & ~self.partial_in):
                     m.d.sync += first.eq(1)
         with m.If(step):
             m.d.sync += [valid1.eq(self.i.valid), sum1.eq(self.i.p), valid2.eq(valid1)]
@@ -146,6 +148,7 @@ class ParameterBuffer(wiring.Component):
             ]
         # An addition's scale stays in the register that otherwise holds that of a channel.
         with m.If(self.add_scale.en):
+            m.d.sync += first.eq(1)
             m.d.sync += scaling2.multiplier.eq(Cat(self.add_scale.multiplier, Const(1, 1)))
             m.d.sync += scaling2.shift.eq(self.add_scale.shift)
         with m.Elif(step & ~self.add):

@@ -1,10 +1,11 @@
-"""Puts output bytes where they belong in the store."""
+"""Puts output bytes, or partial sums, where they belong in the store."""
 
-from amaranth.hdl import Assert, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from gossamer.golden.spec import PARAMETER_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.requantizer import output_layout
 from gossamer.hdl.store import write_signature
@@ -22,6 +23,9 @@ class Writer(wiring.Component):
     ``out_address``; the next window of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where
     the group before began; the next row ``out_row_step`` behind where the last group of the row before began. The tag
     ``row_last`` comes only together with ``group_last``.
+
+    With ``partial_out`` each transfer brings an ``entry`` of 8 bytes instead, and every window begins ``out_x_step`` behind the
+    one before.
 
     A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that did not come are
     masked. ``i.ready`` is always high, and the store must take every write at once.
@@ -44,6 +48,8 @@ class Writer(wiring.Component):
     Members
     -------
     i : ``In(stream.Signature(output_layout()))``
+    entry : ``In(64)``
+        With ``partial_out``, the data of a transfer.
     write : ``Out(write_signature(...))``
     host : ``In(write_signature(...))``
     start : ``In(1)``
@@ -51,7 +57,7 @@ class Writer(wiring.Component):
     out_address : ``In``
         Byte; one bit more than the store needs, so that an address behind it is seen. Sampled at start.
     row_done : ``In(1)``
-    image_words, out_x_step, out_row_step : ``In``
+    image_words, partial_out, out_x_step, out_row_step : ``In``
         Must not change during a run.
     """
 
@@ -64,6 +70,7 @@ class Writer(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(output_layout())),
+                "entry": In(8 * PARAMETER_BYTES),
                 "write": Out(write_signature(store_bytes=store_bytes, store_words=store_words)),
                 "host": In(write_signature(store_bytes=store_bytes, store_words=store_words)),
                 "start": In(1),
@@ -72,6 +79,7 @@ class Writer(wiring.Component):
                 "out_address": In(address_bits),
                 "row_done": In(1),
                 "image_words": In(range(store_words)),
+                "partial_out": In(1),
                 "out_x_step": In(12),
                 "out_row_step": In(address_bits),
             }
@@ -79,7 +87,7 @@ class Writer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        byte_bits = exact_log2(self._store_bytes)
+        byte_bits, entry_bits = exact_log2(self._store_bytes), exact_log2(PARAMETER_BYTES)
 
         # Where the first window of the group and this window begin.
         group, window = Signal.like(self.out_address, reset_less=True), Signal.like(self.out_address, reset_less=True)
@@ -93,7 +101,7 @@ class Writer(wiring.Component):
 
         m.d.comb += [
             self.i.ready.eq(1),
-            byte.eq(window + lane),
+            byte.eq(window + Mux(self.partial_out, lane << entry_bits, lane)),
             self.write.en.eq(full & allowed),
             self.write.address.eq(word),
             self.write.data.eq(data),
@@ -105,21 +113,32 @@ class Writer(wiring.Component):
         position = byte[:byte_bits]
         step = Signal.like(byte)  # to the next window
         tag = self.i.p.tag
-        m.d.comb += step.eq(Mux(tag.row_last, self.out_row_step, Mux(tag.group_last, self._lanes, self.out_x_step)))
-        moved = Mux(tag.group_last, group, window) + step  # a row's last window is its last group's last
+        row_last, group_last = tag.row_last & ~self.partial_out, tag.group_last & ~self.partial_out
+        m.d.comb += step.eq(Mux(row_last, self.out_row_step, Mux(group_last, self._lanes, self.out_x_step)))
+        moved = Mux(group_last, group, window) + step  # a row's last window is its last group's last
         row_end = self.i.valid & self.i.p.last & tag.row_last
         m.d.sync += under_way.eq(under_way + self.row_done - row_end)
 
         m.d.sync += full.eq(0)
         with m.If(full):
             m.d.sync += mask.eq(0)
+        # What goes into the word: a byte or an entry at its position, or a whole word of the host's.
+        parts = self._store_bytes // PARAMETER_BYTES
+        given = Mux(self.host.en, self.host.data, self.i.p.data.replicate(self._store_bytes))
+        given = Mux(self.partial_out & self.i.valid, self.entry.replicate(parts), given)
+        there = Cat(
+            Mux(self.partial_out, position[entry_bits:] == k // PARAMETER_BYTES, position == k)
+            for k in range(self._store_bytes)
+        )
+        for k in range(self._store_bytes):
+            with m.If(self.host.en | (self.i.valid & there[k])):
+                m.d.sync += data.word_select(k, 8).eq(given.word_select(k, 8))
         with m.If(self.i.valid):
             m.d.sync += [
-                data.word_select(position, 8).eq(self.i.p.data),
-                mask.eq(Mux(full, 0, mask) | (1 << position)),
+                mask.eq(Mux(full, 0, mask) | there),
                 word.eq(byte[byte_bits:]),
                 allowed.eq((byte[byte_bits:] >= self.image_words) & (byte[byte_bits:] < self._store_words)),
-                full.eq(self.i.p.last | position.all()),
+                full.eq(self.i.p.last | there[-1]),
                 lane.eq(lane + 1),
             ]
             with m.If(self.i.p.last):
@@ -129,7 +148,7 @@ class Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [group.eq(self.out_address), window.eq(self.out_address), lane.eq(0)]
         with m.If(self.host.en):
-            m.d.sync += [word.eq(self.host.address), data.eq(self.host.data), mask.eq(self.host.mask)]
+            m.d.sync += [word.eq(self.host.address), mask.eq(self.host.mask)]
             m.d.sync += [full.eq(1), allowed.eq(1)]
 
         if platform is None:

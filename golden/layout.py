@@ -1,0 +1,115 @@
+"""Layout: which tensors share bytes of the store, and how their pixels lie there."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from gossamer.golden.lowering import works_on_words
+from gossamer.golden.network import Concat, FullyConnected, Layer, Network, Reshape
+from gossamer.golden.program import TensorPlace
+from gossamer.golden.spec import Config
+from gossamer.golden.tiling import Map
+
+__all__ = ["Layout", "map_shape"]
+
+
+def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Rows, columns and channels of a tensor."""
+    return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the tensors of a network lie, but for addresses.
+
+    ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor that
+    only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of which
+    tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors that
+    are neither: the channels, or a multiple of the lanes where whole words are read.
+    """
+
+    network: Network
+    config: Config
+    homes: dict[str, str]
+    views: dict[str, tuple[str, int]]
+    pitches: dict[str, int]
+
+    @classmethod
+    def of(cls, network: Network, device: Sequence[Layer], output: str, config: Config) -> "Layout":
+        """The layout of the tensors of ``device``, layers of the network."""
+        readers: dict[str, list[Layer | None]] = {name: [] for name in network.tensors}
+        for layer in device:
+            for name in layer.inputs:
+                readers[name].append(layer)
+        readers[output].append(None)
+        homes = {name: name for name in network.tensors}
+        for layer in device:
+            if isinstance(layer, Reshape) and _is_alias(network, layer, readers):
+                homes[layer.output] = homes[layer.inputs[0]]
+        readings = {name: [layer for n, home in homes.items() if home == name for layer in readers[n]] for name in homes}
+        for name, found in readings.items():  # a reshape that costs nothing does not read
+            readings[name] = [r for r in found if not (isinstance(r, Reshape) and homes[r.output] == name)]
+        written = {layer.output for layer in device}
+        views: dict[str, tuple[str, int]] = {}
+        copied = set()
+        for layer in device:
+            if isinstance(layer, Concat):
+                offset = 0
+                for name in layer.inputs:
+                    home = homes[name]
+                    same = map_shape(network.tensors[home].shape) == map_shape(network.tensors[name].shape)
+                    if home in written and readings[home] == [layer] and same:
+                        views[home] = (layer.output, offset)
+                    else:
+                        copied.add(home)
+                    offset += map_shape(network.tensors[name].shape)[2]
+        on_words = {homes[n] for layer in device if works_on_words(layer, network) for n in layer.inputs} | copied
+        pitches = {}
+        for name, home in homes.items():
+            if name == home and name not in views:
+                channels = map_shape(network.tensors[name].shape)[2]
+                pitches[name] = -(-channels // config.lanes) * config.lanes if name in on_words else channels
+        return cls(network, config, homes, views, pitches)
+
+    def root(self, name: str) -> tuple[str, int]:
+        """The tensor in whose bytes a tensor lies, and behind how many channels."""
+        name, offset = self.homes[name], 0
+        while name in self.views:
+            name, more = self.views[name]
+            offset += more
+        return name, offset
+
+    def map(self, name: str) -> Map:
+        """A tensor as the layer that computes it, or reads it, sees it."""
+        root, offset = self.root(name)
+        return self._map(self.homes[name], root, offset)
+
+    def slice(self, name: str, output: str, offset: int) -> Map:
+        """The part of a concatenation's ``output`` behind ``offset`` channels, into which tensor ``name`` is copied."""
+        root, more = self.root(output)
+        return self._map(name, root, offset + more)
+
+    def _map(self, name: str, root: str, offset: int) -> Map:
+        tensor = self.network.tensors[name]
+        rows, columns, channels = map_shape(tensor.shape)
+        whole, pitch = map_shape(self.network.tensors[root].shape)[2], self.pitches[root]
+        written = pitch - offset if offset + channels == whole else channels
+        return Map(root, rows, columns, channels, pitch, offset, written, tensor.zero_point)
+
+    def place(self, name: str, address: int = 0) -> TensorPlace:
+        """The place of a tensor in the store, if its root's is at ``address``."""
+        tensor = self.map(name)
+        return TensorPlace(address, tensor.rows, tensor.columns, tensor.channels, tensor.pitch, tensor.offset)
+
+
+def _is_alias(network: Network, layer: Reshape, readers: dict[str, list[Layer | None]]) -> bool:
+    """Whether the input's bytes are the output's: the map is the same, or all who read it take its values in order."""
+    given, shape = (map_shape(network.tensors[name].shape) for name in (layer.inputs[0], layer.output))
+    if given == shape:
+        return True
+    for reader in readers[layer.output]:
+        if isinstance(reader, Reshape):
+            if not _is_alias(network, reader, readers):
+                return False
+        elif not (reader is None or isinstance(reader, FullyConnected)):
+            return False
+    return True

@@ -1,0 +1,361 @@
+"""Tiling: a layer in the machine's terms, cut into run steps that fit the buffers of a configuration.
+
+A kernel is computed in one run step if everything fits. Otherwise it is cut, in this order of preference:
+
+* output channel *groups*, until the weights and the parameters of a step fit;
+* output *columns*, until the input rows that their windows cover fit the row buffer;
+* the *window* itself, its kernel rows first and then the bytes of a kernel row, until what is left fits. The sums of all parts but
+  the last go to the store as *partial sums*: entries of the parameter buffer, whose biases they are in the next part.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden.program import Record
+from gossamer.golden.spec import PARAMETER_BYTES, Config
+
+__all__ = ["Kernel", "Map", "Piece", "cut", "descriptor"]
+
+Pair = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A feature map in the bytes of tensor ``name``: ``pitch`` bytes from one pixel to the next, of which ``offset`` lie in front
+    of the map's, and the layer that computes it writes ``written``."""
+
+    name: str
+    rows: int
+    columns: int
+    channels: int
+    pitch: int
+    offset: int
+    written: int
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A layer, or a part of its outputs, in the machine's terms.
+
+    The window of output pixel ``(y, x)`` starts at pixel ``origin + (y, x)*stride`` of ``source``, and the output goes to pixel
+    ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, lanes)`` int8, ``groups`` being 1 if they are
+    shared: a kernel row has a beat for each of its bytes, or in word mode ``repeat`` for each of its pixels.
+    ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that say
+    what is computed.
+
+    The rows of an addition's ``source`` are those of its two inputs in turn.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    source: Map
+    target: Map
+    weights: NDArray[np.int8]
+    parameters: NDArray[np.uint8]
+    fields: Record
+    stride: Pair
+    origin: Pair
+    place: Pair
+    rows: int
+    columns: int
+    macs: int
+
+    @property
+    def lanes(self) -> int:
+        return self.weights.shape[3]
+
+    @property
+    def groups(self) -> int:
+        """Output channel groups."""
+        return -(-self.target.written // self.lanes)
+
+    @property
+    def kernel_rows(self) -> int:
+        return self.weights.shape[1]
+
+    @property
+    def beats(self) -> int:
+        """Weight vectors of a kernel row."""
+        return self.weights.shape[2]
+
+    @property
+    def word_mode(self) -> bool:
+        """Whether it reads whole words."""
+        return bool(self.fields["word_mode"])
+
+    @property
+    def shared(self) -> bool:
+        """Whether all groups use the same weights."""
+        return len(self.weights) < self.groups
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its windows can be cut."""
+        return not self.fields["maximum"] and not self.fields["add"]
+
+    def weights_of(self, piece: "Piece") -> bytes:
+        """The weights that a piece needs, in the order in which they lie in the buffer."""
+        groups = slice(0, 1) if self.shared else _slice(piece.groups)
+        return self.weights[groups, _slice(piece.kernel_rows), _slice(piece.beats)].tobytes()
+
+    def parameters_of(self, piece: "Piece") -> bytes:
+        """The same of parameters, if they are not partial sums."""
+        return self.parameters[slice(None) if self.fields["add"] else _slice(piece.groups)].tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What one run step computes of a kernel: output ``groups``, ``rows`` and ``columns``, and of each window ``kernel_rows`` and
+    ``beats``. With ``partial_in`` the sums of the windows' other parts are its biases, with ``partial_out`` its sums are such;
+    ``partial_at`` counts the windows that lie in front of its own in the area of partial sums."""
+
+    groups: range
+    rows: range
+    columns: range
+    kernel_rows: range
+    beats: range
+    partial_in: bool = False
+    partial_out: bool = False
+    partial_at: int = 0
+
+    @property
+    def windows(self) -> int:
+        """Windows of ``lanes`` sums."""
+        return len(self.groups) * len(self.rows) * len(self.columns)
+
+
+def _slice(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop)
+
+
+def _parts(numbers: range, most: int) -> list[range]:
+    """Cut into as few parts as possible of at most ``most``, of about one size."""
+    count = -(-len(numbers) // most)
+    size = -(-len(numbers) // count)
+    return [range(start, min(start + size, numbers.stop)) for start in range(numbers.start, numbers.stop, size)]
+
+
+# Limits of the sequencer's counters, gossamer.hdl.sequencer.descriptor_layout.
+MOST_COLUMNS = 1023
+MOST_ROWS = 2047
+MOST_KERNEL_ROWS = 63
+MOST_GROUPS = 255
+
+
+def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception]) -> list[Piece]:
+    """The run steps of a kernel, in order. What cannot be cut to fit raises ``refuse(sentence)``."""
+    whole = Piece(
+        range(kernel.groups), range(kernel.rows), range(kernel.columns), range(kernel.kernel_rows), range(kernel.beats)
+    )
+    worst = None
+    for kernel_rows, beats in _windows(kernel, config):
+        partial = len(kernel_rows) * len(beats) > 1
+        worst = _overflow(kernel, kernel_rows, beats, config)
+        if worst is not None:
+            continue
+        most = min(kernel.columns, MOST_COLUMNS)
+        if partial:
+            most = min(most, config.parameters // config.lanes)
+        while most > 1 and not _fits(kernel, whole, kernel_rows, beats, most, config):
+            most = -(-most // 2)
+        if _fits(kernel, whole, kernel_rows, beats, most, config):
+            return list(_pieces(kernel, whole, kernel_rows, beats, _parts(whole.columns, most), config))
+    if worst is not None:
+        raise refuse(
+            f"layer {kernel.name!r}: its sums must fit the {config.acc_bits} bits of an accumulator, and can reach {worst}"
+        )
+    vectors = kernel.kernel_rows * kernel.beats
+    if vectors > config.weight_vectors and not kernel.divisible:
+        raise refuse(
+            f"layer {kernel.name!r} needs {vectors} weight vectors per {config.lanes} output channels, and the weight buffer of "
+            f"configuration {config.name!r} has {config.weight_vectors}"
+        )
+    if kernel.kernel_rows > MOST_KERNEL_ROWS and not kernel.divisible:
+        raise refuse(f"layer {kernel.name!r} must have at most {MOST_KERNEL_ROWS} kernel rows, not {kernel.kernel_rows}")
+    needed = _ring(kernel, dataclasses.replace(whole, columns=range(1), rows=range(1)), config)["ring_words"]
+    raise refuse(
+        f"layer {kernel.name!r} needs {needed} words of {config.lanes} bytes for the input rows of a window, and the row "
+        f"buffer of configuration {config.name!r} has {config.row_words}"
+    )
+
+
+def _windows(kernel: Kernel, config: Config) -> Iterator[tuple[list[range], list[range]]]:
+    """Ways to cut a window, the coarsest first: ranges of kernel rows, and of beats."""
+    rows, beats = range(kernel.kernel_rows), range(kernel.beats)
+    most = min(config.weight_vectors // kernel.beats, MOST_KERNEL_ROWS)
+    if most >= len(rows):
+        yield [rows], [beats]
+    if not kernel.divisible:
+        return
+    for size in range(min(most, len(rows) - 1), 0, -1):
+        yield _parts(rows, size), [beats]
+    # A kernel row is cut at a word of the row buffer; in word mode every beat is one.
+    unit = 1 if kernel.word_mode else config.lanes
+    most = config.weight_vectors // unit
+    for size in range(min(most, -(-kernel.beats // unit)), 0, -1):
+        yield _parts(rows, 1), _parts_of(beats, size * unit)
+
+
+def _parts_of(beats: range, size: int) -> list[range]:
+    return [range(start, min(start + size, beats.stop)) for start in range(0, beats.stop, size)]
+
+
+def _overflow(kernel: Kernel, kernel_rows: list[range], beats: list[range], config: Config) -> int | None:
+    """A sum of a part of a window that does not fit an accumulator. On the way it may leave it, because wrapping twice is
+    exact."""
+    if not kernel.divisible:
+        return None
+    limit = 1 << config.acc_bits - 1
+    weights = 255 * kernel.weights.astype(np.int64)
+    for rows in kernel_rows:
+        for part in beats:
+            some = weights[:, _slice(rows), _slice(part)]
+            low, high = int(np.minimum(some, 0).sum((1, 2)).min()), int(np.maximum(some, 0).sum((1, 2)).max())
+            if low < -limit:
+                return low
+            if high >= limit:
+                return high
+    return None
+
+
+def _fits(
+    kernel: Kernel, whole: Piece, kernel_rows: list[range], beats: list[range], columns: int, config: Config
+) -> bool:
+    """Whether the row buffer holds the input rows of all pieces with so many output columns."""
+    for tile in {*_parts(whole.columns, columns)}:
+        for taps in {*beats}:
+            piece = dataclasses.replace(whole, columns=tile, kernel_rows=kernel_rows[0], beats=taps)
+            if _ring(kernel, piece, config)["ring_words"] > config.row_words:
+                return False
+    return True
+
+
+def _pieces(
+    kernel: Kernel, whole: Piece, kernel_rows: list[range], beats: list[range], columns: list[range], config: Config
+) -> Iterator[Piece]:
+    vectors = 0 if kernel.shared else len(kernel_rows[0]) * len(beats[0])
+    entries = 0 if kernel.fields["add"] else config.lanes
+    stride = kernel.stride[0]
+    most_rows = max((MOST_ROWS - len(kernel_rows[0])) // stride, 1)
+    taps = [(rows, part) for rows in kernel_rows for part in beats]
+    if len(taps) == 1:
+        # If not all weights or parameters fit, each step gets those that fit half of their buffer, so that the next step's
+        # can be loaded meanwhile.
+        most = min(kernel.groups, MOST_GROUPS)
+        for size, each in ((config.weight_vectors, vectors), (config.parameters, entries)):
+            if kernel.groups * each > size:
+                most = min(most, max(1, size // 2 // each))
+        for start in range(0, kernel.groups, most):
+            groups = range(start, min(start + most, kernel.groups))
+            for tile in columns:
+                for rows in _parts(whole.rows, most_rows):
+                    yield Piece(groups, rows, tile, *taps[0])
+        return
+    # The partial sums of a step's windows must fit the parameter buffer, with those of the next step if possible.
+    width = max(len(tile) for tile in columns) * config.lanes
+    most = max(1, min(config.parameters // 2 // width, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS))
+    for groups in _parts(whole.groups, most):
+        for tile in columns:
+            windows = len(groups) * len(tile)
+            area = max(config.store_size // 8 // (windows * config.lanes * PARAMETER_BYTES), 1)  # rows
+            for block in _parts(whole.rows, min(area, most_rows)):
+                entries = windows * config.lanes
+                at_once = max(config.parameters // 2 // entries, 1)
+                for i, (rows, part) in enumerate(taps):
+                    piece = Piece(groups, block, tile, rows, part, i > 0, i + 1 < len(taps))
+                    for some in _parts(block, at_once if i else len(block)):
+                        yield dataclasses.replace(piece, rows=some, partial_at=(some.start - block.start) * windows)
+
+
+def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
+    """How the input rows of a piece lie in the row buffer: fields of the descriptor, and ``start``, the byte of a map's row
+    with which the data begin."""
+    lanes, source = config.lanes, kernel.source
+    pitch, repeat = source.pitch, max(kernel.fields["repeat"], 1)
+    step = kernel.stride[1] * pitch
+    # The bytes of a row that the windows cover, counted from the map's first.
+    first = (kernel.origin[1] + piece.columns.start * kernel.stride[1]) * pitch
+    last = first + (len(piece.columns) - 1) * step
+    if kernel.word_mode:
+        first, last = first + piece.beats.start // repeat * pitch, last + -(-piece.beats.stop // repeat) * pitch
+    else:
+        first, last = first + piece.beats.start, last + piece.beats.stop
+    # The slot starts with a word; at least one byte of the map is in it.
+    row_bytes = source.columns * pitch
+    base = min(first // lanes, (row_bytes - 1) // lanes) * lanes
+    start = max(base, 0)
+    stop = min(max(last, start + 1), row_bytes)
+    data = -(-(stop - start) // config.store_bytes)
+    left = (start - base) // config.store_bytes
+    slot = -(-(max(last, stop) - base) // lanes)
+    # The ring has a multiple of the stride's rows, so that the row in front comes back to its start.
+    rows, stride = len(piece.kernel_rows), kernel.stride[0] if len(piece.rows) > 1 else 1
+    slots = -(-(rows + stride) // stride) * stride
+    ahead = int(slots * slot <= config.row_words and len(piece.rows) > 1)
+    if not ahead:
+        slots = -(-rows // stride) * stride
+    return {
+        "ahead": ahead,
+        "left_granules": left,
+        "right_granule": left + data,
+        "tail": stop - start - (data - 1) * config.store_bytes,
+        "slot_words": slot,
+        "stride_rows": stride,
+        "ring_words": slots * slot,
+        "advance_words": stride * slot,
+        "offset": first - base,
+        "x_step": step if len(piece.columns) > 1 else 0,
+        "start": start,
+    }
+
+
+def descriptor(kernel: Kernel, piece: Piece, row_words: int, config: Config) -> tuple[dict[str, int], dict[str, int]]:
+    """The fields of a piece's layer descriptor and of its run step that do not depend on where maps and weights lie.
+
+    ``row_words`` are the store words from one row of the input to the next. The addresses in the step count from the start of
+    the input and of the output, or of the partial sums.
+    """
+    lanes, source, target = config.lanes, kernel.source, kernel.target
+    ring = _ring(kernel, piece, config)
+    start = ring.pop("start")
+    pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
+    first = kernel.origin[0] + piece.rows.start * kernel.stride[0] + piece.kernel_rows.start
+    needed = (len(piece.rows) - 1) * kernel.stride[0] + len(piece.kernel_rows)
+    lead = min(max(-first, 0), needed)
+    real = min(max(first, 0), source.rows - 1) // pair * pair
+    exist = max(min(source.rows - max(first, 0), needed - lead), 0)
+    last_lanes = target.written - (kernel.groups - 1) * lanes if piece.groups.stop == kernel.groups else lanes
+    out_row_words = -(-target.columns * target.pitch // config.store_bytes)
+    fields = {
+        **kernel.fields,
+        **ring,
+        "shared_weights": int(kernel.shared),
+        "groups": len(piece.groups),
+        "last_lanes": last_lanes,
+        "kernel_rows": len(piece.kernel_rows),
+        "width": len(piece.columns),
+        "offset": ring["offset"] + (piece.groups.start * lanes if kernel.word_mode else 0),
+        "range_last": len(piece.beats) - 1,
+        "tap_step": source.pitch // lanes if kernel.word_mode else 0,
+        "out_x_step": target.pitch if len(piece.columns) > 1 else 0,
+        "out_row_step": out_row_words * config.store_bytes - (len(piece.groups) - 1) * lanes,
+        "partial_in": int(piece.partial_in),
+        "partial_out": int(piece.partial_out),
+    }
+    y, x = kernel.place[0] + piece.rows.start, kernel.place[1] + piece.columns.start
+    out = y * out_row_words * config.store_bytes + x * target.pitch + target.offset + piece.groups.start * lanes
+    if piece.partial_out:
+        fields |= {"out_x_step": lanes * PARAMETER_BYTES, "out_row_step": 0}
+        out = piece.partial_at * lanes * PARAMETER_BYTES
+    step = {
+        "rows": len(piece.rows),
+        "in_rows": exist,
+        "lead_rows": lead,
+        "in_address": real // pair * row_words + start // config.store_bytes,
+        "out_address": out,
+    }
+    return fields, step
