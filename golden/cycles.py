@@ -239,15 +239,13 @@ class _Front:
         """By row, window and lane: whether a word goes to the store when this byte has come."""
         step, layer = run.step, run.layer
         y, g, x, lane = np.ogrid[: step["rows"], : layer["groups"], : layer["width"], : config.lanes]
+        outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes)
         if layer["partial_out"]:
-            last = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes) - 1
-            ends = (lane % (config.store_bytes // PARAMETER_BYTES) == config.store_bytes // PARAMETER_BYTES - 1) | (lane == last)
-            return np.broadcast_to(ends, (step["rows"], layer["groups"], layer["width"], config.lanes)).reshape(
-                step["rows"], -1, config.lanes
-            ).tolist()
+            byte = lane * PARAMETER_BYTES + PARAMETER_BYTES - 1
+            ends = (byte % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1) | (y + x < 0)
+            return ends.reshape(step["rows"], -1, config.lanes).tolist()
         row_step = layer["out_row_step"] + (layer["groups"] - 1) * config.lanes
         address = step["out_address"] + y * row_step + g * config.lanes + x * layer["out_x_step"] + lane
-        outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes)
         ends = (address % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1)
         return ends.reshape(step["rows"], -1, config.lanes).tolist()
 

@@ -255,11 +255,11 @@ class Machine:
         return np.ascontiguousarray(np.broadcast_to(entry, sums.shape)).astype("<u8")[..., None].view(np.uint8)
 
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
-        y, g, x, lane = np.ogrid[tuple(slice(n) for n in output.shape[:4])]
+        y, g, x, lane = np.indices(output.shape[:4], sparse=True)
         lanes = self.config.lanes
         if layer["partial_out"]:
             window = (y * layer["groups"] + g) * layer["width"] + x
-            address = step["out_address"] + window * layer["out_x_step"] + lane * PARAMETER_BYTES
+            address = step["out_address"] + window * layer["out_x_step"] + PARAMETER_BYTES * lane
             if address.min() % PARAMETER_BYTES:
                 raise MachineError(f"partial sums must start at a multiple of {PARAMETER_BYTES}, not at {address.min()}")
         else:

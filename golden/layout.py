@@ -21,10 +21,10 @@ def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 class Layout:
     """Where the tensors of a network lie, but for addresses.
 
-    ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor that
-    only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of which
-    tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors that
-    are neither: the channels, or a multiple of the lanes where whole words are read.
+    ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor
+    that only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of
+    which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
+    that are neither: the channels, or a multiple of the lanes where whole words are read.
     """
 
     network: Network

@@ -164,7 +164,7 @@ DESCRIPTOR = _pack(
             ("weight_base", 16, "weight vector of the first group"),
             ("parameter_base", 16, "parameter entry of the first channel; add: of the tables, a multiple of 256"),
             ("shared_weights", 1, "1: every group uses the weights of the first"),
-            ("partial_in", 1, "1: there is a parameter entry for every sum, in the order of the sums; its bias is a partial sum"),
+            ("partial_in", 1, "1: there is a parameter entry for every sum, in their order; its bias is a partial sum"),
             ("partial_out", 1, "1: sums are not scaled, but written as parameter entries, one behind the other"),
         ),
         (

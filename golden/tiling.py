@@ -4,8 +4,8 @@ A kernel is computed in one run step if everything fits. Otherwise it is cut, in
 
 * output channel *groups*, until the weights and the parameters of a step fit;
 * output *columns*, until the input rows that their windows cover fit the row buffer;
-* the *window* itself, its kernel rows first and then the bytes of a kernel row, until what is left fits. The sums of all parts but
-  the last go to the store as *partial sums*: entries of the parameter buffer, whose biases they are in the next part.
+* the *window* itself, its kernel rows first and then the bytes of a kernel row, until what is left fits. The sums of all parts
+  but the last go to the store as *partial sums*: entries of the parameter buffer, whose biases they are in the next part.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ Pair = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """A feature map in the bytes of tensor ``name``: ``pitch`` bytes from one pixel to the next, of which ``offset`` lie in front
-    of the map's, and the layer that computes it writes ``written``."""
+    """A feature map in the bytes of tensor ``name``: ``pitch`` bytes from one pixel to the next, of which ``offset`` lie in
+    front of the map's, and the layer that computes it writes ``written``."""
 
     name: str
     rows: int
@@ -42,10 +42,10 @@ class Kernel:
     """A layer, or a part of its outputs, in the machine's terms.
 
     The window of output pixel ``(y, x)`` starts at pixel ``origin + (y, x)*stride`` of ``source``, and the output goes to pixel
-    ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, lanes)`` int8, ``groups`` being 1 if they are
-    shared: a kernel row has a beat for each of its bytes, or in word mode ``repeat`` for each of its pixels.
-    ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that say
-    what is computed.
+    ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, lanes)`` int8, ``groups`` being 1 if they
+    are shared: a kernel row has a beat for each of its bytes, or in word mode ``repeat`` for each of its pixels.
+    ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that
+    say what is computed. ``macs`` are those of all outputs.
 
     The rows of an addition's ``source`` are those of its two inputs in turn.
     """
@@ -109,9 +109,9 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What one run step computes of a kernel: output ``groups``, ``rows`` and ``columns``, and of each window ``kernel_rows`` and
-    ``beats``. With ``partial_in`` the sums of the windows' other parts are its biases, with ``partial_out`` its sums are such;
-    ``partial_at`` counts the windows that lie in front of its own in the area of partial sums."""
+    """What one run step computes of a kernel: output ``groups``, ``rows`` and ``columns``, and of each window ``kernel_rows``
+    and ``beats``. With ``partial_in`` the sums of the windows' other parts are its biases, with ``partial_out`` its sums are
+    such; ``partial_at`` counts the windows that lie in front of its own in the area of partial sums."""
 
     groups: range
     rows: range
@@ -171,8 +171,8 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception]) -> l
     vectors = kernel.kernel_rows * kernel.beats
     if vectors > config.weight_vectors and not kernel.divisible:
         raise refuse(
-            f"layer {kernel.name!r} needs {vectors} weight vectors per {config.lanes} output channels, and the weight buffer of "
-            f"configuration {config.name!r} has {config.weight_vectors}"
+            f"layer {kernel.name!r} needs {vectors} weight vectors per {config.lanes} output channels, and the weight buffer "
+            f"of configuration {config.name!r} has {config.weight_vectors}"
         )
     if kernel.kernel_rows > MOST_KERNEL_ROWS and not kernel.divisible:
         raise refuse(f"layer {kernel.name!r} must have at most {MOST_KERNEL_ROWS} kernel rows, not {kernel.kernel_rows}")
