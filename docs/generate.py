@@ -192,7 +192,7 @@ def network_layers() -> str:
                 members.append(f"`{field.name}`{default}")
         doc = markdown(" ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split()))
         arrays = "yes" if issubclass(kind, Weighted) else ""
-        rows.append([f"`{name}`", kind.operands, arrays, ", ".join(members), doc])
+        rows.append([f"`{name}`", kind.operands or "any", arrays, ", ".join(members), doc])
     return table("kind|inputs|arrays|members (default)|meaning", rows)
 
 

@@ -213,10 +213,8 @@ class Machine:
             sums = first[sums & 255] + second[sums >> 8 & 255]
             return sums, np.array(layer["add_multiplier"]), np.array(layer["add_shift"])
         rows, groups, width, lanes = sums.shape
-        if layer["partial_in"]:
-            index = np.arange(sums.size).reshape(sums.shape)
-        else:
-            index = np.arange(groups * lanes).reshape(groups, 1, lanes)
+        per_sum = rows * groups * width * lanes if layer["partial_in"] else groups * lanes
+        index = np.arange(per_sum).reshape((-1, groups, width if layer["partial_in"] else 1, lanes))
         live = np.ones((groups, 1, lanes), bool)  # lanes with a channel
         live[-1, :, layer["last_lanes"] :] = False
         last = base + np.where(live, index, 0).max()
@@ -255,7 +253,8 @@ class Machine:
         return np.ascontiguousarray(np.broadcast_to(entry, sums.shape)).astype("<u8")[..., None].view(np.uint8)
 
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
-        y, g, x, lane = np.indices(output.shape[:4], sparse=True)
+        shape = output.shape
+        y, g, x, lane = np.ogrid[: shape[0], : shape[1], : shape[2], : shape[3]]
         lanes = self.config.lanes
         if layer["partial_out"]:
             window = (y * layer["groups"] + g) * layer["width"] + x
