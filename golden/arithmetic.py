@@ -354,8 +354,23 @@ def dequantize(x: Array, scale: float, zero_point: int) -> Array:
     return np.float32(scale) * (x.astype(np.float32) - np.float32(zero_point))
 
 
-# Softmax and logistic. Ref: TFLite ``kernels/internal/reference/softmax.h`` and ``integer_ops/logistic.h``, gemmlowp
-# ``fixedpoint/fixedpoint.h``. ``Qk`` is a 32-bit fixed-point number with k integer bits, a sign, and 31 - k fractional bits.
+# Logistic. Ref: TFLite ``kernels/activations.cc``, ``LUTPopulate`` of ``kernels/internal/common.h``.
+
+
+def logistic(x: Array, scale: float, zero_point: int) -> Array:
+    """LOGISTIC of an input of ``scale`` and ``zero_point``; the output's scale is 1/256, its zero point -128.
+
+    The kernel has a table of the 256 results in float32 arithmetic; here too each operation rounds to float32.
+    """
+    real = dequantize(x, scale, zero_point)
+    with np.errstate(over="ignore"):
+        exponential = np.exp(-real.astype(np.float64)).astype(np.float32)
+    result = np.float32(1) / (np.float32(1) + exponential)
+    return np.clip(np.floor(result.astype(np.float64) * 256 + 0.5) - 128, *INT8).astype(np.int8)
+
+
+# Softmax. Ref: TFLite ``kernels/internal/reference/softmax.h``, gemmlowp ``fixedpoint/fixedpoint.h``. ``Qk`` is a
+# 32-bit fixed-point number with k integer bits, a sign, and 31 - k fractional bits.
 
 
 def softmax(x: Array, scale: float, beta: float = 1.0) -> Array:
@@ -371,54 +386,34 @@ def softmax(x: Array, scale: float, beta: float = 1.0) -> Array:
     smallest = -math.floor(31 * (1 << 26) / (1 << left_shift))
     difference = x.astype(np.int64) - x.max(axis=-1, keepdims=True)
     counted = difference >= smallest
-    exponential = _exp_negative(_high_mul(np.where(counted, difference, 0) << left_shift, multiplier), 5)
+    exponential = _exp_negative(_high_mul(np.where(counted, difference, 0) << left_shift, multiplier))
     total = np.where(counted, _divide_by_power(exponential, 12), 0).sum(axis=-1, keepdims=True)
     reciprocal, bits_over_one = _reciprocal(total)
     scaled = _divide_by_power(_high_mul(reciprocal, exponential), bits_over_one + 31 - 8)
     return np.clip(np.where(counted, scaled, 0) - 128, *INT8).astype(np.int8)
 
 
-def logistic(x: Array, scale: float, zero_point: int) -> Array:
-    """LOGISTIC of an input of ``scale`` and ``zero_point``; the output's scale is 1/256, its zero point -128."""
-    multiplier, shift = quantize_multiplier(scale * (1 << 27))
-    radius = math.floor(15 * (1 << 27) / 2.0**shift)
-    centred = x.astype(np.int64) - zero_point
-    near = np.abs(centred) <= radius
-    # an input of more than 30 bits to the left has radius 0: only the value 0 is near
-    q4 = multiply_by_quantized_multiplier(np.where(near, centred, 0), multiplier, min(shift, 30))
-    positive = _one_over_one_plus(_exp_negative(-np.abs(q4), 4))
-    raw = np.where(q4 > 0, positive, np.where(q4 < 0, INT32_MAX - positive, 1 << 30))
-    result = np.where(near, _divide_by_power(raw, 31 - 8) - 128, np.where(centred < 0, *INT8))
-    return np.clip(result, *INT8).astype(np.int8)
-
-
-def _exp_negative(a: Array, integer_bits: int) -> Array:
-    """exp(a) in Q0 of ``a`` <= 0 in Q``integer_bits``, 4 or 5: ``exp_on_negative_values``."""
-    quarter_bits = 29 - integer_bits
-    quarter = 1 << quarter_bits
+def _exp_negative(a: Array) -> Array:
+    """exp(a) in Q0 of ``a`` <= 0 in Q5: ``exp_on_negative_values``."""
+    quarter = 1 << 24
     fraction = (a & (quarter - 1)) - quarter
     # Taylor series around -1/8 of the part in [-1/4, 0)
-    x = (fraction << integer_bits) + (1 << 28)
+    x = (fraction << 5) + (1 << 28)
     x2 = _high_mul(x, x)
     x3, x4 = _high_mul(x2, x), _high_mul(x2, x2)
     series = _divide_by_power(_high_mul(_divide_by_power(x4, 2) + x3, 715827883) + x2, 1)
     result = 1895147668 + _high_mul(1895147668, x + series)
-    # exp(-2**k) in Q0 for k = -2..4, each applied if its bit is set in the rest; -16 is out of reach in Q4
-    for bit, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), quarter_bits):
+    # exp(-2**k) in Q0 for k = -2..4, each applied if its bit is set in the rest
+    for bit, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), start=24):
         result = np.where((fraction - a) >> bit & 1, _high_mul(result, factor), result)
     return np.where(a == 0, INT32_MAX, result)
 
 
-def _one_over_one_plus(a: Array) -> Array:
-    """1 / (1 + a) in Q0 of ``a`` in Q0, 0 <= a < 1: ``one_over_one_plus_x_for_x_in_0_1``."""
-    half_denominator = (a + INT32_MAX + 1) >> 1
+def _reciprocal(total: Array) -> tuple[Array, Array]:
+    """``(r, n)``: 1/total = r * 2**-n for ``total`` in Q12, ``r`` in Q0; ``one_over_one_plus_x_for_x_in_0_1``."""
+    headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
+    half_denominator = ((total << headroom) - (1 << 31) + INT32_MAX + 1) >> 1
     x = 1515870810 + _high_mul(half_denominator, -1010580540)
     for _ in range(3):  # Newton and Raphson, in Q2
         x = x + np.clip(_high_mul(x, (1 << 29) - _high_mul(half_denominator, x)) << 2, INT32_MIN, INT32_MAX)
-    return np.clip(x << 1, INT32_MIN, INT32_MAX)
-
-
-def _reciprocal(total: Array) -> tuple[Array, Array]:
-    """``(r, n)``: 1/total = r * 2**-n for ``total`` in Q12, ``r`` in Q0."""
-    headroom = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
-    return _one_over_one_plus((total << headroom) - (1 << 31)), 12 - headroom
+    return np.clip(x << 1, INT32_MIN, INT32_MAX), 12 - headroom

@@ -539,13 +539,19 @@ def requantization(network: "Network", layer: Weighted) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """Layers in topological order over named tensors; each tensor but ``input`` is written by exactly one layer."""
+    """Layers in topological order over named tensors; each tensor but ``input`` is written by exactly one layer.
+
+    ``input_shape`` and ``output_shape`` are the shapes in which users see the two, without batch, where they are not those
+    of the tensors: a model's (W, C) is the tensor (1, W, C).
+    """
 
     name: str
     tensors: dict[str, Tensor]
     layers: tuple[Layer, ...]
     input: str
     output: str
+    input_shape: Shape | None = None
+    output_shape: Shape | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", dict(self.tensors))
@@ -567,6 +573,13 @@ class Network:
         _require(not unwritten, f"every tensor must be written by a layer, and {', '.join(unwritten)} is not")
         good = self.output in written
         _require(good, f"the network's output must be one of its tensors, not {self.output!r}")
+        for field, border in (("input_shape", self.input), ("output_shape", self.output)):
+            shape, own = getattr(self, field), self.tensors[border].shape
+            if shape is not None:
+                rank = len(shape) if isinstance(shape, (tuple, list)) else 1
+                object.__setattr__(self, field, _integers("the network", field, shape, rank, 1, 1 << 24))
+                rule = f"{field} must have as many values as {border!r} of {own}, not shape {tuple(shape)}"
+                _require(math.prod(shape) == math.prod(own), f"the network: {rule}")
 
     def _check_layer(self, layer: Layer, written: set[str]) -> None:
         owner = layer.owner
@@ -583,6 +596,8 @@ class Network:
         for what, tensor, types in borders:
             good = tensor.dtype in types
             _require(good, f"{owner}: {what} {tensor.name!r} must be {' or '.join(types)}, not {tensor.dtype}")
+            good = what == "output" or tensor.dtype == "int8" or tensor.name == self.input
+            _require(good, f"{owner}: {what} {tensor.name!r} of {tensor.dtype} must be the network's, not another layer's")
         if isinstance(layer, Mean):
             channels = inputs[0].shape[2]
             good = output.shape in ((channels,), (1, 1, channels))
@@ -643,6 +658,11 @@ class Network:
             "format": FORMAT, "version": VERSION, "name": self.name, "input": self.input, "output": self.output,
             "tensors": [dataclasses.asdict(tensor) for tensor in self.tensors.values()], "layers": layers,
         }  # fmt: skip
+        header |= {
+            field: shape
+            for field in ("input_shape", "output_shape")
+            if (shape := getattr(self, field)) is not None
+        }
         members["network.json"] = json.dumps(header, indent=1).encode()
         with zipfile.ZipFile(path, "w") as file:
             for name in sorted(members):
@@ -664,7 +684,8 @@ class Network:
                         buffer = io.BytesIO(file.read(f"{index}.{field}.npy"))
                         entry[field] = np.lib.format.read_array(buffer, allow_pickle=False)
                     layers.append(kind(**entry))
-                return cls(header["name"], tensors, tuple(layers), header["input"], header["output"])
+                borders = (header.get("input_shape"), header.get("output_shape"))
+                return cls(header["name"], tensors, tuple(layers), header["input"], header["output"], *borders)
         except NetworkError:
             raise
         except MALFORMED as error:
