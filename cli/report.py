@@ -100,29 +100,28 @@ def memory_picture(compiled: Compiled, path: Path) -> None:
     from matplotlib.patches import Rectangle
 
     plan = compiled.plan
-    figure = Figure(figsize=(1.6 + 0.9 * len(plan.layers), 4.8), layout="constrained")
+    # A layer takes one unit, however many steps it has.
+    layers = list(dict.fromkeys(plan.layers))
+    counts = [plan.layers.count(name) for name in layers]
+    at = np.concatenate([i + np.arange(count) / count for i, count in enumerate(counts)] + [[len(layers)]])
+    figure = Figure(figsize=(1.6 + 0.9 * len(layers), 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#bbbbbb"]
     for i, (name, address) in enumerate(sorted(plan.addresses.items(), key=lambda item: plan.lives[item[0]].start)):
         life, size = plan.lives[name], plan.sizes[name]
+        start, stop = at[life.start], at[life.stop]
         axes.add_patch(
-            Rectangle((life.start, address), len(life), size, facecolor=colours[i % len(colours)], edgecolor="white")
+            Rectangle((start, address), stop - start, size, facecolor=colours[i % len(colours)], edgecolor="white")
         )
-        axes.text(
-            life.start + len(life) / 2,
-            address + size / 2,
-            f"{name}\n{size}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            clip_on=True,
-        )
+        if stop - start >= 0.5:
+            label = f"{name}\n{size}"
+            axes.text((start + stop) / 2, address + size / 2, label, ha="center", va="center", fontsize=7, clip_on=True)
     axes.axhline(plan.peak, color="black", linewidth=0.8, linestyle="--")
     axes.text(0.02, plan.peak, f"peak {plan.peak} bytes", va="bottom", fontsize=8)
-    axes.set_xlim(0, len(plan.layers))
+    axes.set_xlim(0, len(layers))
     axes.set_ylim(0, plan.peak * 1.12)
-    axes.set_xticks(np.arange(len(plan.layers)) + 0.5, plan.layers, rotation=45, ha="right", fontsize=8)
+    axes.set_xticks(np.arange(len(layers)) + 0.5, layers, rotation=45, ha="right", fontsize=8)
     axes.set_ylabel("byte of the activation region")
     axes.set_title(f"{compiled.network.name} on {compiled.program.config.name}: activation memory", fontsize=10)
     figure.savefig(path, dpi=120)

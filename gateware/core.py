@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.golden.spec import PARAMETER, REGISTERS, STORE_WINDOW, VERSION, Config
+from gossamer.hdl.fetcher import Fetcher, memory_signature
 from gossamer.hdl.loader import Loader, Target
 from gossamer.hdl.mac_array import MacArray
 from gossamer.hdl.operand_fetch import OperandFetch
@@ -45,13 +46,19 @@ class Core(wiring.Component):
         High while ``status.done`` and ``control.interrupt_enable`` are set.
     busy, failed : ``Out(1)``
         A program runs; the last one ended with an error.
+    memory : ``Out(memory_signature(...))``
+        To the external memory, if the configuration has ``fetch_interval``. A reset of the core alone, in the middle of a
+        request, leaves the memory with words that nobody takes.
     """
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__(
-            {"bus": In(wishbone_signature()), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
-        )
+        members = {"bus": In(wishbone_signature()), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
+        if config.fetch_interval:
+            members["memory"] = Out(
+                memory_signature(store_bytes=config.store_bytes, external_words=config.external_words)
+            )
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -166,6 +173,25 @@ class Core(wiring.Component):
         m.d.comb += parameter_buffer.base.eq(sequencer.descriptor.parameter_base)
         connect(m, sequencer.add_scale, parameter_buffer.add_scale)
 
+        # The writer comes first at the store.
+        connect(m, writer.write, store.write)
+        m.d.comb += sequencer.fetch_idle.eq(1)
+        if config.fetch_interval:
+            m.submodules.fetcher = fetcher = Fetcher(**store_size, external_words=config.external_words)
+            connect(m, sequencer.fetch, fetcher.i)
+            connect(m, fetcher.memory, wiring.flipped(self.memory))
+            m.d.comb += [
+                fetcher.hold.eq(writer.write.en),
+                fetcher.drop.eq(sequencer.clear),
+                fetcher.image_words.eq(sequencer.image_words),
+                sequencer.fetch_idle.eq(fetcher.idle),
+                sequencer.fetch_error.eq(fetcher.error),
+            ]
+            with m.If(~writer.write.en):
+                m.d.comb += [
+                    getattr(store.write, name).eq(getattr(fetcher.write, name)) for name in ("en", "address", "data", "mask")
+                ]
+
         self._elaborate_bus(m, store, sequencer, loader, writer)
         return m
 
@@ -195,7 +221,6 @@ class Core(wiring.Component):
                 store.read.en.eq(host & ~bus.we),
                 store.read.address.eq(bus.adr[sub_bits:]),
             ]
-        connect(m, writer.write, store.write)
         m.d.comb += [
             writer.host.en.eq(host & bus.we),
             writer.host.address.eq(bus.adr[sub_bits:]),
@@ -216,7 +241,10 @@ class Core(wiring.Component):
         cycles = Signal(32)
         control = next(r for r in REGISTERS if r.name == "control")
         control_write = request & bus.we & (bus.adr == control.address // 4)
-        m.d.comb += sequencer.start.eq(control_write & bus.dat_w[control.fields["start"].offset] & ~sequencer.busy)
+        m.d.comb += [
+            sequencer.start.eq(control_write & bus.dat_w[control.fields["start"].offset] & ~sequencer.busy),
+            sequencer.warm.eq(bus.dat_w[control.fields["warm"].offset]),
+        ]
         with m.If(control_write):
             m.d.sync += interrupt_enable.eq(bus.dat_w[control.fields["interrupt_enable"].offset])
         with m.If(sequencer.busy):
@@ -236,6 +264,7 @@ class Core(wiring.Component):
             "lanes": Const(config.lanes, 8),
             "store_bytes": Const(config.store_bytes, 8),
             "start": Const(0, 1),
+            "warm": Const(0, 1),
             "interrupt_enable": interrupt_enable,
             "busy": sequencer.busy,
             "done": sequencer.done,

@@ -1,7 +1,7 @@
 """The compiler: from a network to a program."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.schedule import LayerRun, Schedule, Work, partial_sums
-from gossamer.golden.spec import PARAMETER_BYTES, Config, UserError
+from gossamer.golden.schedule import LayerRun, Schedule, Work
+from gossamer.golden.spec import Config, UserError
 from gossamer.golden.tiling import Kernel, cut
 
 __all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
@@ -94,18 +94,8 @@ def compile_network(
         kernels += _lower(network, layer, layout, config)
     pieces = [(kernel, piece) for kernel in kernels for piece in cut(kernel, config, CompileError)]
 
-    # The size of the image is known before the addresses in it are.
-    schedule = Schedule(pieces, config)
-    blob_at = Program.blob_address(schedule.layers, schedule.steps)
-    blob, offsets = schedule.blob(blob_at)
-    image = -(-(blob_at + len(blob)) // config.store_bytes) * config.store_bytes
-    plan = _plan(pieces, layout, first, output, keep, config)
-    needed = image + plan.peak
-    if needed > config.store_size:
-        raise CompileError(
-            f"network {network.name!r} needs {needed} bytes of store ({image} of program and weights, {plan.peak} of "
-            f"activations), and configuration {config.name!r} has {config.store_size}: {needed - config.store_size} are missing"
-        )
+    placed = _place(network.name, pieces, layout, first, output, keep, config)
+    schedule, plan, blob, offsets, image = placed.schedule, placed.plan, placed.blob, placed.offsets, placed.image
     addresses = {name: image + address for name, address in plan.addresses.items()}
     places = {
         name: layout.place(name, addresses[layout.root(name)[0]])
@@ -113,7 +103,9 @@ def compile_network(
         if layout.homes[name] == name
     }
     table, steps, runs = schedule.records(layout, addresses, offsets, CompileError)
-    program = Program(config, table, steps, blob, places[first], places[layout.homes[output]], needed)
+    program = Program(
+        config, table, steps, blob, places[first], places[layout.homes[output]], placed.needed, schedule.warm, schedule.external
+    )
     try:
         program.assemble()
     except ImageError as error:
@@ -171,19 +163,79 @@ def _lower(network: Network, layer: Layer, layout: Layout, config: Config) -> li
     return lower(network, layer, sources, target, config, CompileError)
 
 
-def _plan(pieces: Sequence[Work], layout: Layout, first: str, output: str, keep: bool, config: Config) -> Plan:
-    """The memory plan: tensors by their roots, and the areas of partial sums."""
+@dataclasses.dataclass(frozen=True)
+class _Placed:
+    """A schedule, with the bytes of the image and of the activations that it needs."""
+
+    schedule: Schedule
+    blob: bytes
+    offsets: dict[bytes, int]
+    image: int
+    plan: Plan
+
+    @property
+    def needed(self) -> int:
+        return self.image + self.plan.peak
+
+
+def _place(
+    name: str, pieces: Sequence[Work], layout: Layout, first: str, output: str, keep: bool, config: Config
+) -> _Placed:
+    """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
+
+    def place(streamed: Iterable[int] = (), segment: int = 0) -> _Placed:
+        schedule = Schedule(pieces, config, frozenset(streamed), segment)
+        # The size of the image is known before the addresses in it are.
+        address = Program.blob_address(schedule.table, schedule.steps)
+        blob, offsets = schedule.blob(address)
+        image = -(-(address + len(blob)) // config.store_bytes) * config.store_bytes
+        return _Placed(schedule, blob, offsets, image, _plan(pieces, schedule, layout, first, output, keep, config))
+
+    placed = place()
+    if placed.needed > config.store_size and config.fetch_interval:
+        order = placed.schedule.streamable()
+        found = []
+        for size in (config.store_size >> shift for shift in (5, 4, 3)):
+            low, high = 1, len(order)  # the least number that fits
+            while low < high:
+                middle = (low + high) // 2
+                if place(order[:middle], size).needed <= config.store_size:
+                    high = middle
+                else:
+                    low = middle + 1
+            found.append(place(order[:low], size))
+        least = min(found, key=lambda one: one.needed)
+        fit = [one for one in found if one.needed <= config.store_size]
+        placed = min(fit, key=lambda one: one.schedule.cost()) if fit else least
+        external = len(placed.schedule.external) // config.store_bytes
+        if external > config.external_words:
+            raise CompileError(
+                f"network {name!r} needs {external} words of external memory, and configuration {config.name!r} can address "
+                f"{config.external_words}"
+            )
+    if placed.needed > config.store_size:
+        there = f" and {len(placed.schedule.external)} bytes of external memory" if placed.schedule.external else ""
+        raise CompileError(
+            f"network {name!r} needs {placed.needed} bytes of store ({placed.image} of program and weights, {placed.plan.peak} "
+            f"of activations){there}, and configuration {config.name!r} has {config.store_size}: "
+            f"{placed.needed - config.store_size} are missing"
+        )
+    return placed
+
+
+def _plan(
+    pieces: Sequence[Work], schedule: Schedule, layout: Layout, first: str, output: str, keep: bool, config: Config
+) -> Plan:
+    """The memory plan: tensors by their roots, partial sums, and fetched words."""
     sizes = {first: layout.place(first).size(config)}
-    layers: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for kernel, piece in pieces:
-        reads, writes = layers.setdefault(kernel.name, ({}, {}))
-        reads |= dict.fromkeys(kernel.inputs)
-        writes[kernel.target.name] = None
+    areas = list(schedule.areas())
+    cold = schedule.cold
+    steps: list[tuple[str, list[str], list[str]]] = [("(start)", [], []) for _ in range(cold)]
+    for kernel, _ in pieces:
+        steps.append((kernel.name, list(kernel.inputs), [kernel.target.name]))
         sizes[kernel.target.name] = layout.place(kernel.target.name).size(config)
-        if piece.partial_out:
-            area = partial_sums(kernel)
-            writes[area] = None
-            stop = (piece.partial_at + piece.windows) * config.lanes * PARAMETER_BYTES
-            sizes[area] = max(sizes.get(area, 0), stop)
-    steps = [(name, tuple(reads), tuple(writes)) for name, (reads, writes) in layers.items()]
+    for area in areas:
+        sizes[area.name] = area.size
+        steps[area.first + cold][2].append(area.name)
+        steps[area.last + cold][1].append(area.name)
     return Arena(config.store_bytes).plan(sizes, steps, first, layout.root(output)[0], keep)

@@ -28,6 +28,8 @@ from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, 
 
 __all__ = ["CycleModel", "StepCycles", "Words", "words"]
 
+FOREVER = 1 << 62
+
 LAST_TO_DRAIN = 5
 """From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
@@ -108,6 +110,10 @@ class CycleModel:
         self._writes = np.zeros(0, np.int64)  # cycles in which the writer writes, sorted
         self._loader = 0  # first cycle in which the loader can take a command
         self._idle = 0  # first cycle in which all that has been computed is written
+        # Fetches: cycles in which words were written, words to come, the cycle from which the next is there, and the first in
+        # which the fetcher is idle again, if no words are to come.
+        self._fetched = np.zeros(0, np.int64)
+        self._coming, self._next_word, self._fetcher = 0, 0, 0
         # Header: the command goes out in cycle 1, its last word is there one cycle after it was asked for, and then checked.
         self._now = self._fetch(1, 16) + 1  # the cycle in which the sequencer is about to ask for the next step
 
@@ -125,6 +131,16 @@ class CycleModel:
             return
         if step["wait"]:
             dispatch = max(dispatch, self._idle)
+        if step["opcode"] == Opcode.FETCH:
+            self._follow_fetch(FOREVER)
+            taken = max(dispatch + 1, self._loader, self._fetcher)
+            self._coming, self._next_word = step["count"], taken + self.config.fetch_latency
+            self._now = taken + 1
+            self.steps.append(StepCycles(dispatch, taken))
+            return
+        if step["fetched"]:
+            self._follow_fetch(FOREVER)
+            dispatch = max(dispatch, self._fetcher)
         asked = self._command(dispatch + 1, 0, step["count"], step["count"])
         self._now = self._accepted + 1
         self.steps.append(StepCycles(dispatch, asked))
@@ -133,8 +149,24 @@ class CycleModel:
 
     def finish(self) -> int:
         """Follow the end step; returns the cycles."""
-        self.cycles = max(self._fetch(self._now, STEP_BYTES), self._idle)
+        self._follow_fetch(FOREVER)
+        self.cycles = max(self._fetch(self._now, STEP_BYTES), self._idle, self._fetcher)
         return self.cycles
+
+    def _follow_fetch(self, until: int) -> None:
+        """The fetched words that are written before cycle ``until``: each in the first cycle that the writer leaves."""
+        found = []
+        while self._coming and self._next_word < until:
+            at = int(np.searchsorted(self._writes, self._next_word))
+            if at < len(self._writes) and self._writes[at] == self._next_word:
+                self._next_word += 1
+                continue
+            found.append(self._next_word)
+            self._fetcher = self._next_word + 1
+            self._next_word += self.config.fetch_interval
+            self._coming -= 1
+        if found:
+            self._fetched = np.concatenate([self._fetched, np.array(found, np.int64)])
 
     def _command(self, cycle: int, left: int, body: int, count: int) -> int:
         """A command to the loader that is offered from ``cycle`` on; returns the cycle in which its last word is asked for.
@@ -153,10 +185,14 @@ class CycleModel:
         """Read ``words`` words from ``cycle`` on; returns the cycle in which the last is asked for."""
         if self.config.store_ports == 2:
             return cycle + words - 1
-        before = int(np.searchsorted(self._writes, cycle))
+        self._fetched = self._fetched[np.searchsorted(self._fetched, cycle) :]
         last = cycle + words - 1
         while True:
-            conflicts = int(np.searchsorted(self._writes, last, side="right")) - before
+            self._follow_fetch(last + 1)
+            conflicts = sum(
+                int(np.searchsorted(writes, last, side="right") - np.searchsorted(writes, cycle))
+                for writes in (self._writes, self._fetched)
+            )
             if last == cycle + words - 1 + conflicts:
                 return last
             last = cycle + words - 1 + conflicts
@@ -168,6 +204,7 @@ class CycleModel:
 
     def _run(self, run: Run, dispatch: int) -> None:
         layer, step, config = run.layer, run.step, self.config
+        self._follow_fetch(dispatch)
         self._writes = np.zeros(0, np.int64)
         begin = self._fetch(dispatch + 1, DESCRIPTOR_BYTES) + 1  # the cycle of ROW WAIT
         front = _Front(run, config)

@@ -51,6 +51,8 @@ class Machine:
     store : uint8 array
     weights : int8 array ``(weight_vectors, lanes)``
     parameters : uint8 array ``(parameters, 8)``
+    external : uint8 array
+        The external memory, as :meth:`execute` finds it in the program.
     """
 
     def __init__(self, config: Config):
@@ -58,11 +60,19 @@ class Machine:
         self.store = np.zeros(config.store_size, np.uint8)
         self.weights = np.zeros((config.weight_vectors, config.lanes), np.int8)
         self.parameters = np.zeros((config.parameters, 8), np.uint8)
+        self.external = np.zeros(0, np.uint8)
+        self._fetching = range(0)  # bytes of the store that a fetch may still be writing
 
-    def execute(self, program: Program) -> Iterator[Record | Run]:
-        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are."""
-        for step in program.steps:
-            if step["opcode"] == Opcode.RUN:
+    def execute(self, program: Program, *, warm: bool = False) -> Iterator[Record | Run]:
+        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are.
+
+        ``warm``: without the loads of what stays in the buffers, which a run before must have left there."""
+        self.external = np.frombuffer(program.external, np.uint8)
+        for step in program.steps[program.warm if warm else 0 :]:
+            if step["opcode"] == Opcode.FETCH:
+                self._fetch(step, program.size)
+                yield step
+            elif step["opcode"] == Opcode.RUN:
                 if not 1 <= step["layer"] <= len(program.layers):
                     raise MachineError(f"a run step must have a layer of 1 to {len(program.layers)}, not {step['layer']}")
                 yield self._run(step, program.layers[step["layer"] - 1], program.size)
@@ -76,11 +86,42 @@ class Machine:
                 f"a step must read store words 0 to {self.config.store_words - 1}, not {word} to {word + words - 1}"
             )
         size = self.config.store_bytes
+        self._check_fetched(word * size, (word + words) * size)
         return self.store[word * size : (word + words) * size]
+
+    def _check_fetched(self, start: int, stop: int) -> None:
+        if start < self._fetching.stop and self._fetching.start < stop:
+            raise MachineError(
+                f"a step must not use bytes {self._fetching.start} to {self._fetching.stop - 1} of the store before a load has "
+                f"waited for their fetch, as bytes {start} to {stop - 1} are"
+            )
+
+    def _fetch(self, step: Record, protected: int) -> None:
+        """Begins when the fetch before has ended; when this one has ended only the next, or a load that waits for it, knows."""
+        if step["count"] == 0:
+            raise MachineError("a fetch must not be empty")
+        size = self.config.store_bytes
+        if not self.config.fetch_interval:
+            raise MachineError(f"a fetch needs a configuration with fetch_interval, which {self.config.name!r} has not")
+        start, stop = (at * size for at in (step["in_address"], step["in_address"] + step["count"]))
+        if start < protected or stop > len(self.store):
+            raise MachineError(
+                f"a fetch must write bytes {protected} to {len(self.store) - 1} of the store, not {start} to {stop - 1}"
+            )
+        words = self.external[step["external"] * size :][: step["count"] * size]
+        if len(words) < step["count"] * size:
+            raise MachineError(
+                f"a fetch must read words 0 to {len(self.external) // size - 1} of the external memory, not "
+                f"{step['external']} to {step['external'] + step['count'] - 1}"
+            )
+        self.store[start:stop] = words
+        self._fetching = range(start, stop)
 
     def _load(self, step: Record) -> None:
         if step["count"] == 0:
             raise MachineError("a load step must not be empty")
+        if step["fetched"]:
+            self._fetching = range(0)
         data = self._read(step["in_address"], step["count"])
         if step["opcode"] == Opcode.LOAD_WEIGHTS:
             target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
@@ -271,6 +312,7 @@ class Machine:
             raise MachineError(
                 f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not {low} to {high}"
             )
+        self._check_fetched(int(low), int(high) + 1)
         if layer["partial_out"]:
             self.store[address[live][:, None] + np.arange(size)] = output[live]
         else:

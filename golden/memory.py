@@ -10,8 +10,8 @@ __all__ = ["Arena", "Plan"]
 class Plan:
     """Addresses of tensors in an arena.
 
-    ``lives[name]`` is the range of steps in which the tensor exists; step ``i`` is layer ``i``. ``peak`` is the arena's size
-    and ``bound`` the most that exists at once, in bytes: no plan needs less.
+    ``lives[name]`` is the range of steps in which the tensor exists; ``layers[i]`` is the layer of which step ``i`` computes
+    a part. ``peak`` is the arena's size and ``bound`` the most that exists at once, in bytes: no plan needs less.
     """
 
     addresses: Mapping[str, int]
@@ -44,7 +44,7 @@ class Arena:
         last: str,
         keep: bool = False,
     ) -> Plan:
-        """Plan the tensors of ``layers``, a list of (name, inputs, outputs); ``first`` exists from the start and ``last`` to
+        """Plan the tensors of ``layers``, (name, inputs, outputs) of each step; ``first`` exists from the start and ``last`` to
         the end. With ``keep`` all tensors exist to the end."""
         born = {first: 0}
         dies = {first: 0}

@@ -14,6 +14,7 @@ from gossamer.golden.spec import (
     HEADER_BYTES,
     MAGIC,
     STEP_BYTES,
+    STEP_FETCH,
     STEP_LOAD,
     STEP_RUN,
     VERSION,
@@ -26,6 +27,19 @@ from gossamer.golden.spec import (
 __all__ = ["ImageError", "Program", "TensorPlace", "decode", "encode"]
 
 Record = Mapping[str, int]
+
+
+NAMES = {
+    Opcode.LOAD_WEIGHTS: "load_weights",
+    Opcode.LOAD_PARAMETERS: "load_parameters",
+    Opcode.RUN: "run",
+    Opcode.FETCH: "fetch",
+}
+"""Of the steps but the end."""
+
+
+def _layout(opcode: int) -> Mapping[str, Field]:
+    return {Opcode.RUN: STEP_RUN, Opcode.FETCH: STEP_FETCH}.get(opcode, STEP_LOAD)
 
 
 class ImageError(UserError, ValueError):
@@ -109,7 +123,8 @@ class Program:
     """A program: what the image holds, decoded.
 
     ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode``; load steps are ``STEP_LOAD``
-    records whose ``in_address`` counts store words, run steps are ``STEP_RUN`` records. ``blob`` is the data behind the steps.
+    records whose ``in_address`` counts store words, run steps are ``STEP_RUN`` and fetch steps ``STEP_FETCH`` records. A warm
+    start begins with step ``warm``. ``blob`` is the data behind the steps, ``external`` what must be in the external memory.
     """
 
     config: Config
@@ -119,6 +134,8 @@ class Program:
     input: TensorPlace
     output: TensorPlace
     end_address: int
+    warm: int = 0
+    external: bytes = b""
 
     @staticmethod
     def blob_address(layers: int, steps: int) -> int:
@@ -136,9 +153,7 @@ class Program:
         """The image."""
         config = self.config
         table = b"".join(encode(DESCRIPTOR, layer, DESCRIPTOR_BYTES) for layer in self.layers)
-        steps = b"".join(
-            encode(STEP_RUN if step["opcode"] == Opcode.RUN else STEP_LOAD, step, STEP_BYTES) for step in self.steps
-        ) + bytes(STEP_BYTES)
+        steps = b"".join(encode(_layout(step["opcode"]), step, STEP_BYTES) for step in self.steps) + bytes(STEP_BYTES)
         body = (table + steps).ljust(self.blob_address(len(self.layers), len(self.steps)) - HEADER_BYTES, b"\0")
         body = (body + self.blob).ljust(self.size - HEADER_BYTES, b"\0")
         header = {
@@ -147,10 +162,13 @@ class Program:
             "lanes": config.lanes,
             "store_bytes": config.store_bytes,
             "steps": (HEADER_BYTES + len(table)) // config.store_bytes,
+            "warm_steps": (HEADER_BYTES + len(table) + self.warm * STEP_BYTES) // config.store_bytes,
             "image_words": self.size // config.store_bytes,
             "input_address": self.input.address,
             "output_address": self.output.address,
             "end_address": self.end_address,
+            "external_words": len(self.external) // config.store_bytes,
+            "external_crc": zlib.crc32(self.external),
         }
         for name, place in (("input", self.input), ("output", self.output)):
             for field in ("rows", "columns", "channels", "pitch"):
@@ -159,8 +177,8 @@ class Program:
         return encode(HEADER, header, HEADER_BYTES) + body
 
     @classmethod
-    def disassemble(cls, image: bytes, config: Config) -> "Program":
-        """The program in an image.
+    def disassemble(cls, image: bytes, config: Config, external: bytes | None = None) -> "Program":
+        """The program in an image. ``external`` is what is in the external memory, if that shall be checked too.
 
         Raises :class:`ImageError` if the image is damaged, has another version, or was compiled for another
         configuration.
@@ -183,7 +201,14 @@ class Program:
         crc = zlib.crc32(image[:field] + bytes(4) + image[field + 4 :])
         if header["crc"] != crc:
             raise ImageError(f"an image's CRC must be {crc:#010x}, not {header['crc']:#010x}: the image is damaged")
+        needed = header["external_words"] * config.store_bytes
+        if external is not None and (len(external), zlib.crc32(external)) != (needed, header["external_crc"]):
+            raise ImageError(
+                f"the external memory must have the {needed} bytes with CRC {header['external_crc']:#010x} that belong to the "
+                f"image, not {len(external)} bytes with CRC {zlib.crc32(external):#010x}"
+            )
         at = header["steps"] * config.store_bytes
+        warm = header["warm_steps"] * config.store_bytes
         if not HEADER_BYTES <= at < len(image):
             raise ImageError(f"an image's steps must start at byte {HEADER_BYTES} to {len(image) - 1}, not {at}")
         table = at - HEADER_BYTES
@@ -198,9 +223,9 @@ class Program:
             opcode = decode(STEP_RUN, record)["opcode"]
             if opcode == Opcode.END:
                 break
-            if opcode not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.RUN):
-                raise ImageError(f"the opcode of step {len(steps)} must be 0 to 3, not {opcode}")
-            step = decode(STEP_RUN if opcode == Opcode.RUN else STEP_LOAD, record)
+            if opcode not in NAMES:
+                raise ImageError(f"the opcode of step {len(steps)} must be 0 to {max(NAMES)}, not {opcode}")
+            step = decode(_layout(opcode), record)
             if opcode == Opcode.RUN and not 1 <= step["layer"] <= len(layers):
                 raise ImageError(f"the layer of step {len(steps)} must be 1 to {len(layers)}, not {step['layer']}")
             steps.append(step)
@@ -209,8 +234,13 @@ class Program:
             TensorPlace(*(header[f"{name}_{field}"] for field in ("address", "rows", "columns", "channels", "pitch")))
             for name in ("input", "output")
         ]
+        first, rest = divmod(warm - header["steps"] * config.store_bytes, STEP_BYTES)
+        if rest or not 0 <= first <= len(steps):
+            raise ImageError(f"an image's warm start must be at one of its steps, not at byte {warm}")
         blob = image[cls.blob_address(len(layers), len(steps)) :]
-        return cls(config, layers, tuple(steps), blob, places[0], places[1], header["end_address"])
+        return cls(
+            config, layers, tuple(steps), blob, places[0], places[1], header["end_address"], first, external or bytes(needed)
+        )
 
     def listing(self) -> str:
         """The program as text, one line per layer and step."""
@@ -218,9 +248,9 @@ class Program:
         def fields(layout: Mapping[str, Field], record: Record) -> str:
             return " ".join(f"{name}={record[name]}" for name in layout if record.get(name) and name != "opcode")
 
-        names = {Opcode.LOAD_WEIGHTS: "load_weights", Opcode.LOAD_PARAMETERS: "load_parameters", Opcode.RUN: "run"}
         lines = [f"layer {i}: {fields(DESCRIPTOR, layer)}" for i, layer in enumerate(self.layers, 1)]
         for i, step in enumerate(self.steps):
-            layout = STEP_RUN if step["opcode"] == Opcode.RUN else STEP_LOAD
-            lines.append(f"step {i}: {names[step['opcode']]} {fields(layout, step)}")
+            if i == self.warm and self.warm:
+                lines.append("warm start:")
+            lines.append(f"step {i}: {NAMES[step['opcode']]} {fields(_layout(step['opcode']), step)}")
         return "\n".join([*lines, f"step {len(self.steps)}: end", ""])

@@ -8,10 +8,12 @@ from gossamer.golden.program import Record
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece, descriptor
 
-__all__ = ["LayerRun", "Schedule", "Work", "partial_sums"]
+__all__ = ["Area", "LayerRun", "Schedule", "Work", "partial_sums"]
 
 Work = tuple[Kernel, Piece]
 
+CHUNK = 8192
+"""Bytes of the longest load: what is fetched at a time from an external memory."""
 
 @dataclasses.dataclass(frozen=True)
 class LayerRun:
@@ -24,9 +26,51 @@ class LayerRun:
     macs: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Area:
+    """Bytes of the store that hold something from run step ``first`` to run step ``last``. In front of run step 0 are as many
+    steps, with negative numbers, as the schedule has ``cold`` fetches."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
 def partial_sums(kernel: Kernel) -> str:
     """What the area of a layer's partial sums is called."""
     return f"{kernel.name} (partial sums)"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A load step: bytes ``start`` to ``stop`` of a load's data, into the buffer's entries from ``destination`` on."""
+
+    destination: int
+    start: int
+    stop: int
+    wait: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Load:
+    """What a run step needs in a buffer: ``data``, or if None the partial sums from ``start`` on in their area.
+
+    ``piece`` is the number of the run step, or None if it stays in the buffer from one inference to the next."""
+
+    opcode: int
+    data: bytes | None
+    parts: tuple[_Part, ...]
+    piece: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """Loads whose data are fetched together from word ``external`` of the external memory."""
+
+    loads: tuple[int, ...]
+    external: int
+    size: int
 
 
 class Schedule:
@@ -37,63 +81,151 @@ class Schedule:
     pieces : sequence of (Kernel, Piece)
         The run steps, in order.
     config : Config
+    streamed : set of int
+        Numbers in ``loads`` whose data lie in the external memory.
+    segment : int
+        Bytes that are fetched together, if a single load is not larger.
 
     Attributes
     ----------
-    layers, steps : int
+    loads : sequence
+        What is loaded, in order.
+    table, steps : int
         Entries of the layer table, and steps without the end.
+    warm : int
+        The number of the first step of a warm start.
+    cold : int
+        Fetches in front of it.
+    external : bytes
+        The contents of the external memory.
     """
 
-    def __init__(self, pieces: Sequence[Work], config: Config):
+    def __init__(self, pieces: Sequence[Work], config: Config, streamed: frozenset[int] = frozenset(), segment: int = 0):
         self._pieces, self._config = pieces, config
-        self._loads = [*_loads(pieces, config)]
-        self.layers = len({_entry(work, bases) for work, (bases, _) in zip(pieces, self._loads)})
-        self.steps = sum(1 + len(parts) for _, parts in self._loads)
+        cold, found = _loads(pieces, config)
+        self._bases = [bases for bases, _ in found]
+        self.loads = [*cold, *(load for _, loads in found for load in loads if load.parts)]
+        stay, go = (sorted(n for n in streamed if (n < len(cold)) == early) for early in (True, False))
+        self._segments = [*_segments(self.loads, stay, segment, 0, config)]
+        self.cold = len(self._segments)
+        external = sum(s.size for s in self._segments) // config.store_bytes
+        self._segments += _segments(self.loads, go, segment, external, config)
+        self._streamed = {load: (i, j) for i, seg in enumerate(self._segments) for j, load in enumerate(seg.loads)}
+        self.table = len({_entry(work, bases) for work, bases in zip(pieces, self._bases)})
+        self.warm = sum(len(load.parts) for load in cold) + self.cold
+        self.steps = len(pieces) + sum(len(load.parts) for load in self.loads) + len(self._segments)
+        self.external = b"".join(self._padded(self.loads[load]) for seg in self._segments for load in seg.loads)
+
+    def _next(self, load: int) -> int | None:
+        """The segment that is fetched while that of ``load``, its first, is used."""
+        after = self._streamed[load][0] + 1
+        return after if after not in (self.cold, len(self._segments)) else None
+
+    def _padded(self, load: _Load) -> bytes:
+        assert load.data is not None
+        return load.data + bytes(-len(load.data) % self._config.store_bytes)
+
+    def streamable(self) -> list[int]:
+        """Numbers of the loads that may be streamed, those first whose fetch is most easily hidden behind the run step before;
+        what stays in the buffers is fetched only once."""
+        config = self._config
+        hidden = {}
+        for number, load in enumerate(self.loads):
+            if load.data is not None:
+                before = self._pieces[load.piece - 1] if load.piece else None
+                hidden[number] = guess(before, config) / len(load.data) if before else 0.0
+                if load.piece is None:
+                    hidden[number] = float("inf")
+        return sorted(hidden, key=lambda number: -hidden[number])
+
+    def areas(self) -> Iterator[Area]:
+        """Where partial sums and fetched words wait."""
+        found: dict[str, Area] = {}
+        for number, (kernel, piece) in enumerate(self._pieces):
+            name = partial_sums(kernel)
+            if piece.partial_out or name in found and piece.partial_in:
+                stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
+                area = found.get(name, Area(name, 0, number, number))
+                found[name] = dataclasses.replace(area, size=max(area.size, stop), last=number)
+        yield from found.values()
+        for number, seg in enumerate(self._segments):
+            place = number - self.cold
+            if place < 0:  # it is fetched while the one before is used
+                yield Area(_stream(number), seg.size, max(place - 1, -self.cold), place)
+            else:  # the run step before may still be computed when the fetch begins
+                before = self._piece(self._segments[number - 1].loads[0]) if place else 0
+                yield Area(_stream(number), seg.size, max(before - 1, 0), self._piece(seg.loads[-1]))
+
+    def _piece(self, load: int) -> int:
+        piece = self.loads[load].piece
+        assert piece is not None
+        return piece
 
     def blob(self, address: int) -> tuple[bytes, dict[bytes, int]]:
-        """The data of all loads, equal data once, and the store word of each if the first is at byte ``address``."""
+        """The data of all loads that are not streamed, equal data once, and the store word of each if the first is at byte
+        ``address``."""
         blob = bytearray()
         offsets: dict[bytes, int] = {}
-        for _, parts in self._loads:
-            for load in parts:
-                if load.data is not None and load.data not in offsets:
-                    blob.extend(bytes(-len(blob) % self._config.store_bytes))
-                    offsets[load.data] = (address + len(blob)) // self._config.store_bytes
-                    blob.extend(load.data)
+        for number, load in enumerate(self.loads):
+            if load.data is not None and number not in self._streamed and load.data not in offsets:
+                blob.extend(bytes(-len(blob) % self._config.store_bytes))
+                offsets[load.data] = (address + len(blob)) // self._config.store_bytes
+                blob.extend(load.data)
         return bytes(blob), offsets
+
+    def cost(self) -> int:
+        """A rough guess of the cycles of an inference, fetches included: half of all activations are zero."""
+        config = self._config
+        now = free = 0
+        ready: dict[int, int] = {}
+
+        def fetch(number: int) -> None:
+            nonlocal free
+            words = self._segments[number].size // config.store_bytes
+            free = ready[number] = max(now, free) + config.fetch_latency + words * config.fetch_interval
+
+        if self.cold < len(self._segments):
+            fetch(self.cold)
+        waiting = iter(enumerate(self.loads))
+        pending = next(waiting, None)
+        for piece, work in enumerate(self._pieces):
+            while pending is not None and (pending[1].piece is None or pending[1].piece <= piece):
+                number = pending[0]
+                if number in self._streamed and pending[1].piece is not None:
+                    segment, place = self._streamed[number]
+                    now = max(now, ready[segment])
+                    after = self._next(number)
+                    if place == 0 and after is not None:
+                        fetch(after)
+                pending = next(waiting, None)
+            now += guess(work, config)
+        return now
 
     def records(
         self, layout: Layout, addresses: Mapping[str, int], offsets: Mapping[bytes, int], refuse: Callable[[str], Exception]
     ) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[LayerRun, ...]]:
-        """The layer table, the steps, and what the run steps compute. ``addresses`` are bytes, of tensors and areas of partial
-        sums; ``offsets`` are of :meth:`blob`."""
+        """The layer table, the steps, and what the run steps compute. ``addresses`` are bytes, of tensors and areas;
+        ``offsets`` are of :meth:`blob`."""
         config = self._config
         table: dict[tuple, Record] = {}
         numbers: dict[tuple, int] = {}
         steps: list[Record] = []
         runs: list[LayerRun] = []
         done: dict[int, int] = {}  # beats of a kernel's windows that have been computed
-        for work, (bases, parts) in zip(self._pieces, self._loads):
+        if self.cold:
+            steps.append(self._fetch(0, 1, addresses))
+        steps += self._load_steps(None, 1, addresses, offsets)
+        if self.cold < len(self._segments):
+            steps.append(self._fetch(self.cold, 1, addresses))
+        for i, (work, bases) in enumerate(zip(self._pieces, self._bases)):
             kernel, piece = work
-            row_steps = _row_steps(kernel, layout, addresses, config)
             fields, step = descriptor(kernel, piece, layout.place(kernel.inputs[0]).row_words(config), config)
             _check_limits(kernel, {**fields, **step}, refuse)
             entry = _entry(work, bases)
-            number = numbers.setdefault(entry, len(numbers) + 1)
+            layer = numbers.setdefault(entry, len(numbers) + 1)
+            row_steps = _row_steps(kernel, layout, addresses, config)
             table.setdefault(entry, {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]})
-            partial = addresses.get(partial_sums(kernel), 0)
-            for load in parts:
-                at = partial // config.store_bytes if load.data is None else offsets[load.data]
-                steps.append(
-                    {
-                        "opcode": load.opcode,
-                        "wait": load.wait,
-                        "layer": number,
-                        "destination": load.destination,
-                        "count": (load.stop - load.start) // config.store_bytes,
-                        "in_address": at + load.start // config.store_bytes,
-                    }
-                )
+            steps += self._load_steps(i, layer, addresses, offsets)
             before = done.get(id(kernel), 0)
             done[id(kernel)] = after = before + piece.windows * len(piece.kernel_rows) * len(piece.beats)
             whole = kernel.groups * kernel.rows * kernel.columns * kernel.kernel_rows * kernel.beats
@@ -102,34 +234,144 @@ class Schedule:
             macs = kernel.macs * after // whole - kernel.macs * before // whole
             runs.append(LayerRun(len(steps), kernel.name, kernel.target.name, channels, macs))
             step["in_address"] += addresses[kernel.inputs[0]] // config.store_bytes
-            step["out_address"] += partial if piece.partial_out else addresses[kernel.target.name]
-            steps.append({"opcode": Opcode.RUN, "layer": number, **step})
+            step["out_address"] += addresses[partial_sums(kernel) if piece.partial_out else kernel.target.name]
+            steps.append({"opcode": Opcode.RUN, "layer": layer, **step})
         return tuple(table.values()), tuple(steps), tuple(runs)
 
+    def _load_steps(
+        self, piece: int | None, layer: int, addresses: Mapping[str, int], offsets: Mapping[bytes, int]
+    ) -> list[Record]:
+        """The loads in front of a run step, and the fetches for which they make way. Those that need not wait come first."""
+        size = self._config.store_bytes
+        fetched: list[Record] = []
+        others: list[Record] = []
+        for number, load in enumerate(self.loads):
+            if load.piece != piece:
+                continue
+            segment, place = self._streamed.get(number, (None, 0))
+            if segment is not None:
+                before = sum(len(self._padded(self.loads[n])) for n in self._segments[segment].loads[:place])
+                at = (addresses[_stream(segment)] + before) // size
+            elif load.data is None:
+                assert piece is not None
+                at = addresses[partial_sums(self._pieces[piece][0])] // size
+            else:
+                at = offsets[load.data]
+            for i, part in enumerate(load.parts):
+                first = segment is not None and place == i == 0
+                step = {
+                    "opcode": load.opcode,
+                    "wait": part.wait,
+                    "fetched": int(first),
+                    "layer": layer,
+                    "destination": part.destination,
+                    "count": (part.stop - part.start) // size,
+                    "in_address": at + part.start // size,
+                }
+                (others if segment is None else fetched).append(step)
+                after = self._next(number) if first else None
+                if after is not None:
+                    fetched.append(self._fetch(after, layer, addresses))
+        return [*fetched, *sorted(others, key=lambda step: step["wait"])]
 
-@dataclasses.dataclass(frozen=True)
-class _Load:
-    """A load step: bytes ``start`` to ``stop`` of ``data``, or of the area of partial sums, into the buffer's entries from
-    ``destination`` on."""
+    def _fetch(self, number: int, layer: int, addresses: Mapping[str, int]) -> Record:
+        size, segment = self._config.store_bytes, self._segments[number]
+        return {
+            "opcode": Opcode.FETCH,
+            "wait": 0,
+            "layer": layer,
+            "count": segment.size // size,
+            "in_address": addresses[_stream(number)] // size,
+            "external": segment.external,
+        }
 
-    opcode: int
-    destination: int
-    data: bytes | None
-    start: int
-    stop: int
-    wait: int
+
+def guess(work: Work, config: Config) -> int:
+    """A rough guess of the cycles of a run step: half of all activations are zero."""
+    kernel, piece = work
+    beats = piece.windows * len(piece.kernel_rows) * len(piece.beats)
+    return max(beats if kernel.word_mode else beats // 2, piece.windows * config.lanes)
 
 
-class _Ring:
-    """Places the entries of consecutive run steps behind each other in a buffer, and from its start again at its end. What is
-    still there is not loaded again."""
+def _stream(segment: int) -> str:
+    return f"(fetched, {segment})"
 
-    def __init__(self, size: int):
-        self._size, self._used = size, range(0)
+
+def _segments(
+    loads: Sequence[_Load], streamed: Sequence[int], size: int, external: int, config: Config
+) -> Iterator[_Segment]:
+    """Cut the streamed loads into runs of at most ``size`` bytes, which lie from word ``external`` on."""
+    found: list[int] = []
+    total = 0
+    for number in streamed:
+        data = loads[number].data
+        assert data is not None
+        length = -(-len(data) // config.store_bytes) * config.store_bytes
+        if found and total + length > size:
+            yield _Segment(tuple(found), external, total)
+            external += total // config.store_bytes
+            found, total = [], 0
+        found.append(number)
+        total += length
+    if found:
+        yield _Segment(tuple(found), external, total)
+
+
+class _Buffer:
+    """Places the entries of consecutive run steps in a buffer.
+
+    What stays from one inference to the next lies at its start. The others lie behind each other in what is left, and
+    from its start again at its end; what is still there is not loaded again.
+    """
+
+    def __init__(self, opcode: int, size: int, entry: int):
+        self.opcode, self._size, self._entry = opcode, size, entry
+        self._start = 0
+        self._resident: dict[bytes, int] = {}
+        self._used = range(0)
         self._held: list[tuple[range, bytes]] = []
 
-    def place(self, count: int, data: bytes | None, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
+    def keep(self, needed: Mapping[bytes, int]) -> Iterator[_Load]:
+        """Keep as much of ``needed``, data and the alignment of their first entries, as leaves room for the rest; the loads.
+
+        If much had to be left out nothing is kept, so that loads can go on beside runs in the whole buffer.
+        """
+        sizes = {data: -(-len(data) // self._entry // align) * align for data, align in needed.items()}
+        order = sorted(needed, key=lambda data: (-needed[data], -sizes[data]))
+        for kept in range(len(order), 0, -1):
+            rest = sorted(sizes[data] for data in order[kept:])
+            if 4 * sum(rest) > sum(sizes.values()):
+                return
+            stop = sum(sizes[data] for data in order[:kept])
+            if stop + sum(rest[-2:]) <= self._size and all(needed[data] == 1 for data in order[kept:]):
+                for data in order[:kept]:
+                    self._resident[data] = self._start
+                    entries = range(self._start, self._start + len(data) // self._entry)
+                    yield from self.load(data, self._start, [(entries, 0)], None)
+                    self._start += sizes[data]
+                self._used = range(self._start, self._start)
+                return
+
+    def load(
+        self, data: bytes, base: int, parts: Sequence[tuple[range, int]], piece: int | None
+    ) -> Iterator[_Load]:
+        """Load ``parts`` of the entries of ``data``, whose first is ``base``, each with whether to wait."""
+        for start in range(0, len(data), CHUNK):
+            some = data[start : start + CHUNK]
+            first, stop = base + start // self._entry, base + (start + len(some)) // self._entry
+            found = []
+            for entries, wait in parts:
+                common = range(max(entries.start, first), min(entries.stop, stop))
+                if common:
+                    low, high = ((at - first) * self._entry for at in (common.start, common.stop))
+                    found.append(_Part(common.start, low, high, wait))
+            if found:
+                yield _Load(self.opcode, some, tuple(found), piece)
+
+    def place(self, data: bytes | None, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
         """Where ``count`` entries go, and the parts to load, with whether to wait until the step before is done with them."""
+        if data in self._resident:
+            return self._resident[data], []
         for held, there in self._held:
             if data is not None and there == data:
                 self._used = held
@@ -137,7 +379,7 @@ class _Ring:
         used = self._used
         start = -(-used.stop // align) * align
         if start + count > self._size:
-            start = 0
+            start = -(-self._start // align) * align
         stop = start + count
         self._used = range(start, stop)
         self._held = [(held, there) for held, there in self._held if held.stop <= start or stop <= held.start]
@@ -150,33 +392,46 @@ class _Ring:
         return start, [(part, wait) for part, wait in parts if part]
 
 
-def _loads(pieces: Sequence[Work], config: Config) -> Iterator[tuple[tuple[int, int], list[_Load]]]:
-    """Per run step: the first entries of its weights and parameters, and the loads in front of it.
-
-    What the step before does not use is loaded while it runs.
-    """
-    weights, parameters = _Ring(config.weight_vectors), _Ring(config.parameters)
+def _loads(
+    pieces: Sequence[Work], config: Config
+) -> tuple[list[_Load], list[tuple[tuple[int, int], list[_Load]]]]:
+    """The loads of what stays in the buffers; and per run step the first entries of its weights and parameters, and the loads
+    in front of it. What the step before does not use is loaded while it runs."""
+    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes)
+    parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES)
+    sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
+    cold = [*weights.keep({kernel.weights_of(piece): 1 for kernel, piece in pieces})]
+    if not sums:
+        tables = {kernel.parameters_of(piece): 256 if kernel.fields["add"] else 1 for kernel, piece in pieces}
+        cold += parameters.keep(tables)
+    found = []
     before: Piece | None = None
-    for kernel, piece in pieces:
-        loads = []
+    for number, (kernel, piece) in enumerate(pieces):
         data = kernel.weights_of(piece)
-        base, parts = weights.place(len(data) // config.lanes, data)
-        for part, wait in parts:
-            start, stop = ((at - base) * config.lanes for at in (part.start, part.stop))
-            loads.append(_Load(Opcode.LOAD_WEIGHTS, part.start, data, start, stop, wait))
+        base, parts = weights.place(data, len(data) // config.lanes)
+        loads = [*weights.load(data, base, parts, number)]
         if piece.partial_in:
+            first, parts = parameters.place(None, piece.windows * config.lanes)
             # The first sums are those of the run step before.
             fresh = before is None or (before.kernel_rows, before.beats) != (piece.kernel_rows, piece.beats)
-            entries, count, at = None, piece.windows * config.lanes, piece.partial_at * config.lanes
+            shift = piece.partial_at * config.lanes - first
+            partial = tuple(
+                _Part(
+                    part.start,
+                    (part.start + shift) * PARAMETER_BYTES,
+                    (part.stop + shift) * PARAMETER_BYTES,
+                    wait or int(fresh),
+                )
+                for part, wait in parts
+            )
+            loads.append(_Load(Opcode.LOAD_PARAMETERS, None, partial, number))
         else:
-            entries, fresh, at = kernel.parameters_of(piece), False, 0
-            count = len(entries) // PARAMETER_BYTES
-        first, parts = parameters.place(count, entries, count if kernel.fields["add"] else config.store_bytes // 8)
-        for part, wait in parts:
-            start, stop = ((entry - first + at) * PARAMETER_BYTES for entry in (part.start, part.stop))
-            loads.append(_Load(Opcode.LOAD_PARAMETERS, part.start, entries, start, stop, wait or int(fresh)))
-        yield (base, first), sorted(loads, key=lambda load: load.wait)
+            data = kernel.parameters_of(piece)
+            first, parts = parameters.place(data, len(data) // PARAMETER_BYTES, 256 if kernel.fields["add"] else 1)
+            loads += parameters.load(data, first, parts, number)
+        found.append(((base, first), sorted(loads, key=lambda load: any(part.wait for part in load.parts))))
         before = piece
+    return cold, found
 
 
 def _entry(work: Work, bases: tuple[int, int]) -> tuple:

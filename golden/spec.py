@@ -28,6 +28,7 @@ __all__ = [
     "PARAMETER_BYTES",
     "REGISTERS",
     "STEP_BYTES",
+    "STEP_FETCH",
     "STEP_LOAD",
     "STEP_RUN",
     "VERSION",
@@ -92,9 +93,9 @@ HEADER = _pack(
             ("store_bytes", 8, "bytes per store word it was compiled for"),
         ),
         (
-            ("steps", 24, "store word of the first step"),
-            ("", 8, ""),
-            ("image_words", 24, "store words of the image; results are never written below this"),
+            ("steps", 20, "store word of the first step"),
+            ("warm_steps", 20, "store word of the first step of a warm start"),
+            ("image_words", 20, "store words of the image; results are never written below this"),
         ),
         (
             ("input_address", 32, "first byte of the input tensor (host)"),
@@ -115,6 +116,10 @@ HEADER = _pack(
             ("output_columns", 16, "pixels per output row (host)"),
             ("output_channels", 16, "channels of an output pixel (host)"),
             ("output_pitch", 16, "bytes from one output pixel to the next (host)"),
+        ),
+        (
+            ("external_words", 32, "words that the program needs in the external memory (host)"),
+            ("external_crc", 32, "their CRC-32 (host)"),
         ),
     )
 )
@@ -199,7 +204,8 @@ STEP_LOAD = _pack(
         (
             ("opcode", 4, "``Opcode.LOAD_WEIGHTS`` or ``Opcode.LOAD_PARAMETERS``"),
             ("wait", 1, "1: wait until the core is idle"),
-            ("", 11, ""),
+            ("fetched", 1, "1: wait until all fetches have ended"),
+            ("", 10, ""),
             ("layer", 16, "entry of the layer table that the load is for; the status register shows it"),
             ("count", 16, "store words"),
             ("destination", 16, "first weight vector or parameter entry"),
@@ -207,6 +213,24 @@ STEP_LOAD = _pack(
         (("in_address", 24, "first store word"),),
     )
 )
+
+STEP_FETCH = _pack(
+    (
+        (
+            ("opcode", 4, "``Opcode.FETCH``"),
+            ("wait", 1, "1: wait until the core is idle"),
+            ("", 11, ""),
+            ("layer", 16, "entry of the layer table that the words are for; the status register shows it"),
+            ("count", 16, "words"),
+        ),
+        (
+            ("in_address", 24, "store word that the first goes to"),
+            ("", 8, ""),
+            ("external", 32, "first word of the external memory"),
+        ),
+    )
+)
+"""A fetch begins when the one before has ended and no load is in work, and goes on beside the next steps."""
 
 PARAMETER = _pack(
     (
@@ -237,6 +261,7 @@ class Opcode:
     LOAD_WEIGHTS = 1
     LOAD_PARAMETERS = 2
     RUN = 3
+    FETCH = 4
 
 
 class Error:
@@ -258,8 +283,8 @@ class Error:
         CONFIG: "the image was compiled for other lanes or another store width",
         OPCODE: "a step has an unknown opcode",
         READ: "a step reads outside the store",
-        WRITE: "a layer writes outside the store, or into the image",
-        EMPTY: "a load step or a layer is empty",
+        WRITE: "a layer or a fetch writes outside the store, or into the image",
+        EMPTY: "a load step, a fetch or a layer is empty",
     }
 
 
@@ -294,6 +319,9 @@ REGISTERS = (
         {
             "start": Field(0, 1, doc="write 1: run the image at store word 0; reads 0; ignored while busy"),
             "interrupt_enable": Field(1, 1, doc="the interrupt follows `status.done` while this is 1"),
+            "warm": Field(
+                2, 1, doc="with start: without the loads of what stays in the buffers, where the last run of this image left it"
+            ),
         },
     ),
     Register(
@@ -353,6 +381,11 @@ class Config:
     interval : int
         Cycles the requantizer takes for an output: 1; or 2, which halves its multipliers (on an ``ice40`` two DSP blocks
         instead of four) and still takes only one cycle for most: those whose sum has 16 bits or that ReLU cuts off.
+    fetch_latency, fetch_interval : int
+        Cycles from a request to the external memory to the first store word, and from one to the next. The hardware works
+        with any; the cycle model and the simulated memory need them. The default is that of
+        :class:`gossamer.hdl.flash_reader.FlashReader`, a serial flash read over four lines. ``fetch_interval`` 0: the core has
+        no port to an external memory.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -368,6 +401,8 @@ class Config:
     parameters: int = 256
     acc_bits: int = 24
     interval: int = 1
+    fetch_latency: int = 0
+    fetch_interval: int = 0
     lut_lanes: int = 0
 
     def __post_init__(self) -> None:
@@ -392,6 +427,10 @@ class Config:
             value = getattr(self, name)
             require(_power_of_two(value) and 256 <= value <= most, f"{name} must be a power of two, 256 to {most}", value)
         require(self.interval in (1, 2), "interval must be 1 or 2", self.interval)
+        if self.fetch_interval:
+            least = 2  # a request takes a cycle
+            require(least <= self.fetch_latency <= 65535, f"fetch_latency must be {least} to 65535", self.fetch_latency)
+            require(1 <= self.fetch_interval <= 65535, "fetch_interval must be 0 to 65535", self.fetch_interval)
         require(18 <= self.acc_bits <= 28, "acc_bits must be 18 to 28", self.acc_bits)
         require(
             0 <= self.lut_lanes <= self.lanes and self.lut_lanes % 2 == 0,
@@ -416,6 +455,11 @@ class Config:
         )
 
     @property
+    def external_words(self) -> int:
+        """Words of the external memory that the core can address."""
+        return 1 << (self.store_size - 1).bit_length()
+
+    @property
     def granules(self) -> int:
         """Store words per row buffer word or weight vector."""
         return self.lanes // self.store_bytes
@@ -424,7 +468,8 @@ class Config:
 CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
-        Config("up5k", "ice40", store_ports=1, interval=2, lut_lanes=4),
+        # Reads of a serial flash: see gossamer.hdl.flash_reader.
+        Config("up5k", "ice40", store_ports=1, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4),
         # The block RAMs of the devices: 26 (GW1NR-9) and 46 (GW2A-18) of 2 kB of data, 56 and 208 (ECP5) of 2 kB.
         Config("gw1n9", store_words=3072, row_words=256, weight_vectors=256),
         Config("gw2a18", lanes=64, store_bytes=16, store_words=2048),

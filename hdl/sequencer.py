@@ -21,6 +21,7 @@ from gossamer.golden.spec import (
     Field,
     Opcode,
 )
+from gossamer.hdl.fetcher import COUNT_BITS, fetch_layout
 from gossamer.hdl.loader import Target, command_layout
 
 __all__ = ["Sequencer", "descriptor_layout"]
@@ -62,10 +63,11 @@ class Sequencer(wiring.Component):
 
     Executes the program that :class:`gossamer.golden.interpreter.Machine` defines. Row loading runs ahead of computing by
     at most one output row, if the descriptor says ``ahead``; a ``RUN`` step waits until everything before it has been
-    written; a load step waits only if told to.
+    written; a load step waits only if told to. A fetch is handed on when the loader has nothing to do, and goes on by itself.
 
-    ``start`` begins at store word 0. ``done`` rises when the program has ended or failed and stays until the next start.
-    On a failure ``clear`` is high for one cycle, in which all other components must be reset.
+    ``start`` begins at store word 0, with the steps of a warm start if ``warm`` is high then. ``done`` rises when the program
+    has ended or failed and stays until the next start. On a failure ``clear`` is high for one cycle, in which all other
+    components must be reset.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    start : ``In(1)``
+    start, warm : ``In(1)``
     busy, done, clear : ``Out(1)``
     error : ``Out(4)``
         One of :class:`gossamer.golden.spec.Error`.
@@ -81,6 +83,9 @@ class Sequencer(wiring.Component):
         Layer table entry of the last ``RUN`` step that has begun; after an error, of the step that failed.
     command, count : ``Out(stream.Signature(command_layout(...)))``, ``Out``
         To the loader.
+    fetch : ``Out(stream.Signature(fetch_layout(...)))``
+        To the fetcher.
+    fetch_idle, fetch_error : ``In(1)``
     control : ``In({en: 1, index: 4, data, rows_end: 1})``
         From the loader: ``en`` with the words of headers, steps and descriptors; ``rows_end`` when the last word of an
         output row's input rows has been written.
@@ -103,6 +108,12 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
+                "warm": In(1),
+                "fetch": Out(
+                    stream.Signature(fetch_layout(store_words=store_words, external_words=config.external_words))
+                ),
+                "fetch_idle": In(1),
+                "fetch_error": In(1),
                 "busy": Out(1),
                 "done": Out(1),
                 "clear": Out(1),
@@ -121,7 +132,7 @@ class Sequencer(wiring.Component):
                 "writer_error": In(1),
                 "loader_error": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
-                "count": Out(max(bits_for(config.longest_load), 11)),
+                "count": Out(COUNT_BITS if config.fetch_interval else max(bits_for(config.longest_load), 11)),
                 "image_words": Out(range(store_words)),
                 "descriptor": Out(descriptor_layout(config)),
                 "add_scale": Out(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
@@ -152,6 +163,7 @@ class Sequencer(wiring.Component):
 
         # The step. Its numbers count down, or on, while it is executed.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
+        fetched, warm = Signal(reset_less=True), Signal(reset_less=True)
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
         entry = Signal.like(self.layer)  # of the layer table
@@ -168,6 +180,9 @@ class Sequencer(wiring.Component):
             self.rows.p.first.eq(first),
             self.add_scale.multiplier.eq(received(DESCRIPTOR["add_multiplier"])),
             self.add_scale.shift.eq(received(DESCRIPTOR["add_shift"])),
+            self.fetch.p.address.eq(self.out_address),
+            self.fetch.p.destination.eq(in_address),
+            self.fetch.p.words.eq(count),
         ]
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += first.eq(0)
@@ -192,14 +207,14 @@ class Sequencer(wiring.Component):
             return self.control.en & (self.control.index == size // store_bytes - 1)
 
         # Whatever it is doing, an access out of bounds stops it.
-        abort = self.busy & ~self.clear & (self.loader_error | self.writer_error)
+        abort = self.busy & ~self.clear & (self.loader_error | self.writer_error | self.fetch_error)
 
         @contextmanager
         def state(name):
             with m.State(name):
                 yield
                 with m.If(abort):
-                    fail(Mux(self.writer_error, Error.WRITE, Error.READ))
+                    fail(Mux(self.writer_error | self.fetch_error, Error.WRITE, Error.READ))
                     # Steps are fetched while the layer before still writes.
                     with m.If(self.writer_error):
                         m.d.sync += self.layer.eq(self.layer)
@@ -208,7 +223,7 @@ class Sequencer(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), entry.eq(0)]
-                    m.d.sync += step_address.eq(0)
+                    m.d.sync += [step_address.eq(0), warm.eq(self.warm)]
                     m.next = "HEADER"
             with state("HEADER"):
                 fetch(Target.STEP, step_address)
@@ -217,6 +232,8 @@ class Sequencer(wiring.Component):
             with state("HEADER WAIT"):
                 with m.If(self.control.en):
                     capture(step_address, HEADER["steps"], address_like=True)
+                    with m.If(warm):
+                        capture(step_address, HEADER["warm_steps"], address_like=True)
                     capture(self.image_words, HEADER["image_words"])
                     with m.If(self.control.index == 0):
                         with m.If(received(HEADER["magic"]) != MAGIC):
@@ -243,6 +260,7 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     capture(opcode, STEP_RUN["opcode"])
                     capture(wait, STEP_LOAD["wait"])
+                    capture(fetched, STEP_LOAD["fetched"])
                     capture(entry, STEP_RUN["layer"])
                     capture(count, STEP_RUN["rows"])
                     capture(in_rows, STEP_RUN["in_rows"])
@@ -254,18 +272,24 @@ class Sequencer(wiring.Component):
             with state("DISPATCH"):
                 with m.Switch(opcode):
                     with m.Case(Opcode.END):
-                        with m.If(idle):
+                        with m.If(idle & self.fetch_idle):
                             m.d.sync += [self.busy.eq(0), self.done.eq(1)]
                             m.next = "IDLE"
                     with m.Case(Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
                         with m.If(count == 0):
                             fail(Error.EMPTY)
-                        with m.Elif(idle | ~wait):
+                        with m.Elif((idle | ~wait) & (self.fetch_idle | ~fetched)):
                             m.next = "LOAD"
                     with m.Case(Opcode.RUN):
                         with m.If(idle):
                             m.d.sync += self.layer.eq(entry)
                             m.next = "DESCRIPTOR"
+                    if config.fetch_interval:
+                        with m.Case(Opcode.FETCH):
+                            with m.If(count == 0):
+                                fail(Error.EMPTY)
+                            with m.Elif(idle | ~wait):
+                                m.next = "FETCH"
                     with m.Default():
                         fail(Error.OPCODE)
             with state("LOAD"):
@@ -283,6 +307,11 @@ class Sequencer(wiring.Component):
                 ]
                 with m.If(self.command.ready):
                     m.next = "STEP"
+            if config.fetch_interval:
+                with state("FETCH"):
+                    m.d.comb += self.fetch.valid.eq(self.command.ready)
+                    with m.If(self.command.ready & self.fetch.ready):
+                        m.next = "STEP"
             with state("DESCRIPTOR"):
                 fetch(Target.DESCRIPTOR, self.layer * (DESCRIPTOR_BYTES // store_bytes))
                 with m.If(self.command.ready):

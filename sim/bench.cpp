@@ -1,10 +1,14 @@
 // Drives the Verilated core through its Wishbone port: loads an image, then for each input writes it, starts, waits for the
 // interrupt and reads back a range of the store.
 //
-//   bench image.bin inputs.bin outputs.bin input_address input_bytes count read_address read_bytes limit [seed]
+//   bench image.bin external.bin inputs.bin outputs.bin input_address input_bytes count read_address read_bytes limit warm [seed]
 //
 // All addresses are bytes of the store; sizes are multiples of four. Prints "cycles error" for each inference, and at the
-// end "total" with the clock cycles simulated. With a seed, the store is filled with random bytes before the image.
+// end "total" with the clock cycles simulated. With warm = 1 an inference of the first input comes before, cold, and the
+// others are warm starts. With a seed, the store is filled with random bytes before the image.
+//
+// If the core has a port to an external memory, LATENCY and INTERVAL are the cycles from a request to the first word, and
+// from the transfer of one to the next, and WORD the bytes of a word.
 
 #include <cstdint>
 #include <cstdio>
@@ -21,9 +25,46 @@ static std::unique_ptr<VerilatedContext> context;
 static std::unique_ptr<Vgossamer_core> core;
 static uint64_t ticks = 0;
 
+#ifdef INTERVAL
+static std::vector<uint8_t> external;
+static uint64_t word_ready = 0;  // the tick from which the next word is there
+static uint32_t word_address = 0, words_left = 0;
+
+// What the memory answers in this cycle, and with the core's answer to that, what follows.
+static void memory_drive() {
+    core->memory_request_ready = words_left == 0;
+    core->memory_valid = words_left != 0 && ticks >= word_ready;
+    if (core->memory_valid) {
+        uint8_t *data = reinterpret_cast<uint8_t *>(&core->memory_data);
+        for (uint32_t i = 0; i < WORD; ++i) {
+            size_t at = size_t(word_address) * WORD + i;
+            data[i] = at < external.size() ? external[at] : 0;
+        }
+    }
+    core->eval();
+}
+
+static void memory_step() {
+    if (core->memory_request_valid && core->memory_request_ready) {
+        word_address = core->memory_request_address;
+        words_left = core->memory_request_words + 1;
+        word_ready = ticks + LATENCY;
+    } else if (core->memory_valid && core->memory_ready) {
+        ++word_address;
+        --words_left;
+        word_ready = ticks + INTERVAL;
+    }
+}
+#else
+static void memory_drive() {}
+static void memory_step() {}
+#endif
+
 static void tick() {
     core->clk = 0;
     core->eval();
+    memory_drive();
+    memory_step();
     core->clk = 1;
     core->eval();
     ++ticks;
@@ -63,31 +104,37 @@ static std::vector<uint32_t> slurp(const char *path) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 10) { fprintf(stderr, "usage: see bench.cpp\n"); return 2; }
+    if (argc < 12) { fprintf(stderr, "usage: see bench.cpp\n"); return 2; }
     context = std::make_unique<VerilatedContext>();
     core = std::make_unique<Vgossamer_core>(context.get());
-    auto image = slurp(argv[1]), inputs = slurp(argv[2]);
-    FILE *out = fopen(argv[3], "wb");
-    if (!out) { perror(argv[3]); return 1; }
-    uint32_t input_address = atoll(argv[4]), input_words = atoll(argv[5]) / 4, count = atoll(argv[6]);
-    uint32_t read_address = atoll(argv[7]), read_words = atoll(argv[8]) / 4;
-    uint64_t limit = atoll(argv[9]);
+    auto image = slurp(argv[1]), inputs = slurp(argv[3]);
+#ifdef INTERVAL
+    auto words = slurp(argv[2]);
+    external.assign(reinterpret_cast<uint8_t *>(words.data()), reinterpret_cast<uint8_t *>(words.data() + words.size()));
+#endif
+    FILE *out = fopen(argv[4], "wb");
+    if (!out) { perror(argv[4]); return 1; }
+    uint32_t input_address = atoll(argv[5]), input_words = atoll(argv[6]) / 4, count = atoll(argv[7]);
+    uint32_t read_address = atoll(argv[8]), read_words = atoll(argv[9]) / 4;
+    uint64_t limit = atoll(argv[10]);
+    uint32_t warm = atoll(argv[11]);
 
     core->rst = 1;
     for (int i = 0; i < 4; ++i) tick();
     core->rst = 0;
-    if (argc > 10) {
-        uint32_t state = atoll(argv[10]) | 1, bytes = access(WORDS, false) * (access(0, false) >> 24);
+    if (argc > 12) {
+        uint32_t state = atoll(argv[12]) | 1, bytes = access(WORDS, false) * (access(0, false) >> 24);
         for (uint32_t i = 0; i < bytes; i += 4) {
             state ^= state << 13; state ^= state >> 17; state ^= state << 5;
             access(WINDOW + i, true, state);
         }
     }
     for (size_t i = 0; i < image.size(); ++i) access(WINDOW + 4 * i, true, image[i]);
-    for (uint32_t n = 0; n < count; ++n) {
+    for (uint32_t run = 0; run < count + warm; ++run) {
+        uint32_t n = run < warm ? 0 : run - warm;
         for (uint32_t i = 0; i < input_words; ++i)
             access(WINDOW + input_address + 4 * i, true, inputs[n * input_words + i]);
-        access(CONTROL, true, 3);
+        access(CONTROL, true, run < warm || !warm ? 3 : 7);
         uint64_t start = ticks;
         while (!core->irq && ticks - start < limit) tick();
         if (!core->irq) {
@@ -97,7 +144,7 @@ int main(int argc, char **argv) {
         uint32_t status = access(STATUS, false);
         printf("%u %u\n", access(CYCLES, false), status >> 8 & 15);
         fflush(stdout);
-        for (uint32_t i = 0; i < read_words; ++i) {
+        for (uint32_t i = 0; i < read_words && run >= warm; ++i) {
             uint32_t word = access(WINDOW + read_address + 4 * i, false);
             fwrite(&word, 4, 1, out);
         }

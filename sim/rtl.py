@@ -31,11 +31,13 @@ class RtlError(UserError, RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class RtlResult:
-    """``outputs`` is what was read from the store, ``(N, bytes)``; ``cycles`` the core's own count per inference;
-    ``simulated`` all clock cycles of the simulation, with those of the bus."""
+    """``outputs`` is what was read from the store, ``(N, bytes)``; ``cycles`` the core's own count per inference, of warm
+    starts where the program has them; ``cold`` that of a cold start; ``simulated`` all clock cycles of the simulation, with
+    those of the bus."""
 
     outputs: NDArray[np.uint8]
     cycles: list[int]
+    cold: int
     simulated: int
 
 
@@ -123,6 +125,9 @@ class Simulator:
     ):
         self.config = config
         options = ["--x-assign", "fast", "--x-initial", "fast"]
+        if config.fetch_interval:
+            memory = {"LATENCY": config.fetch_latency, "INTERVAL": config.fetch_interval, "WORD": config.store_bytes}
+            options += [word for name, value in memory.items() for word in ("-CFLAGS", f"-D{name}={value}")]
         self._bench = build_simulation(config, "rtl", [HERE / "bench.cpp"], options, report, verilog=verilog, models=models)
 
     def run(
@@ -135,7 +140,7 @@ class Simulator:
         seed: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> RtlResult:
-        """Run ``inputs`` ``(N, …)`` one after the other.
+        """Run ``inputs`` ``(N, …)`` one after the other. If the program has a warm start, the first runs cold before.
 
         ``read`` is the range of the store to return after each, by default the output's. ``limit`` is the number of cycles
         after which an inference is given up. With a ``seed`` the store holds random bytes before the image is loaded.
@@ -148,20 +153,22 @@ class Simulator:
         with tempfile.TemporaryDirectory(prefix="gossamer-") as name:
             folder = Path(name)
             (folder / "image").write_bytes(program.assemble())
+            (folder / "external").write_bytes(program.external)
             (folder / "inputs").write_bytes(data.tobytes())
-            numbers = [program.input.address, data.shape[1], len(data), read.start, len(read), limit]
-            command = [self._bench, folder / "image", folder / "inputs", folder / "outputs", *numbers]
+            warm = int(program.warm > 0)
+            numbers = [program.input.address, data.shape[1], len(data), read.start, len(read), limit, warm]
+            command = [self._bench, *(folder / name for name in ("image", "external", "inputs", "outputs")), *numbers]
             command += [] if seed is None else [seed]
             with subprocess.Popen(
                 [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as process:
                 try:
-                    cycles, simulated = self._follow(process, progress)
+                    cycles, simulated = self._follow(process, lambda done: progress(max(done - warm, 0)))
                 except BaseException:
                     process.kill()
                     raise
             outputs = np.frombuffer((folder / "outputs").read_bytes(), np.uint8).reshape(len(data), -1)
-        return RtlResult(outputs, cycles, simulated)
+        return RtlResult(outputs, cycles[warm:], cycles[0], simulated)
 
     @staticmethod
     def _follow(process: "subprocess.Popen[str]", progress: Callable[[int], None]) -> tuple[list[int], int]:
