@@ -42,10 +42,15 @@ class FlashReader(wiring.Component):
     of the flash pauses; nothing is lost. ``sck`` depends combinationally on ``o.ready``, nothing else on anything.
 
     The start-up, after configuration and after every reset, releases the flash from power-down, where configuration leaves
-    it, and enables the four lines in its volatile status register. Before the first and after each of these three
-    instructions the flash is not selected: for ``2*word_bytes`` cycles, and for the least power of two times as many that is
-    at least ``wake_cycles``. With this power of two as ``p``, ``command.ready`` rises in cycle
-    ``32 + 2*word_bytes*(1 + 3*p)`` after reset. Reset during a read deselects the flash at once and drops the command.
+    it, and enables the four lines in its volatile status register. The flash is deselected for ``2*word_bytes`` cycles before
+    the first of these three instructions, for ``p`` times as many after the first and after the second, and for ``p - 1``
+    times as many after the third, ``p`` being the least power of two from 2 on with ``2*word_bytes*p >= wake_cycles``.
+    ``command.ready`` rises in cycle ::
+
+        32 + 6*word_bytes*p
+
+    after reset. Reset during a read deselects the flash at once and drops the command. Between two commands the flash is
+    deselected for two cycles or more, which must be 50 ns: the clock may have up to 40 MHz.
 
     The pins are registers of IO cells, driven in the cycle after that in which the component's members have a value; they
     sample in every cycle. ``sck`` asks for a pulse: the pin is high in the second half of that next cycle (as that of
@@ -56,11 +61,11 @@ class FlashReader(wiring.Component):
     Parameters
     ----------
     max_words : int
-        Words of the longest command.
+        Words of the longest command, at least 1.
     word_bytes : int
         8 or 16.
     wake_cycles : int
-        Cycles that the flash needs after the release from power-down, tRES1: 3 us.
+        Cycles that the flash needs after the release from power-down, tRES1: 3 us. At least 1.
 
     Members
     -------
@@ -71,7 +76,7 @@ class FlashReader(wiring.Component):
     cs_n : ``Out(1)``
         Chip select, low when selected.
     dq : ``Out({o: 4, oe: 1, i: 4})``
-        The data lines, a nibble's most significant bit being IO3.
+        The data lines, IO3 being the most significant bit.
     """
 
     def __init__(self, *, max_words: int, word_bytes: int = 8, wake_cycles: int):
@@ -95,7 +100,7 @@ class FlashReader(wiring.Component):
         # While the flash is selected, first what lies in the shift register is sent, the lowest nibble first; then, for a
         # read, the first nibble is waited for and nibbles are shifted in at the top. `count` ends each of these phases with
         # all its bits set.
-        selected, sending, reading, valid = Signal(), Signal(), Signal(), Signal()
+        selected, sending, reading, valid = Signal(), Signal(), Signal(reset_less=True), Signal()
         count, last = Signal(range(self._nibbles)), Signal()
         shift = Signal(4 * self._nibbles, reset_less=True)
 
@@ -104,7 +109,8 @@ class FlashReader(wiring.Component):
         # Words behind this one, less one: negative in the last.
         left = Signal(len(self.command.p.words) + 1, reset_less=True)
 
-        stall, load, go, wake = Signal(), Signal(), Signal(), Signal()  # go: the flash is selected from the next cycle on
+        stall, end, word, off, wake, load = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
+        go = Signal()  # go: the flash is selected from the next cycle on
         m.d.comb += [
             last.eq(count.all()),
             started.eq(number.all()),
@@ -114,6 +120,7 @@ class FlashReader(wiring.Component):
             wake.eq(~started & ~selected & last),
             go.eq(load | (wake & (waits == 0))),
             self.sck.eq(selected & ~stall),
+            end.eq(last & self.sck),
             self.cs_n.eq(~selected),
             self.dq.o.eq(shift[:4]),
             self.dq.oe.eq(sending),
@@ -122,24 +129,22 @@ class FlashReader(wiring.Component):
             self.o.p.eq(Cat(shift.word_select(nibble ^ 1, 4) for nibble in range(self._nibbles))),
         ]
 
-        with m.If(self.sck | ~started):
-            m.d.sync += count.eq(count + 1)
+        with m.If(~stall):
+            m.d.sync += count.eq(_next(count))
         with m.If(wake):
-            m.d.sync += Cat(waits, number).eq(Cat(waits, number) + 1)
-        with m.If(valid & self.o.ready):
-            m.d.sync += valid.eq(0)
-        with m.If(last & self.sck):
-            with m.If(sending):
-                m.d.sync += [sending.eq(0), selected.eq(started)]
-                with m.If(started):
-                    m.d.sync += count.eq(self._nibbles - (_DUMMY + _FLIGHT - 1))
-            with m.Elif(~reading):
-                m.d.sync += reading.eq(1)
-            with m.Else():
-                m.d.sync += valid.eq(1)
-                with m.If(left[-1]):
-                    m.d.sync += [selected.eq(0), reading.eq(0)]
-        with m.If(load | (last & self.sck & ~sending)):
+            m.d.sync += Cat(waits, number).eq(_next(Cat(waits, number)))
+        with m.If(end):
+            m.d.sync += reading.eq(~sending)
+        with m.If(end & sending & started):
+            m.d.sync += count.eq(self._nibbles - (_DUMMY + _FLIGHT - 1))
+        m.d.comb += [word.eq(end & reading & ~sending), off.eq(Mux(sending, end & ~started, word & left[-1]))]
+        # As logic, because an enable would need another cell for the reset.
+        m.d.sync += [
+            valid.eq(stall | word),
+            sending.eq(go | (sending & ~end)),
+            selected.eq(go | (selected & ~off)),
+        ]
+        with m.If(load | (end & ~sending)):
             # Less one, or the command's; as a sum whose second operand depends on `load` it is one cell per bit.
             m.d.sync += left.eq(Mux(load, self.command.p.words, left + (~load).replicate(len(left))))
 
@@ -153,7 +158,7 @@ class FlashReader(wiring.Component):
                     m.d.comb += instruction.eq(_bits(byte))
         m.d.comb += rest.eq(Mux(number[0], Cat(nibbles, Const(_MODE, 8)), _bits(_STATUS)))
         with m.If(go):
-            m.d.sync += [selected.eq(1), sending.eq(1), count.eq(self._nibbles - Mux(number[1], 16, 8))]
+            m.d.sync += count.eq(self._nibbles - Mux(number[1], 16, 8))
         nibble = self._elaborate_skid(m, stall, count)
         with m.If(self.sck):
             m.d.sync += shift.eq(Cat(shift[4:], nibble))
@@ -166,14 +171,10 @@ class FlashReader(wiring.Component):
 
         When the clock begins to pause, three nibbles are under way. They are the first of a word, because only a complete
         word pauses the clock. The third stays on ``dq.i``; the first and the second have to be kept."""
-        held, both = Signal(), Signal()  # the first is in `first`; the second in `second`
+        held, both = Signal(reset_less=True), Signal(reset_less=True)  # the first is in `first`; the second in `second`
         first, second = Signal(4, reset_less=True), Signal(4, reset_less=True)
-        m.d.sync += both.eq(held)
-        with m.If(stall):
-            m.d.sync += held.eq(1)
-        with m.Elif(self.sck & count[0]):
-            m.d.sync += held.eq(0)
-        with m.If(~held | self.sck):
+        m.d.sync += [held.eq(stall | (held & ~count[0])), both.eq(held)]
+        with m.If(~held | ~stall):
             m.d.sync += first.eq(Mux(both, second, self.dq.i))
         with m.If(~both):
             m.d.sync += second.eq(self.dq.i)
@@ -184,3 +185,8 @@ def _bits(byte):
     """A byte in nibbles for one line, from the most significant bit. The other lines are high: without QE they are /WP and
     /HOLD."""
     return Cat(Const(0b1110 | byte >> place & 1, 4) for place in reversed(range(8)))
+
+
+def _next(number):
+    """One more, as logic: for a few bits a carry chain takes more cells than it saves."""
+    return Cat(bit ^ number[:place].all() for place, bit in enumerate(number))
