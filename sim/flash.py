@@ -109,7 +109,7 @@ class Flash:
             self._instruction = _number(self._sent, 1)
             self._check_instruction()
         if quad_read and place == 15:
-            self._require(o is not None and self._sent[14] == 0xF, "the mode bits must be 0xFx")
+            self._require(self._sent[14] == 0xF, "the mode bits must be 0xFx")
 
     def _check_instruction(self) -> None:
         name = f"{self._instruction:#04x}"
@@ -130,15 +130,19 @@ class Flash:
     def _end(self) -> None:
         """The flash is deselected in this cycle."""
         instruction, clocks = self._instruction, self._clocks
-        needed = 16 if instruction == 0x31 else 8
-        read = instruction == 0xEB
-        complete = clocks >= 20 if read else clocks == needed
-        self._require(complete or clocks < needed or read, f"instruction {instruction:#04x} must have {needed} clocks, not {clocks}")
-        nanoseconds = T_SHSL1_NS if read else T_SHSL2_NS
-        if not complete:
+        nanoseconds = T_SHSL2_NS
+        address = nibbles = None
+        if instruction == 0xEB:
+            nanoseconds = T_SHSL1_NS
+            needed = 20
+            address, nibbles = _number(self._sent[8:14], 4), clocks - needed
+        else:
+            needed = 16 if instruction == 0x31 else 8
+            self._require(clocks <= needed, f"instruction {instruction:#04x} must have {needed} clocks, not {clocks}")
+        if clocks < needed:
             self.ignored += 1
         else:
-            self.log.append((self._since, instruction, *((_number(self._sent[8:14], 4), clocks - 20) if read else (None, None))))
+            self.log.append((self._since, instruction, address, nibbles))
             if instruction == 0xAB:
                 nanoseconds = T_RES1_NS
                 self.asleep = False
@@ -146,7 +150,7 @@ class Flash:
                 status = _number(self._sent[8:], 1)
                 self._require(status & ~2 == 0, f"of the status only QE must be set, not {status:#04x}")
                 self.quad = bool(status)
-        self._volatile = complete and instruction == 0x50
+        self._volatile = instruction == 0x50 and clocks == needed
         self._free = self._cycle + ceil(nanoseconds * self._clock_mhz / 1000)
 
     def _require(self, condition: bool, message: str) -> None:

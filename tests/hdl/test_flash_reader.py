@@ -232,7 +232,7 @@ def test_reset_drops_the_command_and_begins_anew(rng, word_bytes, stall, phase, 
     assert rig.pins[reset + 1] == (0, 1, 0)
     after = [(at, word) for at, word in rig.o.transfers if at > reset]
     begin = reset + 1 + start
-    assert [at for at in rig.command.cycles if at > reset][0] == begin
+    assert next(at for at in rig.command.cycles if at > reset) == begin
     assert after[0][0] == begin + 23 + 2 * word_bytes
     assert [word for _, word in after] == [
         word for address, number in second for word in words_of(rig.image, address, number, word_bytes)
