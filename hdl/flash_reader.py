@@ -149,14 +149,14 @@ class FlashReader(wiring.Component):
             m.d.sync += left.eq(Mux(load, self.command.p.words, left + (~load).replicate(len(left))))
 
         # What is sent. The first two instructions end before the address; in the third the status is in its place.
-        address = self.command.p.address
-        nibbles = [address.word_select(place, 4) for place in reversed(range(ADDRESS_BITS // 4))]
+        behind = Cat(Const(_MODE, 8), self.command.p.address)
+        nibbles = Cat(behind.word_select(place, 4) for place in reversed(range(8)))
         instruction, rest = Signal(32), Signal(32)
         with m.Switch(number):
             for place, byte in enumerate(_INSTRUCTIONS):
                 with m.Case(place):
                     m.d.comb += instruction.eq(_bits(byte))
-        m.d.comb += rest.eq(Mux(number[0], Cat(nibbles, Const(_MODE, 8)), _bits(_STATUS)))
+        m.d.comb += rest.eq(Mux(number[0], nibbles, _bits(_STATUS)))
         with m.If(go):
             m.d.sync += count.eq(self._nibbles - Mux(number[1], 16, 8))
         nibble = self._elaborate_skid(m, stall, count)

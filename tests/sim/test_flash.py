@@ -74,6 +74,7 @@ def run(cycles, **options):
 def test_nibbles_come_three_cycles_after_their_clock(address, expected):
     flash, seen = run([*START, *read(address, 6)])
     first = len(START) + 19 + 3  # the last of the 20 clocks in front of the data is the first nibble's
+    assert seen[first - 1] in (0x5, 0xA), "nobody drives the lines before"
     assert seen[first : first + 6] == [digit for value in expected for digit in (value >> 4, value & 15)]
     assert flash.log[-1] == (len(START) + 1, 0xEB, address, 5)
 
@@ -114,6 +115,15 @@ def test_an_instruction_that_ends_early_is_ignored(before, part):
     assert len(flash.log) == len(before)
     assert flash.asleep is (not before)
     assert flash.quad is (ENABLE in before)
+
+
+def test_behind_a_read_ten_nanoseconds_are_enough():
+    """Three cycles of 240 MHz."""
+    state = {"asleep": False, "quad": True, "clock_mhz": 240}
+    flash, _ = run(after(read(0, 1), read(1, 1), rest=3), **state)
+    assert len(flash.log) == 2
+    with pytest.raises(FlashError, match=r"^the flash must not be selected before cycle 25, in cycle 24$"):
+        run(after(read(0, 1), read(1, 1), rest=2), **state)
 
 
 def test_a_status_is_volatile_only_right_behind_its_enable():
