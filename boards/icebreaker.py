@@ -1,16 +1,20 @@
 """1BitSquared iCEBreaker: Lattice iCE40UP5K, 12 MHz oscillator, USB serial port."""
 
+import math
+
 from amaranth.build import Platform
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
+from amaranth.utils import exact_log2
 
 from gossamer.gateware.generate import TOP
 from gossamer.gateware.uart_bridge import UartBridge
 from gossamer.gateware.wishbone import wishbone_signature
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, MOST_FETCHED
+from gossamer.hdl.flash_reader import FlashReader
 
-__all__ = ["BAUD", "CLOCK_MHZ", "CONFIG", "NEXTPNR", "SILENCE", "IceBreaker", "pll_settings", "sources"]
+__all__ = ["BAUD", "CLOCK_MHZ", "CONFIG", "EXTERNAL", "NEXTPNR", "SILENCE", "IceBreaker", "pll_settings", "sources"]
 
 CONFIG = CONFIGS["up5k"]
 """Configuration of the core."""
@@ -23,6 +27,12 @@ BAUD = 1_000_000
 
 SILENCE = 1 << 20
 """Clock cycles of silence that end a command, 44 ms; see :class:`UartBridge`."""
+
+EXTERNAL = 1 << 20
+"""Byte of the flash with which the core's external memory begins; the bitstream lies in front."""
+
+WAKE_US = 3
+"""Time that the flash needs to leave power-down. Ref: Winbond, W25Q128JV-DTR, tRES1."""
 
 NEXTPNR = ("--up5k", "--package", "sg48")
 """Options of nextpnr-ice40 that name the device."""
@@ -45,7 +55,8 @@ def pll_settings(mhz: int) -> dict[str, int]:
 
 
 class IceBreaker(Elaboratable):
-    """The core on the board: a PC reaches its bus through the USB serial port (second channel of the USB chip).
+    """The core on the board: a PC reaches its bus through the USB serial port (second channel of the USB chip), and the core's
+    external memory is the flash, from byte :data:`EXTERNAL` on.
 
     The green LED is on while a program runs, the red one when the last has ended with an error. The core is an instance
     of the Verilog module that :func:`gossamer.gateware.generate.emit_verilog` writes.
@@ -62,12 +73,21 @@ class IceBreaker(Elaboratable):
         divisor = round(clock_mhz * 1e6 / baud)
         if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
             raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
-        self._divisor = divisor
+        self._divisor, self._clock_mhz = divisor, clock_mhz
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
         self._elaborate_clock(m, platform)
         m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=SILENCE)
+
+        m.submodules.reader = reader = FlashReader(
+            max_words=MOST_FETCHED, word_bytes=CONFIG.store_bytes, wake_cycles=math.ceil(WAKE_US * self._clock_mhz)
+        )
+        self._elaborate_flash(m, platform, reader)
+        # The external memory lies at a multiple of its size.
+        address = Signal(range(CONFIG.external_words))
+        base = EXTERNAL // CONFIG.store_bytes >> len(address)
+        m.d.comb += reader.command.p.address.eq(Cat(Const(0, exact_log2(CONFIG.store_bytes)), address, Const(base, 8)))
 
         bus = bridge.bus
         busy, failed = Signal(), Signal()
@@ -81,6 +101,13 @@ class IceBreaker(Elaboratable):
             },
             o_busy=busy,
             o_failed=failed,
+            o_memory_request_valid=reader.command.valid,
+            i_memory_request_ready=reader.command.ready,
+            o_memory_request_address=address,
+            o_memory_request_words=reader.command.p.words,
+            i_memory_valid=reader.o.valid,
+            o_memory_ready=reader.o.ready,
+            i_memory_data=reader.o.payload,
         )
 
         uart = platform.request("uart", 0, dir="-")
@@ -90,6 +117,21 @@ class IceBreaker(Elaboratable):
         m.submodules.red = red = io.Buffer("o", platform.request("led_r", 0, dir="-"))
         m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx), green.o.eq(busy), red.o.eq(failed)]
         return m
+
+    def _elaborate_flash(self, m: Module, platform: Platform, reader: FlashReader) -> None:
+        """The flash's pins, registers of IO cells; see ``docs/flash.md``."""
+        pins = platform.request("spi_flash_4x", 0, dir={"cs": "-", "clk": "-", "dq": "-"})
+        m.submodules.cs = cs = io.FFBuffer("o", pins.cs)
+        m.submodules.sck = sck = io.DDRBuffer("o", pins.clk)
+        m.submodules.dq = dq = io.FFBuffer("io", pins.dq)
+        m.d.comb += [
+            cs.o.eq(~reader.cs_n),  # the platform's pin is inverted
+            sck.o[0].eq(0),
+            sck.o[1].eq(reader.sck),
+            dq.o.eq(reader.dq.o),
+            dq.oe.eq(reader.dq.oe),
+            reader.dq.i.eq(dq.i),
+        ]
 
     def _elaborate_clock(self, m: Module, platform: Platform) -> None:
         """The PLL, and a reset until it has locked and block RAM is there."""

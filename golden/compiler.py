@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.golden.folding import fold
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.lowering import copies, lower
 from gossamer.golden.memory import Arena, Plan
@@ -22,7 +23,7 @@ from gossamer.golden.network import (
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
 from gossamer.golden.schedule import LayerRun, Schedule, Work
-from gossamer.golden.spec import Config, UserError
+from gossamer.golden.spec import MOST_FETCHED, Config, UserError
 from gossamer.golden.tiling import Kernel, cut
 
 __all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
@@ -36,10 +37,12 @@ class CompileError(UserError, ValueError):
 class Compiled:
     """A program and what is known about it.
 
-    ``places`` are the feature maps in the store by tensor name, ``runs`` the run steps in order, ``plan`` the memory plan.
-    ``head`` and ``tail`` are the layers that the host computes in front of the device's input and behind its output.
+    ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output. ``places`` are
+    the feature maps in the store by tensor name, ``runs`` the run steps in order, ``plan`` the memory plan. ``head`` and
+    ``tail`` are the layers that the host computes in front of the device's input and behind its output.
     """
 
+    source: Network
     network: Network
     program: Program
     places: dict[str, TensorPlace]
@@ -76,13 +79,19 @@ class Compiled:
 
 
 def compile_network(
-    network: Network, config: Config, *, keep: bool = False, progress: Callable[[str], None] | None = None
+    source: Network,
+    config: Config,
+    *,
+    keep: bool = False,
+    folding: bool = True,
+    progress: Callable[[str], None] | None = None,
 ) -> Compiled:
     """Compile a network layer by layer.
 
-    With ``keep`` no tensor takes the place of another, so that all can be read after an inference. ``progress`` is called
+    Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`. With ``keep`` no tensor takes the place of another, so that all can be read after an inference. ``progress`` is called
     with the name of each layer. Raises :class:`CompileError`.
     """
+    network = fold(source).network if folding else source
     head, device, tail = _split(network)
     first = head[-1].output if head else network.input
     output = device[-1].output
@@ -110,7 +119,7 @@ def compile_network(
         program.assemble()
     except ImageError as error:
         raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
-    return Compiled(network, program, places, runs, plan, tuple(head), tuple(tail), first, output)
+    return Compiled(source, network, program, places, runs, plan, tuple(head), tuple(tail), first, output)
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)
@@ -195,7 +204,7 @@ def _place(
     if placed.needed > config.store_size and config.fetch_interval:
         order = placed.schedule.streamable()
         found = []
-        for size in (config.store_size >> shift for shift in (5, 4, 3)):
+        for size in (min(config.store_size >> shift, MOST_FETCHED * config.store_bytes) for shift in (5, 4, 3)):
             low, high = 1, len(order)  # the least number that fits
             while low < high:
                 middle = (low + high) // 2

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record
-from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Field, Opcode, UserError
+from gossamer.golden.spec import ADD_TABLE, MOST_FETCHED, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Field, Opcode, UserError
 
 __all__ = ["Machine", "MachineError", "Run"]
 
@@ -98,8 +98,8 @@ class Machine:
 
     def _fetch(self, step: Record, protected: int) -> None:
         """Begins when the fetch before has ended; when this one has ended only the next, or a load that waits for it, knows."""
-        if step["count"] == 0:
-            raise MachineError("a fetch must not be empty")
+        if not 1 <= step["count"] <= MOST_FETCHED:
+            raise MachineError(f"a fetch must have 1 to {MOST_FETCHED} words, not {step['count']}")
         size = self.config.store_bytes
         if not self.config.fetch_interval:
             raise MachineError(f"a fetch needs a configuration with fetch_interval, which {self.config.name!r} has not")

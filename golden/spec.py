@@ -24,6 +24,7 @@ __all__ = [
     "HEADER",
     "HEADER_BYTES",
     "MAGIC",
+    "MOST_FETCHED",
     "PARAMETER",
     "PARAMETER_BYTES",
     "REGISTERS",
@@ -52,6 +53,9 @@ HEADER_BYTES = 64
 DESCRIPTOR_BYTES = 64
 STEP_BYTES = 16
 PARAMETER_BYTES = 8
+
+MOST_FETCHED = 4095
+"""Words of the longest fetch."""
 
 SHIFT_BIAS = 7
 """A parameter's ``shift`` field holds the right shift ``e`` plus this: 0 means a left shift by 7."""

@@ -5,12 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from gossamer.golden.spec import MOST_FETCHED
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.store import write_signature
 
 __all__ = ["COUNT_BITS", "Fetcher", "fetch_layout", "memory_signature"]
 
-COUNT_BITS = 16
+COUNT_BITS = bits_for(MOST_FETCHED)
 
 
 def fetch_layout(*, store_words: int, external_words: int) -> data.StructLayout:
