@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +55,8 @@ def output_folder(path: Path) -> Iterator[Path]:
             shutil.move(file, target)
 
 
-def load_inputs(path: Path, network: Network) -> NDArray[np.int8]:
-    """The inputs in a ``.npy`` file, batch first."""
+def load_inputs(path: Path, network: Network) -> NDArray[Any]:
+    """The inputs in a ``.npy`` file, batch first, of the model's own type and shape; returned in the tensor's shape."""
     tensor = network.tensors[network.input]
     try:
         with open(path, "rb") as file:
@@ -65,8 +66,11 @@ def load_inputs(path: Path, network: Network) -> NDArray[np.int8]:
     except Exception as error:  # numpy does not say which; damaged headers alone raise five kinds
         reason = str(error).partition("\n")[0]
         raise InputError(f"the input file {path} must be a .npy file: {reason}") from None
-    if not isinstance(x, np.ndarray) or x.dtype != np.int8 or x.shape[1:] != tensor.shape or not len(x):
+    shape = network.input_shape or tensor.shape
+    if not isinstance(x, np.ndarray) or x.dtype != tensor.dtype or x.shape[1:] != shape or not len(x):
         found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
-        shape = ", ".join(map(str, tensor.shape))
-        raise InputError(f"the input of {network.name!r} must be int8 of shape (N, {shape}), N > 0, not {found}")
-    return x
+        wanted = f"{tensor.dtype} of shape (N, {', '.join(map(str, shape))}), N > 0"
+        raise InputError(f"the input of {network.name!r} must be {wanted}, not {found}")
+    if x.dtype == np.float32 and np.isnan(x).any():
+        raise InputError(f"the input of {network.name!r} must be numbers, and some in {path} are NaN")
+    return x.reshape(len(x), *tensor.shape)

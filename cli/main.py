@@ -35,7 +35,7 @@ config_option = click.option(
     help=f"A named configuration ({', '.join(spec.CONFIGS)}) or a TOML or JSON file with the fields of one.",
 )
 model_argument = click.argument("model")
-MODELS = f"MODEL is a built-in network ({', '.join(BUILT_IN)}) or a network file (.gsm)."
+MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({', '.join(BUILT_IN)})."
 
 
 @contextmanager
@@ -234,8 +234,9 @@ def run(model: str, input_path: Path, backend: str, config_name: str, output: Pa
     else:
         values = np.stack([i.output for i in inferences])
         cycles = [i.cycles for i in inferences]
+    outputs = compiled.finish(values)
     with output_file(output) as path, open(path, "wb") as file:
-        np.save(file, compiled.finish(values))
+        np.save(file, outputs.reshape(len(x), *(network.output_shape or outputs.shape[1:])))
     if json_path:
         with output_file(json_path) as path:
             write_json(path, run_report(compiled, inferences, backend, cycles, simulated))

@@ -95,7 +95,8 @@ def operands_are_complete(op: Operator) -> str | None:
     activations = op.inputs[OPERATORS[op.kind].activations]
     if len(op.outputs) == 1 and low <= len(op.inputs) <= high and None not in activations:
         return None
-    return f"{len(op.outputs)} and {len(op.inputs)}"
+    given = sum(value is not None for value in op.inputs)
+    return f"{len(op.outputs)} outputs and {given} inputs"
 
 
 def activations_are_int8(op: Operator) -> str | None:
@@ -648,7 +649,7 @@ def model_is_int8(graph: Graph) -> str | None:
 def model_has_one_input_and_output(graph: Graph) -> str | None:
     """a model must have one input and one output"""
     found = len(graph.inputs), len(graph.outputs)
-    return None if found == (1, 1) else f"{found[0]} and {found[1]}"
+    return None if found == (1, 1) else f"{found[0]} inputs and {found[1]} outputs"
 
 
 def borders_have_batch_one(graph: Graph) -> str | None:

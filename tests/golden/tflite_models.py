@@ -369,6 +369,21 @@ class RandomModel:
         self.writer.operator("QUANTIZE", [index], [self.available[0].index], "QuantizeOptions")
         return index
 
+    def grow(self, wanted: int, kinds: tuple[str, ...]) -> bool:
+        """Append ``wanted`` operators of ``kinds``; returns whether that many suited."""
+        for _ in range(20 * wanted):
+            # mostly the newest tensor; sometimes an older one, which is then read several times
+            chances = np.array([3.0**n for n in range(len(self.available))])
+            source = self.available[int(self.rng.choice(len(self.available), p=chances / chances.sum()))]
+            method: Callable[[Activation], Activation | None] = getattr(self, str(self.rng.choice(kinds)))
+            result = method(source)
+            if result is not None:
+                self.available.append(result)
+                wanted -= 1
+            if wanted == 0:
+                return True
+        return False
+
     def output(self, x: Activation, dtype: str) -> int:
         """The model's output; returns its index."""
         if dtype == "int8":
@@ -389,21 +404,13 @@ def random_model(
 
     With ``borders``, one of three has a uint8 or float32 input or output.
     """
-    model = RandomModel(rng)
     types = ["int8"] * 4 + ["uint8", "float32"] if borders else ["int8"]
-    x = model.input(str(rng.choice(types)))
-    done, wanted = 0, depth or model.integer(1, 8)
+    wanted = depth or int(rng.integers(1, 9))
     kinds = (*kinds, *(kind for kind in (*WEIGHTED, "CONV_2D", "CONV_2D", "ADD") if kind in kinds))
-    for _ in range(20 * wanted):
-        # mostly the newest tensor; sometimes an older one, which is then read several times
-        weights = np.array([3.0**n for n in range(len(model.available))])
-        source = model.available[int(rng.choice(len(model.available), p=weights / weights.sum()))]
-        method: Callable[[Activation], Activation | None] = getattr(model, str(rng.choice(kinds)))
-        result = method(source)
-        if result is not None:
-            model.available.append(result)
-            done += 1
-        if done == wanted:
+    for _ in range(100):  # not every input suits every kind
+        model = RandomModel(rng)
+        x = model.input(str(rng.choice(types)))
+        if model.grow(wanted, kinds):
             break
     last = model.available[-1]
     good = [a for a in model.available[1:] if a.shape[0] == 1 or len(a.shape) == 1] or model.available[:1]
