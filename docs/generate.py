@@ -9,7 +9,7 @@ import re
 import runpy
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from gossamer.golden.inference import infer
 from gossamer.golden.network import KINDS, FullyConnected, Layer, Network, Tensor, Weighted
 from gossamer.golden.program import Program, decode, encode
 from gossamer.golden.spec import Field, Opcode
+from gossamer.golden.tflite_import import EVERY_MODEL, EVERY_OPERATOR, OPERATORS, Rule, sentence
 from gossamer.hdl.sequencer import descriptor_layout
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,6 +197,26 @@ def network_layers() -> str:
     return table("kind|inputs|arrays|members (default)|meaning", rows)
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def operators() -> str:
+    """The TFLite operators and the layers that they become."""
+    rows: list[list[object]] = [[name, sentence(support.build)] for name, support in OPERATORS.items()]
+    return table("operator|layer", rows)
+
+
+def rules_of_operators() -> str:
+    """Each rule that only some operators have, with those operators."""
+    users: dict[Rule, list[str]] = defaultdict(list)
+    for name, support in OPERATORS.items():
+        for rule in support.rules:
+            users[rule].append(name)
+    return table("rule|operators", [[sentence(rule), ", ".join(names)] for rule, names in users.items()])
+
+
 def example_network() -> Network:
     """``y = (2*x[0] - 3*x[1] + 10) / 4``."""
     tensors = {"x": Tensor("x", (2,), 1.0, 0), "y": Tensor("y", (1,), 4.0, 0)}
@@ -244,6 +265,10 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "limits": limits,
     "registers": register_table,
     "network-layers": network_layers,
+    "model-rules": lambda: bullets(map(sentence, EVERY_MODEL)),
+    "operator-rules": lambda: bullets(map(sentence, EVERY_OPERATOR)),
+    "operators": operators,
+    "rules-of-operators": rules_of_operators,
     "example": example,
 }
 """What writes a region, by its name."""

@@ -19,6 +19,7 @@ from gossamer.cli.main import cli
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.tflite_import import OPERATORS
 from tests.networks import NETWORKS, inputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,9 +47,21 @@ def test_every_mark_belongs_to_a_region(path: Path) -> None:
     assert len(set(regions)) == len(regions)
 
 
-def test_every_record_is_in_the_page() -> None:
-    regions = {match[1] for match in GENERATE["REGION"].finditer(FORMATS)}
-    assert regions == set(GENERATE["REGIONS"])
+def test_every_region_is_in_one_page() -> None:
+    pages = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
+    regions = [match[1] for text in pages for match in GENERATE["REGION"].finditer(text)]
+    assert sorted(regions) == sorted(GENERATE["REGIONS"])
+    assert {*GENERATE["RECORDS"]} <= {match[1] for match in GENERATE["REGION"].finditer(FORMATS)}
+
+
+def test_operators_and_rules_are_those_that_the_importer_checks() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    for name, support in OPERATORS.items():
+        assert f"\n| {name} | `" in page
+        for rule in support.rules:
+            row = re.search(rf"^\| {re.escape(' '.join(rule.__doc__.split()))} \| (.*) \|$", page, re.MULTILINE)
+            assert row, rule
+            assert name in row[1].split(", ")
 
 
 def test_only_regions_are_rewritten() -> None:

@@ -71,6 +71,15 @@ class Writer:
                 setattr(operator.builtinOptions, field, value)
         self.graph.operators.append(operator)
 
+    def prune(self, y: int) -> None:
+        """Remove the operators that tensor ``y`` does not depend on. Their tensors stay, unused."""
+        needed, kept = {y}, []
+        for operator in reversed(self.graph.operators):
+            if needed & {*operator.outputs}:
+                needed |= {*operator.inputs}
+                kept.append(operator)
+        self.graph.operators = kept[::-1]
+
     def finish(self, x: int, y: int) -> bytes:
         """The file, with input ``x`` and output ``y``."""
         self.graph.inputs, self.graph.outputs = [x], [y]
@@ -95,8 +104,10 @@ ACTIVATIONS = (0, 0, 1, 1, 2, 3)
 class RandomModel:
     """Appends random operators. A method for a kind returns the output, or None if it does not suit the input."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, acc_bits: int = 32, largest: float = 5) -> None:
+        """Accumulators have at most ``acc_bits``; multipliers are at most ``2**largest``."""
         self.rng, self.writer = rng, Writer()
+        self.acc_bits, self.largest = acc_bits, largest
         self.available: list[Activation] = []
 
     # Random numbers
@@ -146,15 +157,15 @@ class RandomModel:
         if self.chance(0.5):  # outputs of all sizes
             log = self.rng.normal(math.log2(1 / (40 * math.sqrt(fan))), 1.5, count)
         else:  # all shifts, and beyond
-            log = self.rng.uniform(-34, 5, count)
-        headroom = 30.9 - np.log2(np.maximum(reach.max() if count == 1 else reach, 1) + 2)  # left shift and all
-        log = np.minimum(log, headroom - 1)
+            log = self.rng.uniform(-34, self.largest, count)
+        headroom = self.acc_bits - 1.1 - np.log2(np.maximum(reach.max() if count == 1 else reach, 1) + 2)  # left shift and all
+        log = np.minimum(log, np.minimum(headroom - 1, self.largest))
         scales = (2.0**log * y.scale / x.scale).astype(np.float32)
         if self.chance(0.1):
             scales[0] = 0
         real = np.broadcast_to(x.scale * scales.astype(np.float64) / y.scale, (channels,))
         left = np.array([max(arithmetic.quantize_multiplier(value)[1], 0) for value in real])
-        room = ((1 << 31) - 1 >> left) - reach
+        room = np.minimum((1 << 31) - 1 >> left, (1 << self.acc_bits - 1) - 1) - reach
         wanted = np.minimum(room, np.ceil(200 / np.maximum(real, 1e-12))) if self.chance(0.7) else room
         bias = (self.rng.uniform(-1, 1, channels) * np.minimum(wanted, room)).astype(np.int32)
         inputs = [self.writer.constant(weights, scales=scales, zero_points=[0] * count, axis=channel_axis)]
@@ -398,17 +409,26 @@ class RandomModel:
 
 
 def random_model(
-    rng: np.random.Generator, depth: int | None = None, kinds: tuple[str, ...] = KINDS, borders: bool = True
+    rng: np.random.Generator,
+    depth: int | None = None,
+    kinds: tuple[str, ...] = KINDS,
+    borders: bool = True,
+    acc_bits: int = 32,
+    plain: bool = False,
 ) -> bytes:
     """A random model of ``depth`` operators, 1 to 8 if None, each of one of ``kinds``, and what they need besides.
 
-    With ``borders``, one of three has a uint8 or float32 input or output.
+    With ``borders``, one of three has a uint8 or float32 input or output. No accumulator needs more than ``acc_bits``.
+    A ``plain`` model is like a trained one: every operator counts for the output, SOFTMAX and LOGISTIC are the last if
+    there are any, multipliers are below 1.
     """
     types = ["int8"] * 4 + ["uint8", "float32"] if borders else ["int8"]
     wanted = depth or int(rng.integers(1, 9))
     kinds = (*kinds, *(kind for kind in (*WEIGHTED, "CONV_2D", "CONV_2D", "ADD") if kind in kinds))
+    last_kinds = tuple(kind for kind in kinds if plain and kind in ("SOFTMAX", "LOGISTIC"))
+    kinds = tuple(kind for kind in kinds if kind not in last_kinds) or kinds
     for _ in range(100):  # not every input suits every kind
-        model = RandomModel(rng)
+        model = RandomModel(rng, acc_bits, -0.1 if plain else 5)
         x = model.input(str(rng.choice(types)))
         if model.grow(wanted, kinds):
             break
@@ -417,7 +437,12 @@ def random_model(
     last = last if last in good else good[-1]
     if last is model.available[0]:  # nothing suited: at least one operator
         last = model.QUANTIZE(last) or last
-    return model.writer.finish(x, model.output(last, str(rng.choice(types))))
+    if last_kinds and model.chance(0.3):
+        last = getattr(model, str(rng.choice(last_kinds)))(last)
+    y = model.output(last, str(rng.choice(types)))
+    if plain:
+        model.writer.prune(y)
+    return model.writer.finish(x, y)
 
 
 def random_input(rng: np.random.Generator, data: bytes, count: int) -> np.ndarray:
