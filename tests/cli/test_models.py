@@ -39,6 +39,7 @@ def test_run_has_the_models_own_types_and_shapes(source, target, rng, tmp_path):
     x = random_input(rng, data, 3)
     assert (x.dtype, x.shape) == (source, (3, 5, 3))
     np.save(file, x)
+    np.testing.assert_array_equal(load_inputs(file, load_model(str(model))), x.reshape(3, 1, 5, 3))
     result = CliRunner().invoke(cli, ["run", str(model), "--input", str(file), "-o", str(output)], catch_exceptions=False)
     assert result.exit_code == 0
     y = np.load(output)

@@ -371,6 +371,12 @@ def test_networks_refuse_layers(x, y, layer, message):
         ({"input": "z"}, "the network's input must be one of its tensors, not 'z'"),
         ({"output": "z"}, "the network's output must be one of its tensors, not 'z'"),
         ({"layers": ()}, "every tensor must be written by a layer, and y is not"),
+        (
+            {"input_shape": (2, 4)},
+            "the network: input_shape must have as many values as 'x' of (6,), not shape (2, 4)",
+        ),
+        ({"output_shape": (6, 0)}, "the network: output_shape must be 2 integers in 1..16777216, not (6, 0)"),
+        ({"output_shape": 6}, "the network: output_shape must be 1 integer in 1..16777216, not 6"),
         ({"tensors": {"z": VECTOR}}, "a tensor's key must be its name 'x', not 'z'"),
     ],
 )
@@ -393,6 +399,14 @@ def test_only_borders_are_not_int8():
     tensors = {"x": VECTOR, "f": Tensor("f", (6,), 1.0, 0, "float32"), "y": Tensor("y", (6,), 0.5, 0)}
     layers = (Dequantize("d", ("x",), "f"), Quantize("q", ("f",), "y"))
     message = r"^layer 'd': output 'f' must be int8 or the network's output, not float32$"
+    with pytest.raises(NetworkError, match=message):
+        Network("n", tensors, layers, "x", "y")
+
+
+def test_what_is_not_int8_is_read_at_the_input_alone():
+    tensors = {"x": VECTOR, "y": Tensor("y", (6,), 1.0, 0, "float32"), "z": Tensor("z", (6,), 0.5, 0)}
+    layers = (Dequantize("d", ("x",), "y"), Quantize("q", ("y",), "z"))
+    message = r"^layer 'q': input 'y' of float32 must be the network's, not another layer's$"
     with pytest.raises(NetworkError, match=message):
         Network("n", tensors, layers, "x", "y")
 

@@ -429,6 +429,7 @@ REFUSED = [
     (b"", "a TFLite model must have the identifier TFL3 in its bytes 4 to 7, and this file has not"),
     (relu()[:40], f"{DAMAGED} "),
     (relu(inputs(99)), f"{DAMAGED} index 99 of 2"),
+    (relu(inputs(-2)), f"{DAMAGED} index -2 of 2"),
 ]  # fmt: skip
 
 
@@ -516,6 +517,16 @@ def test_the_scale_of_the_bias_does_not_count(load):
     layers = [load(conv(of(2, "scale", [scale]))).layers[0] for scale in (0.125, 7.0)]
     assert layers[0].bias.tolist() == layers[1].bias.tolist() == [1, 2, 3]
     assert layers[0].weight_scales.tolist() == layers[1].weight_scales.tolist() == [0.25] * 3
+
+
+@pytest.mark.parametrize("kind, expected", [("QUANTIZE", -86), ("RELU", -85)])
+def test_operators_divide_scales_as_their_kernels(kind, expected, load):
+    # float32 rounds the quotient of these scales to the other side of a tie
+    scales = (float.fromhex("0x1.e471dap+1"), -128), (float.fromhex("0x1.0bde94p+2"), -128)
+    data = base(kind, (1, 1), (1, 1), x=scales[0], y=scales[1])
+    x = np.array([[-81]], np.int8)
+    assert load(data).run(x)["y"].tolist() == [[expected]]
+    compare(load(data), reference(data), x)
 
 
 def test_two_operators_may_share_weights(load):
