@@ -104,10 +104,11 @@ ACTIVATIONS = (0, 0, 1, 1, 2, 3)
 class RandomModel:
     """Appends random operators. A method for a kind returns the output, or None if it does not suit the input."""
 
-    def __init__(self, rng: np.random.Generator, acc_bits: int = 32, largest: float = 5) -> None:
-        """Accumulators have at most ``acc_bits``; multipliers are at most ``2**largest``."""
+    def __init__(self, rng: np.random.Generator, acc_bits: int = 32, plain: bool = False) -> None:
+        """Accumulators have at most ``acc_bits``; scales and multipliers are narrower if ``plain``."""
         self.rng, self.writer = rng, Writer()
-        self.acc_bits, self.largest = acc_bits, largest
+        self.acc_bits, self.largest = acc_bits, -0.1 if plain else 5.0
+        self.scales = (-4.0, 1.0) if plain else (-8.0, 2.0)
         self.available: list[Activation] = []
 
     # Random numbers
@@ -120,9 +121,9 @@ class RandomModel:
         """True with a probability."""
         return bool(self.rng.random() < probability)
 
-    def scale(self, low: float = -8, high: float = 2) -> float:
+    def scale(self) -> float:
         """A float32 between two powers of two; every fourth is a power itself."""
-        exponent = self.rng.uniform(low, high)
+        exponent = self.rng.uniform(*self.scales)
         return float(np.float32(2.0 ** (round(exponent) if self.chance(0.25) else exponent)))
 
     def zero_point(self) -> int:
@@ -420,7 +421,7 @@ def random_model(
 
     With ``borders``, one of three has a uint8 or float32 input or output. No accumulator needs more than ``acc_bits``.
     A ``plain`` model is like a trained one: every operator counts for the output, SOFTMAX and LOGISTIC are the last if
-    there are any, multipliers are below 1.
+    there are any, multipliers of weighted operators are below 1, and no two scales differ by a factor above 32.
     """
     types = ["int8"] * 4 + ["uint8", "float32"] if borders else ["int8"]
     wanted = depth or int(rng.integers(1, 9))
@@ -428,7 +429,7 @@ def random_model(
     last_kinds = tuple(kind for kind in kinds if plain and kind in ("SOFTMAX", "LOGISTIC"))
     kinds = tuple(kind for kind in kinds if kind not in last_kinds) or kinds
     for _ in range(100):  # not every input suits every kind
-        model = RandomModel(rng, acc_bits, -0.1 if plain else 5)
+        model = RandomModel(rng, acc_bits, plain)
         x = model.input(str(rng.choice(types)))
         if model.grow(wanted, kinds):
             break
