@@ -1,18 +1,17 @@
 """1BitSquared iCEBreaker: Lattice iCE40UP5K, 12 MHz oscillator, USB serial port."""
 
-import math
+from typing import Any
 
 from amaranth.build import Platform
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
-from amaranth.utils import exact_log2
+from amaranth.lib.wiring import Out
 
+from gossamer.gateware.flash_memory import FlashMemory
 from gossamer.gateware.generate import TOP
 from gossamer.gateware.uart_bridge import UartBridge
-from gossamer.gateware.wishbone import wishbone_signature
-from gossamer.golden.spec import CONFIGS, MOST_FETCHED
-from gossamer.hdl.flash_reader import FlashReader
+from gossamer.golden.spec import CONFIGS
 
 __all__ = ["BAUD", "CLOCK_MHZ", "CONFIG", "EXTERNAL", "NEXTPNR", "SILENCE", "IceBreaker", "pll_settings", "sources"]
 
@@ -30,9 +29,6 @@ SILENCE = 1 << 20
 
 EXTERNAL = 1 << 20
 """Byte of the flash with which the core's external memory begins; the bitstream lies in front."""
-
-WAKE_US = 3
-"""Time that the flash needs to leave power-down. Ref: Winbond, W25Q128JV-DTR, tRES1."""
 
 NEXTPNR = ("--up5k", "--package", "sg48")
 """Options of nextpnr-ice40 that name the device."""
@@ -80,34 +76,18 @@ class IceBreaker(Elaboratable):
         self._elaborate_clock(m, platform)
         m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=SILENCE)
 
-        m.submodules.reader = reader = FlashReader(
-            max_words=MOST_FETCHED, word_bytes=CONFIG.store_bytes, wake_cycles=math.ceil(WAKE_US * self._clock_mhz)
-        )
-        self._elaborate_flash(m, platform, reader)
-        # The external memory lies at a multiple of its size.
-        address = Signal(range(CONFIG.external_words))
-        base = EXTERNAL // CONFIG.store_bytes >> len(address)
-        m.d.comb += reader.command.p.address.eq(Cat(Const(0, exact_log2(CONFIG.store_bytes)), address, Const(base, 8)))
+        m.submodules.flash = flash = FlashMemory(CONFIG, base=EXTERNAL, clock_mhz=self._clock_mhz)
+        self._elaborate_flash(m, platform, flash)
 
-        bus = bridge.bus
         busy, failed = Signal(), Signal()
         m.submodules.core = Instance(
             TOP,
             i_clk=ClockSignal(),
             i_rst=ResetSignal(),
-            **{
-                f"{'i' if member.flow.name == 'Out' else 'o'}_wb_{name}": getattr(bus, name)
-                for name, member in wishbone_signature().members.items()
-            },
+            **_ports("wb", bridge.bus),
+            **_ports("memory", flash.memory),
             o_busy=busy,
             o_failed=failed,
-            o_memory_request_valid=reader.command.valid,
-            i_memory_request_ready=reader.command.ready,
-            o_memory_request_address=address,
-            o_memory_request_words=reader.command.p.words,
-            i_memory_valid=reader.o.valid,
-            o_memory_ready=reader.o.ready,
-            i_memory_data=reader.o.payload,
         )
 
         uart = platform.request("uart", 0, dir="-")
@@ -118,19 +98,19 @@ class IceBreaker(Elaboratable):
         m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx), green.o.eq(busy), red.o.eq(failed)]
         return m
 
-    def _elaborate_flash(self, m: Module, platform: Platform, reader: FlashReader) -> None:
+    def _elaborate_flash(self, m: Module, platform: Platform, flash: FlashMemory) -> None:
         """The flash's pins, registers of IO cells; see ``docs/flash.md``."""
         pins = platform.request("spi_flash_4x", 0, dir={"cs": "-", "clk": "-", "dq": "-"})
         m.submodules.cs = cs = io.FFBuffer("o", pins.cs)
         m.submodules.sck = sck = io.DDRBuffer("o", pins.clk)
         m.submodules.dq = dq = io.FFBuffer("io", pins.dq)
         m.d.comb += [
-            cs.o.eq(~reader.cs_n),  # the platform's pin is inverted
+            cs.o.eq(~flash.cs_n),  # the platform's pin is inverted
             sck.o[0].eq(0),
-            sck.o[1].eq(reader.sck),
-            dq.o.eq(reader.dq.o),
-            dq.oe.eq(reader.dq.oe),
-            reader.dq.i.eq(dq.i),
+            sck.o[1].eq(flash.sck),
+            dq.o.eq(flash.dq.o),
+            dq.oe.eq(flash.dq.oe),
+            flash.dq.i.eq(dq.i),
         ]
 
     def _elaborate_clock(self, m: Module, platform: Platform) -> None:
@@ -155,6 +135,14 @@ class IceBreaker(Elaboratable):
         m.d.start += ResetSignal().eq(settling != 0)
         with m.If(stable & (settling != 0)):
             m.d.start += settling.eq(settling - 1)
+
+
+def _ports(prefix: str, interface: Any) -> dict[str, Any]:
+    """Connections of an instance's ports ``prefix_…`` to an interface."""
+    return {
+        f"{'i' if member.flow == Out else 'o'}_{prefix}_{name}": getattr(interface, name)
+        for name, member in interface.signature.members.items()
+    }
 
 
 def sources(name: str) -> dict[str, str]:

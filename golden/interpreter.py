@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record
-from gossamer.golden.spec import ADD_TABLE, MOST_FETCHED, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config, Field, Opcode, UserError
+from gossamer.golden.spec import (
+    ADD_TABLE,
+    MOST_FETCHED,
+    PARAMETER,
+    PARAMETER_BYTES,
+    SHIFT_BIAS,
+    Config,
+    Field,
+    Opcode,
+    UserError,
+)
 
 __all__ = ["Machine", "MachineError", "Run"]
 
@@ -274,7 +284,8 @@ class Machine:
             raise MachineError("a layer must have shifts of at least 1, not 0")
         rounding = "double" if layer["double_rounding"] else "single"
         try:
-            scaled = multiply_by_quantized_multiplier(sums, multiplier + (1 << 30), SHIFT_BIAS - shift, rounding)
+            hidden = 0 if layer["small_multipliers"] and not layer["add"] else 1 << 30
+            scaled = multiply_by_quantized_multiplier(sums, multiplier + hidden, SHIFT_BIAS - shift, rounding)
         except ValueError as error:
             raise MachineError(f"a layer must scale its sums within 32 bits, but {error}") from None
         scaled = np.clip(scaled + layer["zero_point"], layer["clamp_min"], layer["clamp_max"])

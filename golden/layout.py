@@ -11,6 +11,9 @@ from gossamer.golden.tiling import Map
 
 __all__ = ["Layout", "map_shape"]
 
+IN_ORDER = (FullyConnected, Reshape)
+"""Layers to which only the order of the values matters, not the shape of the map."""
+
 
 def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Rows, columns and channels of a tensor."""
@@ -43,8 +46,12 @@ class Layout:
         readers[output].append(None)
         homes = {name: name for name in network.tensors}
         for layer in device:
-            if isinstance(layer, Reshape) and _is_alias(network, layer, readers):
-                homes[layer.output] = homes[layer.inputs[0]]
+            if isinstance(layer, Reshape):
+                home = homes[layer.inputs[0]]
+                same = map_shape(network.tensors[home].shape) == map_shape(network.tensors[layer.output].shape)
+                # Those who read the values in their order can read any map that has them; a reshape may copy them.
+                if same or all(reader is None or isinstance(reader, IN_ORDER) for reader in readers[layer.output]):
+                    homes[layer.output] = home
         readings = {name: [layer for n, home in homes.items() if home == name for layer in readers[n]] for name in homes}
         for name, found in readings.items():  # a reshape that costs nothing does not read
             readings[name] = [r for r in found if not (isinstance(r, Reshape) and homes[r.output] == name)]
@@ -99,17 +106,3 @@ class Layout:
         """The place of a tensor in the store, if its root's is at ``address``."""
         tensor = self.map(name)
         return TensorPlace(address, tensor.rows, tensor.columns, tensor.channels, tensor.pitch, tensor.offset)
-
-
-def _is_alias(network: Network, layer: Reshape, readers: dict[str, list[Layer | None]]) -> bool:
-    """Whether the input's bytes are the output's: the map is the same, or all who read it take its values in order."""
-    given, shape = (map_shape(network.tensors[name].shape) for name in (layer.inputs[0], layer.output))
-    if given == shape:
-        return True
-    for reader in readers[layer.output]:
-        if isinstance(reader, Reshape):
-            if not _is_alias(network, reader, readers):
-                return False
-        elif not (reader is None or isinstance(reader, FullyConnected)):
-            return False
-    return True

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def lower(
         (Pad, lowering.pad_map),
     ):
         if isinstance(layer, kind):
-            return method()
+            return [part for kernel in method() for part in _filled(kernel, config)]
     raise refuse(f"layer {layer.name!r}: the core cannot compute a {type(layer).__name__}")
 
 
@@ -83,21 +83,20 @@ def copies(
 ) -> list[Kernel]:
     """Copy a map, value by value in order, into one that may have another shape."""
     if (source.rows, source.columns, source.channels) == (target.rows, target.columns, target.channels):
-        return _Lowering(network, layer, [source], target, config, refuse).copy()
-    # Both as rows of pixels of as many channels as divide those of both.
-    channels = math.gcd(source.channels, target.channels)
-    maps = []
-    for given in (source, target):
-        if given.pitch != channels and (given.pitch, given.offset) != (given.channels, 0):
-            shapes = [(m.rows, m.columns, m.channels) for m in (source, target)]
-            raise refuse(
-                f"layer {layer.name!r}: a reshape of {shapes[0]} to {shapes[1]} must not be read or written by a layer that "
-                f"works on words of {config.lanes} channels"
-            )
-        split = given.channels // channels
-        pitch = given.pitch // split
-        maps.append(dataclasses.replace(given, columns=given.columns * split, channels=channels, pitch=pitch, written=pitch))
-    source, target = maps
+        kernels = _Lowering(network, layer, [source], target, config, refuse).copy()
+        return [part for kernel in kernels for part in _filled(kernel, config)]
+    # Both as rows of pixels of as many channels as one of them has, or as divide both.
+    for channels in (source.channels, target.channels, math.gcd(source.channels, target.channels)):
+        maps = [_recut(given, channels) for given in (source, target)]
+        if all(maps):
+            break
+    else:
+        shapes = [(m.rows, m.columns, m.channels) for m in (source, target)]
+        raise refuse(
+            f"layer {layer.name!r}: a reshape of {shapes[0]} to {shapes[1]} must not be read or written by a layer that "
+            f"works on words of {config.lanes} channels"
+        )
+    source, target = cast(list[Map], maps)
     kernels = []
     done, total = 0, source.rows * source.columns
     while done < total:
@@ -109,6 +108,42 @@ def copies(
         ]
         done += count
     return kernels
+
+
+def _filled(kernel: Kernel, config: Config) -> list[Kernel]:
+    """If a kernel on words shall write more bytes of a pixel than it reads, those behind are the zero point, by another one."""
+    more = kernel.target.written - kernel.source.pitch
+    if not kernel.word_mode or more <= 0:
+        return [kernel]
+    pitch, target = kernel.source.pitch, kernel.target
+    groups = pitch // config.lanes
+    own = dataclasses.replace(
+        kernel,
+        target=dataclasses.replace(target, written=pitch),
+        weights=kernel.weights[:groups],
+        parameters=kernel.parameters[:groups],
+    )
+    zero = encode(PARAMETER, {"bias": 0, "multiplier": ZERO[0] - (1 << 30), "shift": SHIFT_BIAS - ZERO[1]}, PARAMETER_BYTES)
+    entries = np.frombuffer(zero * config.lanes, np.uint8).reshape(1, config.lanes, PARAMETER_BYTES)
+    fill = dataclasses.replace(
+        kernel,
+        target=dataclasses.replace(target, offset=target.offset + pitch, channels=0, written=more),
+        weights=np.zeros((1, 1, 1, config.lanes), np.int8),
+        parameters=entries,
+        fields={**kernel.fields, "maximum": 0, "add": 0, "repeat": 1},
+        macs=0,
+    )
+    return [own, fill]
+
+
+def _recut(given: Map, channels: int) -> Map | None:
+    """The same bytes as pixels of so many channels, if they lie behind each other."""
+    if given.channels == channels:
+        return given
+    columns, rest = divmod(given.columns * given.channels, channels)
+    if rest or (given.pitch, given.offset) != (given.channels, 0):
+        return None
+    return dataclasses.replace(given, columns=columns, channels=channels, pitch=channels, written=channels)
 
 
 class _Lowering:
@@ -157,6 +192,7 @@ class _Lowering:
             "word_mode": 0,
             "maximum": 0,
             "add": 0,
+            "small_multipliers": 0,
             "clamp_min": clamp[0],
             "clamp_max": clamp[1],
         }
@@ -176,11 +212,14 @@ class _Lowering:
             macs=len(rows) * len(columns) * macs,
         )
 
-    def _parameters(self, biases: Numbers, multipliers: Numbers, shifts: Numbers) -> NDArray[np.uint8]:
-        """``(groups, lanes, 8)``. Channels that only fill up a word get the output's zero point."""
+    def _parameters(
+        self, biases: Numbers, multipliers: Numbers, shifts: Numbers, *, small: bool = False
+    ) -> NDArray[np.uint8]:
+        """``(groups, lanes, 8)``. Channels that only fill up a word get the output's zero point. ``small``: multipliers are
+        less than 2**30."""
         entries = np.zeros((self.channels, PARAMETER_BYTES), np.uint8)
         for channel in range(self.channels):
-            bias, (multiplier, shift) = 0, ZERO
+            bias, (multiplier, shift) = 0, (0, ZERO[1]) if small else ZERO
             if channel < len(biases):
                 bias = int(biases[channel])
                 if multipliers[channel]:
@@ -190,7 +229,7 @@ class _Lowering:
             if shift > SHIFT_BIAS - 1:
                 scale = multiplier / 2**31 * 2.0**shift
                 raise self.refuse(f"the scale of channel {channel} must be less than {1 << SHIFT_BIAS - 1}, not {scale:g}")
-            record = {"bias": bias, "multiplier": multiplier - (1 << 30), "shift": SHIFT_BIAS - shift}
+            record = {"bias": bias, "multiplier": multiplier - (0 if small else 1 << 30), "shift": SHIFT_BIAS - shift}
             entries[channel] = np.frombuffer(encode(PARAMETER, record, PARAMETER_BYTES), np.uint8)
         return entries.reshape(self.groups, self.config.lanes, PARAMETER_BYTES)
 
@@ -305,18 +344,22 @@ class _Lowering:
         source, channels = self.source, self.source.channels
         count = source.rows * source.columns
         multiplier, shift = self.layer.multiplier(self.network)
+        small = multiplier < 1 << 30  # TFLite divides it by the count, and leaves it so
         bias = -(128 + source.zero_point) * count
         kernel = self._kernel(
             np.ones((1, source.rows, source.columns, self.config.lanes), np.int8),
-            self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels),
+            self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels, small=small),
             macs=channels * count,
             word_mode=1,
+            small_multipliers=int(small),
         )
         return [kernel]
 
     def rescale(self) -> list[Kernel]:
+        """Scales too large for a shift are split off into the weight. Above 2**11 every value but the zero point saturates."""
         multiplier, shift = self.layer.multiplier(self.network)
-        return [self._pointwise(multiplier, shift)]
+        more = min(max(shift - (SHIFT_BIAS - 1), 0), 6)
+        return [self._pointwise(multiplier, min(shift, SHIFT_BIAS - 1), weight=1 << more)]
 
     def copy(self) -> list[Kernel]:
         """The same values; the source may have more pixels than the target."""
@@ -330,12 +373,13 @@ class _Lowering:
             return [self._pointwise(*UNITY, padding=layer.padding)]
         return [self._spread(layer.channels[0], padding=layer.padding)]
 
-    def _pointwise(self, multiplier: int, shift: int, **geometry: Any) -> Kernel:
-        """A depthwise convolution of one pixel with weight 1: every value less the zero point, scaled."""
+    def _pointwise(self, multiplier: int, shift: int, *, weight: int = 1, **geometry: Any) -> Kernel:
+        """A depthwise convolution of one pixel: every value less the zero point, times the weight, scaled."""
         channels = self.source.channels
+        bias = -(128 + self.source.zero_point) * weight
         return self._kernel(
-            np.ones((1, 1, 1, self.config.lanes), np.int8),
-            self._parameters([-128 - self.source.zero_point] * channels, [multiplier] * channels, [shift] * channels),
+            np.full((1, 1, 1, self.config.lanes), weight, np.int8),
+            self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels),
             macs=0,
             word_mode=1,
             **geometry,

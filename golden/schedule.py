@@ -143,7 +143,7 @@ class Schedule:
         found: dict[str, Area] = {}
         for number, (kernel, piece) in enumerate(self._pieces):
             name = partial_sums(kernel)
-            if piece.partial_out or name in found and piece.partial_in:
+            if piece.partial_out or (name in found and piece.partial_in):
                 stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
                 area = found.get(name, Area(name, 0, number, number))
                 found[name] = dataclasses.replace(area, size=max(area.size, stop), last=number)

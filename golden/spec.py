@@ -174,6 +174,7 @@ DESCRIPTOR = _pack(
             ("parameter_base", 16, "parameter entry of the first channel; add: of the tables, a multiple of 256"),
             ("shared_weights", 1, "1: every group uses the weights of the first"),
             ("partial_in", 1, "1: there is a parameter entry for every sum, in their order; its bias is a partial sum"),
+            ("small_multipliers", 1, "1: multipliers are as they are stored; 0: greater by 2**30"),
             ("partial_out", 1, "1: sums are not scaled, but written as parameter entries, one behind the other"),
         ),
         (
@@ -239,7 +240,7 @@ STEP_FETCH = _pack(
 PARAMETER = _pack(
     (
         (
-            ("multiplier", 30, "less 2**30"),
+            ("multiplier", 30, "less 2**30, unless ``small_multipliers``"),
             ("shift", 6, "right shift plus ``SHIFT_BIAS``"),
             ("bias", -28, "added to the accumulator"),
         ),

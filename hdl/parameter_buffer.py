@@ -26,7 +26,8 @@ class ParameterBuffer(wiring.Component):
     """Joins each sum with the parameters of its channel.
 
     An entry has 64 bits, ``PARAMETER`` of :mod:`gossamer.golden.spec`; the sum of lane ``l`` in group ``g`` gets entry
-    ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30``, ``shift``. With ``add``, entries are those of
+    ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30`` (``multiplier`` if
+    ``small_multipliers``), ``shift``. With ``add``, entries are those of
     ``ADD_TABLE``, and the sum's two low bytes ``u``, ``v`` are indices: it leaves as ``first(base + u) + second(base + v)``,
     with the scale that came last on ``add_scale``. With ``partial_in`` there is an entry for every sum: lane ``l`` of the
     ``n``-th window since the last ``add_scale.en`` gets entry ``base + n*lanes + l``.
@@ -55,7 +56,7 @@ class ParameterBuffer(wiring.Component):
     add_scale : ``In({en: 1, multiplier: 30, shift: 6})``
         The multiplier is that of the scale less 2**30. Must come while no sum is in work, and is lost while
         ``add`` is low.
-    add, partial_in, base : ``In``
+    add, partial_in, small_multipliers, base : ``In``
         Fields of the layer descriptor; they must not change while a sum is in work. With ``add``, ``base`` must be a multiple
         of 256.
     """
@@ -79,6 +80,7 @@ class ParameterBuffer(wiring.Component):
                 ),
                 "add": In(1),
                 "partial_in": In(1),
+                "small_multipliers": In(1),
                 "add_scale": In(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
                 "base": In(range(entries)),
             }
@@ -152,7 +154,7 @@ class ParameterBuffer(wiring.Component):
             m.d.sync += scaling2.multiplier.eq(Cat(self.add_scale.multiplier, Const(1, 1)))
             m.d.sync += scaling2.shift.eq(self.add_scale.shift)
         with m.Elif(step & ~self.add):
-            m.d.sync += scaling2.multiplier.eq(Cat(field("multiplier"), Const(1, 1)))
+            m.d.sync += scaling2.multiplier.eq(Cat(field("multiplier"), ~self.small_multipliers))
             m.d.sync += scaling2.shift.eq(field("shift"))
         m.d.comb += [self.o.valid.eq(valid2), self.o.p.eq(scaling2)]
 
