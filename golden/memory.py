@@ -57,8 +57,9 @@ class Arena:
         end = len(layers)
         lives = {name: range(born[name], end if keep else dies[name] + 1) for name in sizes}
         rounded = {name: -(-size // self._alignment) * self._alignment for name, size in sizes.items()}
+        order = {name: i for i, name in enumerate(born)}
         addresses: dict[str, int] = {}
-        for name in sorted(sizes, key=lambda n: (-rounded[n], born[n])):
+        for name in sorted(sizes, key=lambda n: (-rounded[n], order[n])):
             near = sorted(
                 (addresses[other], addresses[other] + rounded[other])
                 for other in addresses
