@@ -41,8 +41,8 @@ def folder(tmp_path_factory) -> Path:
     b = Builder(np.random.default_rng(0), (4, 4, 2))
     b.conv(b.input, 8, (3, 3))
     b.network("small").save(folder / "small.gsm")
-    b = Builder(np.random.default_rng(0), (2000,))
-    b.fully_connected(b.input, 8)
+    b = Builder(np.random.default_rng(0), (1, 9000, 1))
+    b.max_pool(b.input, (1, 9000))
     b.network("large").save(folder / "large.gsm")
     return folder
 
@@ -66,7 +66,7 @@ def test_rtl_is_as_golden_says(measured) -> None:
     for run in runs[:2]:
         assert run["outputs_equal"] == run["cycles_equal"] == run["inferences"] == 3
         assert run["cycles"] == run["cycles_predicted"]
-    assert runs[2]["refused"].startswith("layer 'l0_fullyconnected': its sums must fit the 24 bits")
+    assert runs[2]["refused"].startswith("layer 'l0_maxpool' needs 27000 weight vectors per 16 output channels")
 
 
 def test_report_adds_up(measured) -> None:
@@ -86,7 +86,7 @@ def test_tables_and_picture_are_written(measured) -> None:
     result, folder = measured
     text = (folder / "bench.md").read_text()
     assert f"| small | up5k | 16 | {runs_in(folder)[1]['cycles_mean']:,.1f} | 144.0 | " in text
-    assert "- large on up5k: layer 'l0_fullyconnected': its sums must fit" in text
+    assert "- large on up5k: layer 'l0_maxpool' needs 27000 weight vectors" in text
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} == {"bench.json", "bench.md", "bench.png"}
     assert "144.0" in result.stdout

@@ -282,7 +282,7 @@ def test_the_program_by_hand_runs_from_the_store():
         ({"last_lanes": 0}, "have 1 to 16 last lanes"),
         ({"last_lanes": 17}, "have 1 to 16 last lanes"),
         ({"weight_base": 511}, "use weight vectors 0 to 511, not 512"),
-        ({"parameter_base": 255}, "use parameter entries 0 to 255, not 270"),
+        ({"parameter_base": 255}, "use parameter entries 0 to 255, not 256"),
     ],
 )
 def test_layers_that_the_machine_does_not_define_are_refused(layer, message):

@@ -1,34 +1,53 @@
-"""What layers become: weights in lane order by hand, folded biases, run steps, and what is refused."""
+"""What layers become: weights in lane order by hand, folded biases, what is exact, and what is refused."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gossamer.golden.compiler import CompileError
-from gossamer.golden.lowering import Source, lower
-from gossamer.golden.network import Add, AveragePool, Conv, Depthwise, FullyConnected, MaxPool, Softmax, Tensor
+from gossamer.golden.layout import map_shape
+from gossamer.golden.lowering import copies, lower
+from gossamer.golden.network import (
+    Add,
+    AveragePool,
+    Conv,
+    Depthwise,
+    FullyConnected,
+    MaxPool,
+    Mean,
+    Pad,
+    Rescale,
+    Reshape,
+    Softmax,
+    Tensor,
+)
 from gossamer.golden.program import decode
-from gossamer.golden.spec import ADD_TABLE, CONFIGS, PARAMETER, SHIFT_BIAS, Config, Opcode
+from gossamer.golden.spec import ADD_TABLE, CONFIGS, PARAMETER, SHIFT_BIAS
+from gossamer.golden.tiling import Map
 
 UP5K = CONFIGS["up5k"]
 
 
-def shaped(shape):
-    return (1, 1, *shape) if len(shape) == 1 else shape
+def place(tensor, pitch=None):
+    """The map of a tensor that shares its bytes with no other."""
+    rows, columns, channels = map_shape(tensor.shape)
+    pitch = pitch or channels
+    return Map(tensor.name, rows, columns, channels, pitch, 0, pitch, tensor.zero_point)
 
 
-def kernel(layer, inputs, output, *, config=UP5K, pitch=None):
+def kernels(layer, inputs, output, *, config=UP5K, pitch=None, out_pitch=None):
     """Lower a single layer; tensors are ``(shape, scale, zero_point)``. ``pitch`` is that of the inputs."""
     tensors = {name: Tensor(name, *t) for name, t in (*zip(layer.inputs, inputs), (layer.output, output))}
     network = SimpleNamespace(tensors=tensors)  # lowering looks at nothing else, and an addition has two inputs
+    sources, target = [place(tensors[name], pitch) for name in layer.inputs], place(tensors[layer.output], out_pitch)
+    return lower(network, layer, sources, target, config, CompileError)
 
-    def source(name, pitch):
-        shape = shaped(tensors[name].shape)
-        return Source(name, *shape, pitch=pitch or shape[2], zero_point=tensors[name].zero_point)
 
-    return lower(network, layer, [source(n, pitch) for n in layer.inputs], source(layer.output, None), config, CompileError)
+def kernel(*args, **kwargs):
+    """The same of a layer that becomes one kernel."""
+    (lowered,) = kernels(*args, **kwargs)
+    return lowered
 
 
 def conv(weights, bias=None, *, scales=None, **fields):
@@ -52,26 +71,27 @@ def test_convolution_weights_lie_in_lane_order():
     # 18 outputs are two groups of 16 lanes; a window of 1x2 pixels of 2 channels is 4 vectors, one per byte in a row
     weights = np.arange(18 * 4).reshape(18, 1, 2, 2).astype(np.int8)
     lowered = kernel(conv(weights), [((1, 3, 2), 1.0, 0)], ((1, 2, 18), 1.0, 0))
-    assert lowered.weights.shape == (2, 4, 16)
+    assert lowered.weights.shape == (2, 1, 4, 16)
     assert lowered.weights.dtype == np.int8
     first = [[4 * lane + byte for lane in range(16)] for byte in range(4)]
     second = [[64 + byte, 68 + byte] + [0] * 14 for byte in range(4)]
-    assert lowered.weights.tolist() == [first, second]
-    assert (lowered.groups, lowered.last_lanes, lowered.vectors, lowered.word_mode) == (2, 2, 4, False)
+    assert lowered.weights.tolist() == [[first], [second]]
+    assert (lowered.groups, lowered.kernel_rows, lowered.beats, lowered.word_mode) == (2, 1, 4, False)
+    assert (lowered.rows, lowered.columns) == (1, 2)
     assert lowered.macs == 1 * 2 * 18 * 4
 
 
 def test_bytes_between_pixels_get_no_weight():
     weights = np.array([1, 2, 3, 4, 5, 6], np.int8).reshape(1, 1, 2, 3)
     lowered = kernel(conv(weights), [((1, 2, 3), 1.0, 0)], ((1, 1, 1), 1.0, 0), pitch=5)
-    assert lowered.weights[0, :, 0].tolist() == [1, 2, 3, 0, 0, 4, 5, 6, 0, 0]
+    assert lowered.weights[0, 0, :, 0].tolist() == [1, 2, 3, 0, 0, 4, 5, 6, 0, 0]
 
 
 def test_a_fully_connected_layer_sees_the_rows_of_its_map():
     weights = np.arange(8).reshape(1, 8)
     lowered = kernel(dense(weights, [0], [1.0]), [((2, 2, 2), 1.0, 0)], ((1,), 1.0, 0), pitch=3)
-    assert lowered.weights[0, :, 0].tolist() == [0, 1, 0, 2, 3, 0, 4, 5, 0, 6, 7, 0]
-    assert (lowered.descriptor["kernel_rows"], lowered.descriptor["width"], lowered.out_rows) == (2, 1, 1)
+    assert lowered.weights[0, :, :, 0].tolist() == [[0, 1, 0, 2, 3, 0], [4, 5, 0, 6, 7, 0]]
+    assert (lowered.kernel_rows, lowered.columns, lowered.rows) == (2, 1, 1)
 
 
 def test_depthwise_weights_lie_in_lane_order():
@@ -80,8 +100,8 @@ def test_depthwise_weights_lie_in_lane_order():
     lowered = kernel(layer, [((2, 1, 18), 1.0, 0)], ((1, 1, 18), 1.0, 0), pitch=32)
     assert lowered.word_mode
     assert lowered.weights.tolist() == [
-        [[*range(16)], [*range(18, 34)]],
-        [[16, 17] + [0] * 14, [34, 35] + [0] * 14],
+        [[[*range(16)]], [[*range(18, 34)]]],
+        [[[16, 17] + [0] * 14], [[34, 35] + [0] * 14]],
     ]
 
 
@@ -90,17 +110,18 @@ def test_a_depthwise_multiplier_becomes_a_convolution_with_zeros():
     layer = Depthwise("d", ("x",), "y", weights, np.zeros(4, np.int32), np.ones(4))
     lowered = kernel(layer, [((1, 1, 2), 1.0, 0)], ((1, 1, 4), 1.0, 0))
     assert not lowered.word_mode
-    assert lowered.weights[0, :, :4].tolist() == [[1, 2, 0, 0], [0, 0, 3, 4]]
+    assert lowered.weights[0, 0, :, :4].tolist() == [[1, 2, 0, 0], [0, 0, 3, 4]]
 
 
 def test_pools_share_their_weights_between_groups():
     average = AveragePool("p", ("x",), "y", (2, 1), (1, 1))
     lowered = kernel(average, [((2, 1, 40), 1.0, 0)], ((1, 1, 40), 1.0, 0), pitch=48)
-    assert (lowered.groups, lowered.descriptor["shared_weights"]) == (3, 1)
-    assert lowered.weights.tolist() == [[[1] * 16] * 2]
+    assert (lowered.groups, lowered.shared, lowered.divisible) == (3, True, True)
+    assert lowered.weights.tolist() == [[[[1] * 16]] * 2]
     largest = MaxPool("p", ("x",), "y", (2, 1), (1, 1))
     lowered = kernel(largest, [((2, 1, 40), 1.0, 0)], ((1, 1, 40), 1.0, 0), pitch=48)
-    assert lowered.weights.tolist() == [[[-1] * 16, [0] * 16, [1] * 16] * 2]
+    assert lowered.weights.tolist() == [[[[-1] * 16, [0] * 16, [1] * 16]] * 2]
+    assert (lowered.groups, lowered.shared, lowered.divisible) == (3, True, False)
 
 
 # Parameters
@@ -127,64 +148,126 @@ def test_scales_are_multiplier_and_shift():
 @pytest.mark.parametrize("rounding", ["double", "single"])
 def test_rounding_is_that_of_the_layer(rounding):
     layer = dense([[1]], [0], [1.0], rounding=rounding)
-    assert kernel(layer, [((1,), 1.0, 0)], ((1,), 1.0, 0)).descriptor["double_rounding"] == (rounding == "double")
+    assert kernel(layer, [((1,), 1.0, 0)], ((1,), 1.0, 0)).fields["double_rounding"] == (rounding == "double")
 
 
 # Geometry
 
 
-def test_geometry_by_hand():
-    # 5 pixels of 3 channels, one of padding on the left: 15 bytes of which a window of 3 pixels has 9
-    layer = conv(np.ones((2, 3, 3, 3), np.int8), stride=(2, 2), padding=(1, 0, 1, 1))
-    lowered = kernel(layer, [((6, 5, 3), 1.0, -5)], ((3, 3, 2), 1.0, 9))
-    expected = {
-        "pad": 123, "zero_point": 9, "groups": 1, "kernel_rows": 3, "stride_rows": 2, "width": 3,
-        "left_granules": 2,  # a word of 16 bytes in front, 2 store words
-        "offset": 13,  # of whose bytes the last 3 are the padding pixel
-        "right_granule": 4, "tail": 7,  # 15 bytes in words of 8
-        "slot_words": 3,  # the last window ends with byte 13 + 2*6 + 9
-        "ahead": 1, "ring_words": 6 * 3, "advance_words": 6,  # 3 + 2 rows, in twos
-        "x_step": 6, "range_last": 8, "out_x_step": 2,
+def test_windows_start_in_the_padding_in_front():
+    layer = conv(np.ones((2, 3, 3, 3), np.int8), stride=(2, 3), padding=(1, 0, 2, 1))
+    lowered = kernel(layer, [((6, 6, 3), 1.0, -5)], ((3, 3, 2), 1.0, 9))
+    assert (lowered.origin, lowered.stride, lowered.place) == ((-1, -2), (2, 3), (0, 0))
+    assert (lowered.rows, lowered.columns, lowered.kernel_rows, lowered.beats) == (3, 3, 3, 9)
+    assert (lowered.fields["pad"], lowered.fields["zero_point"]) == (123, 9)
+
+
+def test_a_padded_average_has_a_kernel_for_every_size_of_window():
+    # along each axis windows of 3 by 2 over 5 pixels, one of padding on both sides: -1 to 1, 1 to 3, 3 to 5
+    pool = AveragePool("p", ("x",), "y", (3, 3), (2, 2), (1, 1, 1, 1))
+    lowered = kernels(pool, [((5, 5, 4), 1.0, 0)], ((3, 3, 4), 1.0, 0), pitch=16)
+    found = {k.place: (k.origin, k.weights.shape[1:3]) for k in lowered}
+    assert found == {
+        (0, 0): ((0, 0), (2, 2)), (0, 1): ((0, 1), (2, 3)), (0, 2): ((0, 3), (2, 2)),
+        (1, 0): ((1, 0), (3, 2)), (1, 1): ((1, 1), (3, 3)), (1, 2): ((1, 3), (3, 2)),
+        (2, 0): ((3, 0), (2, 2)), (2, 1): ((3, 1), (2, 3)), (2, 2): ((3, 3), (2, 2)),
     }  # fmt: skip
-    assert {name: lowered.descriptor[name] for name in expected} == expected
-    assert (lowered.lead_rows, lowered.in_rows, lowered.out_rows) == (1, 6, 3)
+    assert all((k.rows, k.columns, k.groups) == (1, 1, 1) for k in lowered)
+    assert sum(k.macs for k in lowered) == 4 * (4 * 4 + 4 * 6 + 9)
 
 
-def test_rows_are_loaded_ahead_only_where_they_fit():
-    def ring(columns):
-        layer = conv(np.ones((1, 3, 1, 16), np.int8))
-        lowered = kernel(layer, [((9, columns, 16), 1.0, 0)], ((7, columns, 1), 1.0, 0))
-        return lowered.descriptor["ahead"], lowered.descriptor["ring_words"]
-
-    assert ring(64) == (1, 256)  # four rows of 64 words fill the row buffer
-    assert ring(65) == (0, 3 * 65)
+def test_windows_of_one_size_share_a_kernel():
+    pool = AveragePool("p", ("x",), "y", (2, 2), (2, 2), (0, 1, 0, 1))
+    lowered = kernels(pool, [((7, 7, 4), 1.0, 0)], ((4, 4, 4), 1.0, 0), pitch=16)
+    assert [(k.place, k.rows, k.columns) for k in lowered] == [
+        ((0, 0), 3, 3), ((0, 3), 3, 1), ((3, 0), 1, 3), ((3, 3), 1, 1),
+    ]  # fmt: skip
 
 
-# Run steps
+def test_an_addition_takes_rows_of_its_inputs_in_turn():
+    shape = (3, 2, 16)
+    lowered = kernel(Add("a", ("x", "y"), "z"), [(shape, 1.0, 0)] * 2, (shape, 1.0, 0))
+    assert (lowered.source.rows, lowered.rows, lowered.stride, lowered.kernel_rows) == (6, 3, (2, 1), 2)
+    # the accumulator becomes a + 256 * b
+    assert lowered.weights[0, :, :, 0].tolist() == [[1, 0, 0], [127, 127, 2]]
+    assert lowered.inputs == ("x", "y")
+    assert not lowered.divisible
 
 
-def test_passes_take_half_a_buffer_when_not_all_fits():
-    def passes(outputs, inputs, **sizes):
-        config = Config("c", **sizes)
-        layer = dense(np.ones((outputs, inputs)), np.zeros(outputs), np.ones(outputs))
-        return [*kernel(layer, [((inputs,), 1.0, 0)], ((outputs,), 1.0, 0), config=config).passes(config)]
-
-    assert passes(48, 170) == [range(3)]  # 510 of 512 vectors
-    assert passes(48, 171) == [range(1), range(1, 2), range(2, 3)]  # 513
-    assert passes(48, 100, weight_vectors=256) == [range(1), range(1, 2), range(2, 3)]
-    assert passes(80, 60, weight_vectors=256) == [range(2), range(2, 4), range(4, 5)]
-    assert passes(256, 1) == [range(16)]  # 256 of 256 parameters
-    assert passes(257, 1) == [range(8), range(8, 16), range(16, 17)]
+# Layers that only move values
 
 
-def test_loads_hold_the_groups_of_their_pass():
-    weights = np.arange(40).reshape(40, 1).astype(np.int8)
-    lowered = kernel(dense(weights, np.arange(40), np.ones(40)), [((1,), 1.0, -128)], ((40,), 1.0, 0))
-    (first, vectors), (second, entries) = lowered.loads(range(1, 3))
-    assert (first, second) == (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS)
-    assert vectors == bytes([*range(16, 40), *[0] * 8])
-    biases = [decode(PARAMETER, entries[i : i + 8])["bias"] for i in range(0, len(entries), 8)]
-    assert biases == [*range(16, 40), *[0] * 8]
+def unmoved(entry):
+    """Multiplier and shift that keep every sum: ``2**31 - 1`` and none."""
+    return entry["multiplier"] + (1 << 30) == (1 << 31) - 1 and entry["shift"] == SHIFT_BIAS
+
+
+def test_a_rescaling_is_a_window_of_one_pixel():
+    lowered = kernel(Rescale("r", ("x",), "y"), [((2, 3, 18), 0.5, 7)], ((2, 3, 18), 1.0, -3), pitch=32)
+    assert (lowered.word_mode, lowered.shared, lowered.weights.tolist()) == (True, True, [[[[1] * 16]]])
+    entries = parameters(lowered)
+    assert [entry["bias"] for entry in entries] == [-135] * 18 + [0] * 14
+    assert all((entry["multiplier"], entry["shift"]) == (0, SHIFT_BIAS) for entry in entries[:18])  # 2**30 / 2**31
+    assert lowered.fields["zero_point"] == -3
+
+
+def test_a_mean_is_a_window_of_the_whole_map():
+    lowered = kernel(Mean("m", ("x",), "y"), [((2, 4, 4), 1.0, 2)], ((4,), 1.0, 0), pitch=16)
+    assert lowered.weights.tolist() == [[[[1] * 16] * 4] * 2]
+    assert parameters(lowered)[0]["bias"] == -8 * 130
+    assert (parameters(lowered)[0]["multiplier"], parameters(lowered)[0]["shift"]) == (0, SHIFT_BIAS + 2)  # 2**30 / 2**33
+    assert (lowered.rows, lowered.columns, lowered.macs) == (1, 1, 32)
+
+
+def test_padding_by_pixels_is_a_window_of_one_pixel():
+    lowered = kernel(Pad("p", ("x",), "y", (1, 2, 3, 4)), [((2, 2, 5), 1.0, 6)], ((5, 9, 5), 1.0, 6), pitch=16)
+    assert (lowered.origin, lowered.rows, lowered.columns) == ((-1, -3), 5, 9)
+    assert (lowered.word_mode, lowered.fields["pad"], parameters(lowered)[0]["bias"]) == (True, 134, -134)
+    assert unmoved(parameters(lowered)[0])
+
+
+def test_padding_of_channels_moves_them():
+    layer = Pad("p", ("x",), "y", (0, 1, 0, 0), (2, 3))
+    lowered = kernel(layer, [((1, 1, 2), 1.0, 6)], ((2, 1, 7), 1.0, 6))
+    # byte 0 to channel 2, byte 1 to channel 3; the other channels have a sum of 0, which is the zero point
+    assert not lowered.word_mode
+    assert lowered.weights[0, 0, :, :7].tolist() == [[0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0]]
+    entries = parameters(lowered)
+    assert [entry["bias"] for entry in entries[:7]] == [0, 0, -134, -134, 0, 0, 0]
+    assert all(unmoved(entry) for entry in entries[:7])
+
+
+def reshaped(shape, other, pitch=None, out_pitch=None):
+    tensors = {"x": Tensor("x", shape, 1.0, 5), "y": Tensor("y", other, 1.0, 5)}
+    maps = [place(tensors["x"], pitch), place(tensors["y"], out_pitch)]
+    return copies(SimpleNamespace(tensors=tensors), Reshape("r", ("x",), "y"), *maps, UP5K, CompileError)
+
+
+def test_a_copy_to_the_same_shape_is_one_kernel():
+    (words,) = reshaped((2, 3, 16), (2, 3, 16))
+    (values,) = reshaped((2, 3, 4), (2, 3, 4))
+    assert (words.word_mode, values.word_mode) == (True, False)
+    assert np.array_equal(values.weights[0, 0, :4, :4], np.eye(4))
+
+
+def test_a_reshape_moves_runs_of_values_that_stay_together():
+    # 2 rows of 6 values become 3 rows of 4; pixels of 2 channels divide both
+    lowered = reshaped((2, 3, 2), (3, 1, 4))
+    assert [(k.origin, k.place, k.columns) for k in lowered] == [
+        ((0, 0), (0, 0), 2), ((0, 2), (1, 0), 1), ((1, 0), (1, 1), 1), ((1, 1), (2, 0), 2),
+    ]  # fmt: skip
+    assert all((k.source.channels, k.target.channels, k.rows) == (2, 2, 1) for k in lowered)
+
+
+def test_a_reshape_between_pixels_with_gaps_is_refused():
+    message = (
+        "layer 'r': a reshape of (2, 3, 2) to (3, 1, 4) must not be read or written by a layer that works on words of 16 "
+        "channels"
+    )
+    for pitches in ((16, None), (None, 16)):
+        with pytest.raises(CompileError) as caught:
+            reshaped((2, 3, 2), (3, 1, 4), *pitches)
+        assert str(caught.value) == message
 
 
 # Refusals
@@ -192,7 +275,7 @@ def test_loads_hold_the_groups_of_their_pass():
 
 def refusal(*args, **kwargs):
     with pytest.raises(CompileError) as caught:
-        kernel(*args, **kwargs)
+        kernels(*args, **kwargs)
     return str(caught.value)
 
 
@@ -221,43 +304,6 @@ def test_scales_fit_their_field():
     assert refusal(dense([[1], [1]], [0, 0], [1.0, 50.0]), [((1,), 1.0, 0)], ((2,), 0.25, 0)) == message
 
 
-@pytest.mark.parametrize(
-    "weights, worst",
-    [
-        ([127] * 4 + [6], None),  # 255 * 514 = 131070 of 131071
-        ([127] * 4 + [7], 131325),
-        ([-127] * 4 + [-6] + [127] * 4, None),
-        ([-127] * 4 + [-7], -131325),
-        ([[1, 1, 1, 1, 1], [127] * 5], 161925),
-    ],
-)
-def test_sums_fit_an_accumulator(weights, worst):
-    weights = np.atleast_2d(weights)
-    layer = dense(weights, np.zeros(len(weights)), np.ones(len(weights)))
-    args = layer, [((weights.shape[1],), 1.0, 0)], ((len(weights),), 1.0, 0)
-    config = dataclasses.replace(UP5K, acc_bits=18)
-    if worst is None:
-        kernel(*args, config=config)
-    else:
-        message = f"layer 'f': its sums must fit the 18 bits of an accumulator, and can reach {worst}"
-        assert refusal(*args, config=config) == message
-
-
-def test_sums_of_an_average_fit_an_accumulator():
-    pool = AveragePool("p", ("x",), "y", (2, 258), (1, 1))
-    args = [((2, 258, 1), 1.0, 0)], ((1, 1, 1), 1.0, 0)
-    config = dataclasses.replace(UP5K, acc_bits=18)
-    message = "layer 'p': its sums must fit the 18 bits of an accumulator, and can reach 131580"
-    assert refusal(pool, *args, config=config, pitch=16) == message
-    kernel(pool, *args, config=dataclasses.replace(UP5K, acc_bits=19), pitch=16)
-
-
-def test_padded_average_pools_are_refused():
-    pool = AveragePool("p", ("x",), "y", (2, 2), (2, 2), (0, 1, 0, 1))
-    message = "layer 'p': an average pool must not be padded, as its windows then differ in size: (0, 1, 0, 1)"
-    assert refusal(pool, [((3, 3, 1), 1.0, 0)], ((2, 2, 1), 1.0, 0), pitch=16) == message
-
-
 def test_scales_of_additions_are_limited():
     layer = Add("a", ("x", "y"), "z")
     shape = (1, 1, 16)
@@ -267,7 +313,7 @@ def test_scales_of_additions_are_limited():
 
     limit = float(1 << 25)
     lowered = kernel(layer, *tensors(limit - 4))
-    assert lowered.descriptor["add_shift"] == 1
+    assert lowered.fields["add_shift"] == 1
     message = "layer 'a': the inputs' scale must be less than 33554432 times the output's, not 33554432 times"
     assert refusal(layer, *tensors(limit)) == message
 
@@ -281,13 +327,13 @@ def test_tables_of_an_addition_are_its_scaled_inputs():
     assert [entry["first"] for entry in table] == [(byte - 131) << 19 for byte in range(256)]
     assert [entry["second"] for entry in table] == [(byte - 119) << 17 for byte in range(256)]
     # 2 / 2**20 of the sum
-    assert (lowered.descriptor["add_multiplier"], lowered.descriptor["add_shift"]) == (0, SHIFT_BIAS + 18)
+    assert (lowered.fields["add_multiplier"], lowered.fields["add_shift"]) == (0, SHIFT_BIAS + 18)
 
 
 def test_a_vanishing_sum_of_additions_is_zero():
     shape = (1, 1, 16)
     lowered = kernel(Add("a", ("x", "y"), "z"), [(shape, 1e-9, 0)] * 2, (shape, 1e9, 0))
-    assert (lowered.descriptor["add_multiplier"], lowered.descriptor["add_shift"]) == (0, SHIFT_BIAS + 31)
+    assert (lowered.fields["add_multiplier"], lowered.fields["add_shift"]) == (0, SHIFT_BIAS + 31)
 
 
 def test_other_kinds_are_refused():

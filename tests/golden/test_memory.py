@@ -6,23 +6,34 @@ import pytest
 
 from gossamer.golden.memory import Arena
 
-# a step's layer reads its inputs while it writes its output
-CHAIN = [("1", ("a",), "b"), ("2", ("b",), "c"), ("3", ("c",), "d")]
+# a step's layer reads its inputs while it writes its outputs
+CHAIN = [("1", ("a",), ("b",)), ("2", ("b",), ("c",)), ("3", ("c",), ("d",))]
 
 
 def graph(rng, layers):
-    """A random graph ``(sizes, layers)`` of tensors ``t0`` (the input) to ``t<layers>`` (the output)."""
+    """A random graph ``(sizes, layers)`` of tensors ``t0`` (the input) to ``t<layers>`` (the output). Some layers have an area
+    ``s<layer>`` that nobody else reads, and some write a part of the output of the layer in front."""
     sizes = {f"t{i}": int(rng.integers(1, 200)) for i in range(layers + 1)}
-    return sizes, [(f"l{i}", tuple(f"t{j}" for j in sorted({i, int(rng.integers(i + 1))})), f"t{i + 1}") for i in range(layers)]
+    found = []
+    for i in range(layers):
+        inputs = tuple(f"t{j}" for j in sorted({i, int(rng.integers(i + 1))}))
+        outputs = [f"t{i + 1}"]
+        if rng.integers(3) == 0:
+            outputs.append(f"s{i}")
+            sizes[f"s{i}"] = int(rng.integers(1, 200))
+        if i and rng.integers(3) == 0:
+            outputs.append(f"t{i}")
+        found.append((f"l{i}", inputs, tuple(outputs)))
+    return sizes, found
 
 
 def needed(layers, first, last):
-    """Per step, the tensors that hold something that is still read, or is the result."""
+    """Per step, the tensors that hold something that is still read or written, or is the result."""
     result = []
-    for step, (_, inputs, output) in enumerate(layers):
-        written = {first} | {out for _, _, out in layers[:step]}
-        later = {name for _, names, _ in layers[step:] for name in names} | {last}
-        result.append((written & later) | set(inputs) | {output})
+    for step, (_, inputs, outputs) in enumerate(layers):
+        written = {first} | {name for _, _, names in layers[:step] for name in names}
+        later = {name for _, *names in layers[step:] for name in (*names[0], *names[1])} | {last}
+        result.append((written & later) | {*inputs, *outputs})
     return result
 
 
@@ -69,7 +80,7 @@ def test_a_chain_by_hand():
 
 def test_a_tensor_goes_into_a_hole_that_fits():
     # a and c live throughout; b between them dies, and d takes its place
-    layers = [("1", ("a",), "b"), ("2", ("b",), "c"), ("3", ("c", "a"), "d"), ("4", ("a", "c", "d"), "e")]
+    layers = [("1", ("a",), ("b",)), ("2", ("b",), ("c",)), ("3", ("c", "a"), ("d",)), ("4", ("a", "c", "d"), ("e",))]
     plan = Arena(1).plan({"a": 100, "b": 50, "c": 40, "d": 50, "e": 1}, layers, "a", "e")
     assert plan.addresses["d"] == plan.addresses["b"] == 100
     assert plan.peak == plan.bound == 191
@@ -82,14 +93,28 @@ def test_keep_gives_every_tensor_its_own_place_to_the_end():
 
 
 def test_the_output_lives_to_the_end():
-    layers = [("1", ("a",), "b"), ("2", ("a",), "c"), ("3", ("c",), "d")]
+    layers = [("1", ("a",), ("b",)), ("2", ("a",), ("c",)), ("3", ("c",), ("d",))]
     plan = Arena(1).plan({"a": 4, "b": 5, "c": 6, "d": 7}, layers, "a", "b")
     assert plan.lives["b"] == range(3)
     assert not overlaps(plan, "bcd")
 
 
+def test_an_area_of_one_layer_lives_as_long_as_it():
+    layers = [("1", ("a",), ("b", "area")), ("2", ("b",), ("c",))]
+    plan = Arena(1).plan({"a": 4, "b": 5, "c": 6, "area": 100}, layers, "a", "c")
+    assert plan.lives["area"] == range(1)
+    assert (plan.peak, plan.addresses["c"]) == (109, 0)  # c lies where the area was
+
+
+def test_what_two_layers_write_lives_between_them():
+    layers = [("1", ("a",), ("b",)), ("2", ("a",), ("c",)), ("3", ("c",), ("b",))]
+    plan = Arena(1).plan({"a": 4, "b": 5, "c": 6}, layers, "a", "b")
+    assert plan.lives["b"] == range(3)
+    assert plan.peak == 15
+
+
 def test_the_input_exists_from_the_start():
-    layers = [("1", ("a",), "b"), ("2", ("b", "a"), "c")]
+    layers = [("1", ("a",), ("b",)), ("2", ("b", "a"), ("c",))]
     plan = Arena(1).plan({"a": 4, "b": 5, "c": 6}, layers, "a", "c")
     assert plan.lives["a"] == range(2)
     assert plan.peak == 15
