@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import re
 import subprocess
 import sys
 import zlib
