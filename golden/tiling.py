@@ -282,6 +282,8 @@ def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
     last = first + (len(piece.columns) - 1) * step
     if kernel.word_mode:
         first, last = first + piece.beats.start // repeat * pitch, last + -(-piece.beats.stop // repeat) * pitch
+        # Behind a pixel's words may be those of a group that only fills up the output's last word.
+        last += max(kernel.groups * lanes - pitch, 0)
     else:
         first, last = first + piece.beats.start, last + piece.beats.stop
     # The slot starts with a word; at least one byte of the map is in it.

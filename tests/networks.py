@@ -6,32 +6,46 @@ from gossamer.golden import arithmetic
 from gossamer.golden.network import (
     Add,
     AveragePool,
+    Concat,
     Conv,
     Depthwise,
+    Dequantize,
     FullyConnected,
     MaxPool,
+    Mean,
     Network,
+    Pad,
+    Quantize,
+    Rescale,
     Reshape,
     Softmax,
     Tensor,
 )
+from gossamer.golden.spec import Config
 
 
 class Builder:
     """Appends layers with random weights; scales keep the outputs in range."""
 
-    def __init__(self, rng: np.random.Generator, shape, *, zero_point=None):
+    def __init__(self, rng: np.random.Generator, shape, *, zero_point=None, dtype="int8"):
         self.rng = rng
         self.tensors = {}
         self.layers = []
-        self.input = self.tensor(shape, zero_point=zero_point)
+        self.input = self.tensor(shape, zero_point=zero_point, dtype=dtype)
 
-    def tensor(self, shape, *, scale=None, zero_point=None):
+    def tensor(self, shape, *, scale=None, zero_point=None, dtype="int8"):
         name = f"t{len(self.tensors)}"
         scale = float(np.float32(self.rng.uniform(0.01, 0.2))) if scale is None else scale
-        zero_point = int(self.rng.integers(-128, 128)) if zero_point is None else zero_point
-        self.tensors[name] = Tensor(name, tuple(int(n) for n in shape), scale, zero_point)
+        low = 0 if dtype == "uint8" else -128
+        zero_point = int(self.rng.integers(low, low + 256)) if zero_point is None else zero_point
+        if dtype == "float32":
+            scale, zero_point = 1.0, 0
+        self.tensors[name] = Tensor(name, tuple(int(n) for n in shape), scale, zero_point, dtype)
         return name
+
+    def like(self, x, shape):
+        """A tensor with the scale and the zero point of another."""
+        return self.tensor(shape, scale=self.tensors[x].scale, zero_point=self.tensors[x].zero_point)
 
     def _append(self, kind, inputs, output, **fields):
         self.layers.append(kind(f"l{len(self.layers)}_{kind.__name__.lower()}", inputs, output, **fields))
@@ -56,14 +70,17 @@ class Builder:
         spread = self.tensors[x].scale * 70 / 127 * 70 * np.sqrt(taps)
         return weights, bias, scales, float(np.float32(spread / 50))
 
-    def conv(self, x, channels, kernel=(3, 3), stride=(1, 1), *, same=True, relu=True, zero_point=None, rounding="double"):
+    def conv(
+        self, x, channels, kernel=(3, 3), stride=(1, 1), *, same=True, relu=True, zero_point=None, rounding="double", like=None
+    ):
         padding = self._padding(x, kernel, stride, same)
         inputs = self.tensors[x].shape[2]
         weights, bias, scales, scale = self._numbers(
             x, (channels, *kernel, inputs), channels, kernel[0] * kernel[1] * inputs, relu
         )
         zero_point = -128 if relu and zero_point is None else zero_point
-        out = self.tensor(self._mapped(x, kernel, stride, padding, channels, zero_point), scale=scale, zero_point=zero_point)
+        shape = self._mapped(x, kernel, stride, padding, channels, zero_point)
+        out = self.like(like, shape) if like else self.tensor(shape, scale=scale, zero_point=zero_point)
         clamp = (self.tensors[out].zero_point, 127) if relu else (-128, 127)
         return self._append(
             Conv, (x,), out, weights=weights, bias=bias, weight_scales=scales, stride=stride, padding=padding, clamp=clamp,
@@ -105,8 +122,8 @@ class Builder:
         out = self.tensor(shape, scale=tensor.scale, zero_point=tensor.zero_point)
         return self._append(kind, (x,), out, kernel=kernel, stride=stride, padding=padding, clamp=(-128, 127))
 
-    def average_pool(self, x, kernel=(2, 2), stride=(2, 2)):
-        return self.pool(AveragePool, x, kernel, stride)
+    def average_pool(self, x, kernel=(2, 2), stride=(2, 2), *, same=False):
+        return self.pool(AveragePool, x, kernel, stride, same=same)
 
     def max_pool(self, x, kernel=(2, 2), stride=(2, 2), *, same=False):
         return self.pool(MaxPool, x, kernel, stride, same=same)
@@ -114,6 +131,35 @@ class Builder:
     def reshape(self, x, shape):
         tensor = self.tensors[x]
         return self._append(Reshape, (x,), self.tensor(shape, scale=tensor.scale, zero_point=tensor.zero_point))
+
+    def rescale(self, x, like=None):
+        """To another scale and zero point: random ones, or those of ``like``."""
+        shape = self.tensors[x].shape
+        scale = self.tensors[x].scale * float(self.rng.uniform(0.5, 2))
+        out = self.tensor(shape, scale=scale) if like is None else self.like(like, shape)
+        low = int(self.rng.integers(-128, 0))
+        return self._append(Rescale, (x,), out, clamp=(low, 127) if like is None else (-128, 127))
+
+    def pad(self, x, padding=(0, 0, 0, 0), channels=(0, 0)):
+        h, w, c = self.tensors[x].shape
+        out = self.like(x, (h + sum(padding[:2]), w + sum(padding[2:]), c + sum(channels)))
+        return self._append(Pad, (x,), out, padding=padding, channels=channels)
+
+    def mean(self, x, *, keep=False):
+        channels = self.tensors[x].shape[2]
+        scale = self.tensors[x].scale * float(self.rng.uniform(0.2, 0.9))
+        return self._append(Mean, (x,), self.tensor((1, 1, channels) if keep else (channels,), scale=scale))
+
+    def concat(self, *inputs):
+        shape = self.tensors[inputs[0]].shape
+        out = self.like(inputs[0], (*shape[:-1], sum(self.tensors[x].shape[-1] for x in inputs)))
+        return self._append(Concat, inputs, out)
+
+    def quantize(self, x):
+        return self._append(Quantize, (x,), self.tensor(self.tensors[x].shape))
+
+    def dequantize(self, x, dtype="float32"):
+        return self._append(Dequantize, (x,), self.tensor(self.tensors[x].shape, dtype=dtype))
 
     def softmax(self, x):
         return self._append(Softmax, (x,), self.tensor(self.tensors[x].shape, scale=1 / 256, zero_point=-128))
@@ -193,15 +239,156 @@ def residual(rng):
     return b.network("residual")
 
 
+@_single
+def padded_average_pool(b, rng):
+    b.average_pool(b.input, _kernel(rng), _stride(rng), same=True)
+
+
+@_single
+def pad(b, rng):
+    x = b.conv(b.input, int(rng.choice([3, 8, 20])), (1, 1), relu=False) if rng.integers(2) else b.input
+    padding = tuple(int(n) for n in rng.integers(0, 3, 4))
+    x = b.pad(x, padding, tuple(int(n) for n in rng.integers(0, 20, 2)) if rng.integers(2) else (0, 0))
+    if rng.integers(2):
+        b.max_pool(x, (2, 2), (1, 1))
+
+
+@_single
+def rescale(b, rng):
+    x = b.rescale(b.conv(b.input, int(rng.integers(1, 40)), (1, 1), relu=False))
+    b.depthwise(b.rescale(x))
+
+
+def mean(rng):
+    """Over maps of as many pixels as there are multipliers for."""
+    height, width = ((2, 2), (4, 2), (1, 8), (4, 4))[int(rng.integers(4))]
+    b = Builder(rng, (height, width, int(rng.choice([1, 5, 20]))))
+    x = b.mean(b.conv(b.input, int(rng.choice([4, 16, 33])), (3, 3)), keep=bool(rng.integers(2)))
+    if rng.integers(2):
+        b.fully_connected(x, 5)
+    return b.network("mean")
+
+
+@_single
+def concat(b, rng):
+    """Some inputs are written where they belong, others copied: the network's, one that comes twice, one that is used again."""
+
+    def part():
+        return b.rescale(b.conv(b.input, int(rng.integers(1, 24)), (1, 1), relu=False), like=b.input)
+
+    again = part()
+    inner = b.concat(part(), part())
+    parts = [b.input, part(), again, inner, again]
+    x = b.concat(*(parts[i] for i in rng.permutation(5)[: int(rng.integers(2, 6))]))
+    x = b.max_pool(x, (2, 2), (1, 1), same=True) if rng.integers(2) else b.conv(x, 9, (1, 1))
+    b.concat(x, b.rescale(b.conv(again, 5, (1, 1)), like=x), b.rescale(b.conv(inner, 7, (1, 1)), like=x))
+
+
+def reshapes(rng):
+    """Between maps of different shapes, also of the network's input."""
+    b = Builder(rng, (4, 6, 4))
+    x = b.conv(b.reshape(b.input, (6, 2, 8)), 12, (1, 1))
+    y = b.conv(b.reshape(x, (3, 8, 6)), 8, (3, 3), (1, 2))
+    z = b.conv(b.reshape(b.input, (3, 4, 8)), 8, (1, 1), relu=False)
+    z = b.conv(b.concat(y, b.rescale(z, like=y)), 5, (1, 1))
+    b.fully_connected(b.reshape(z, (2, 5, 6)) if rng.integers(2) else z, 7)
+    return b.network("reshapes")
+
+
+@_single
+def fork(b, rng):
+    """One map that several layers read, each in its way."""
+    x = b.conv(b.input, int(rng.choice([8, 12, 20])), (1, 1))
+    channels = b.tensors[x].shape[2]
+    a = b.add(x, b.conv(x, channels, (1, 2), relu=False))
+    c = b.add(b.max_pool(x, (2, 2), (1, 1), same=True), b.depthwise(x))
+    b.add(a, b.concat(b.conv(x, 3, (1, 1), like=c), b.conv(c, channels - 3, (1, 1), like=c)))
+
+
+def borders(rng):
+    """Float or uint8 outside, int8 inside."""
+    b = Builder(rng, (4, 5, 3), dtype=str(rng.choice(["float32", "uint8"])))
+    x = b.conv(b.reshape(b.quantize(b.input), (5, 4, 3)), 6, (3, 3))
+    x = b.fully_connected(x, 6)
+    b.dequantize(b.softmax(x) if rng.integers(2) else x, str(rng.choice(["float32", "uint8"])))
+    return b.network("borders")
+
+
+# Networks whose layers must be cut on a core of small buffers.
+
+
+def deep(rng):
+    """Windows of 360 weight vectors, in rows and columns of them."""
+    b = Builder(rng, (4, 5, 40))
+    b.conv(b.input, int(rng.choice([5, 20])), (3, 3), _stride(rng), same=bool(rng.integers(2)))
+    return b.network("deep")
+
+
+def long(rng):
+    """A window of hundreds of weight vectors, which is one row."""
+    b = Builder(rng, (1, 1, int(rng.choice([300, 700]))))
+    b.fully_connected(b.fully_connected(b.input, int(rng.integers(1, 40))), 3)
+    return b.network("long")
+
+
+def wide(rng):
+    """Rows that do not fit the row buffer."""
+    b = Builder(rng, (int(rng.integers(1, 4)), int(rng.integers(250, 400)), 12))
+    kernel = int(rng.integers(1, 4)), int(rng.integers(1, 6))
+    if rng.integers(2):
+        b.conv(b.input, 4, kernel, (1, int(rng.integers(1, 3))))
+    else:
+        b.max_pool(b.input, kernel, (1, 2), same=True)
+    return b.network("wide")
+
+
+def wide_and_deep(rng):
+    """Rows that do not fit the row buffer, and windows that do not fit the weight buffer."""
+    b = Builder(rng, (2, 60, 50))
+    b.conv(b.input, 9, (2, 3), (1, 2), relu=False)
+    return b.network("wide_and_deep")
+
+
+def large_windows(rng):
+    """Windows of up to 312 pixels, which are words."""
+    height, width = int(rng.integers(5, 9)), int(rng.choice([20, 39]))
+    b = Builder(rng, (height + int(rng.integers(0, 3)), width + 2, int(rng.choice([3, 20]))))
+    if rng.integers(2):
+        b.depthwise(b.input, (height, width), (2, 3))
+    else:
+        b.average_pool(b.input, (height, width), (2, 1))
+    return b.network("large_windows")
+
+
+def many_channels(rng):
+    """More channels than there are parameters."""
+    b = Builder(rng, (2, 2, 3))
+    b.depthwise(b.conv(b.input, 300, (1, 1)), (2, 2))
+    return b.network("many_channels")
+
+
 NETWORKS = (
-    conv, depthwise, depthwise_multiplied, fully_connected, add, average_pool, max_pool, residual,
+    conv, depthwise, depthwise_multiplied, fully_connected, add, average_pool, padded_average_pool, max_pool, pad, rescale,
+    mean, concat, reshapes, fork, residual, deep, long, wide, wide_and_deep, large_windows, many_channels,
 )  # fmt: skip
-"""Functions from a generator of random numbers to a network."""
+"""Functions from a generator of random numbers to a network of int8 input and output; :func:`borders` is one of others."""
+
+SMALL = tuple(
+    Config(f"small{lanes}x{store}", lanes=lanes, store_bytes=store, row_words=256, weight_vectors=256, parameters=256)
+    for lanes in (8, 16, 32, 64)
+    for store in (8, 16)
+    if store <= lanes
+)
+"""Configurations with the smallest buffers."""
 
 
 def inputs(rng: np.random.Generator, network: Network, count: int) -> np.ndarray:
     """Random inputs ``(count, …)``, half of whose values are the zero point or -128."""
     tensor = network.tensors[network.input]
     shape = (count, *tensor.shape)
+    if tensor.dtype == "float32":
+        return rng.normal(0, 8, shape).astype(np.float32)
+    if tensor.dtype == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
     x = rng.integers(-128, 128, shape)
     return np.where(rng.random(shape) < 0.5, rng.choice([-128, tensor.zero_point], shape), x).astype(np.int8)

@@ -281,7 +281,7 @@ class Reader:
     def run(self, step: dict[str, int], d: dict[str, int]) -> None:
         rows, signed = self.rows(step, d), np.frombuffer(self.weights, np.int8).tolist()
         beats = d["range_last"] + 1
-        out = {}
+        out, n = {}, 0
         for y in range(step["rows"]):
             for g in range(d["groups"]):
                 for x in range(d["width"]):
@@ -299,9 +299,15 @@ class Reader:
                                 else:
                                     total += v * signed[i * self.lanes + lane]
                                 i += 1
+                        channel = (n if d["partial_in"] else g) * self.lanes + lane
                         address = step["out_address"] + y * (d["out_row_step"] + (d["groups"] - 1) * self.lanes)
                         address += g * self.lanes + x * d["out_x_step"] + lane
-                        out[address] = self.scale(d, total, g * self.lanes + lane)
+                        if d["partial_out"]:
+                            address = step["out_address"] + n * d["out_x_step"] + 8 * lane
+                            out |= enumerate(self.partial(d, total, channel), address)
+                        else:
+                            out[address] = self.scale(d, total, channel)
+                    n += 1
         for address, value in out.items():
             self.store[address] = value
 
@@ -324,6 +330,16 @@ class Reader:
             t = (s * m + 2**30) // 2**31
             r = (1 if t >= 0 else -1) * ((abs(t) + 2 ** (e - 1)) // 2**e)
         return min(max(d["zero_point"] + r, d["clamp_min"]), d["clamp_max"]) + 128
+
+    def partial(self, d: dict[str, int], total: int, channel: int) -> bytes:
+        half = 1 << self.acc_bits - 1
+        entry = d["parameter_base"] + channel
+        s = (total + half) % (2 * half) - half + self.entry("parameter", entry)["bias"]
+        low, width, _ = LAYOUTS["parameter"]["bias"]
+        number = int.from_bytes(self.entries[8 * entry : 8 * entry + 8], "little")
+        number += (s - self.entry("parameter", entry)["bias"]) * 2**low
+        assert abs(s) < 2 ** (width - 1)
+        return number.to_bytes(8, "little")
 
     def entry(self, region: str, index: int) -> dict[str, int]:
         return read(region, self.entries[8 * index : 8 * index + 8])

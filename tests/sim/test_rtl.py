@@ -10,7 +10,7 @@ from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.inference import infer
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.sim.rtl import RtlError, Simulator
-from tests.networks import NETWORKS, inputs
+from tests.networks import NETWORKS, borders, inputs
 
 SMALL = (
     Config("lanes8", "ice40", lanes=8, store_ports=1, interval=2, acc_bits=26),
@@ -62,7 +62,7 @@ def random_networks(kind, config, rng, count):
         pytest.skip(f"none of 100 networks fits {config.name}")
 
 
-@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*NETWORKS, borders], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ALL)
 def test_random_networks_equal_golden_in_value_and_cycle(name, kind, rng):
     for compiled, x in random_networks(kind, ALL[name], rng, 3):
@@ -70,7 +70,7 @@ def test_random_networks_equal_golden_in_value_and_cycle(name, kind, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", NETWORKS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*NETWORKS, borders], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ALL)
 def test_many_random_networks_equal_golden_in_value_and_cycle(name, kind, rng):
     for compiled, x in random_networks(kind, ALL[name], rng, 60):
