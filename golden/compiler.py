@@ -88,8 +88,9 @@ def compile_network(
 ) -> Compiled:
     """Compile a network layer by layer.
 
-    Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`. With ``keep`` no tensor takes the place of another, so that all can be read after an inference. ``progress`` is called
-    with the name of each layer. Raises :class:`CompileError`.
+    Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`. With ``keep`` no tensor takes the place of
+    another, so that all can be read after an inference. ``progress`` is called with the name of each layer. Raises
+    :class:`CompileError`.
     """
     network = fold(source).network if folding else source
     head, device, tail = _split(network)
