@@ -37,6 +37,7 @@ RECORDS: Mapping[str, tuple[Mapping[str, Field], int]] = {
     "descriptor": (spec.DESCRIPTOR, spec.DESCRIPTOR_BYTES),
     "step-load": (spec.STEP_LOAD, spec.STEP_BYTES),
     "step-run": (spec.STEP_RUN, spec.STEP_BYTES),
+    "step-fetch": (spec.STEP_FETCH, spec.STEP_BYTES),
     "parameter": (spec.PARAMETER, spec.PARAMETER_BYTES),
     "addition": (spec.ADD_TABLE, spec.PARAMETER_BYTES),
 }
@@ -63,7 +64,8 @@ def markdown(text: str) -> str:
 
 def test_programs() -> Iterator[Compiled]:
     """The digits network and those of ``tests/networks.py``, for each named configuration that they fit."""
-    builders = runpy.run_path(str(ROOT / "tests" / "networks.py"))["NETWORKS"]
+    module = runpy.run_path(str(ROOT / "tests" / "networks.py"))
+    builders = [*module["NETWORKS"], module["larger_than_a_store"]]
     random = (build(np.random.default_rng(seed)) for build in builders for seed in range(SEEDS))
     for network in chain([digits.load()], random):
         for config in spec.CONFIGS.values():
@@ -74,16 +76,19 @@ def test_programs() -> Iterator[Compiled]:
 
 
 def entries(program: Program) -> Iterator[tuple[str, bytes]]:
-    """The entries that a program's steps load into the parameter buffer, each with the name of its record."""
-    image, pending = program.assemble(), b""
+    """The parameter entries that a program's run steps use, each with the name of its record; not partial sums."""
+    image, buffer, word = program.assemble(), bytearray(8 * program.config.parameters), program.config.store_bytes
     for step in program.steps:
         if step["opcode"] == Opcode.LOAD_PARAMETERS:
-            start = step["in_address"] * program.config.store_bytes
-            pending = image[start : start + step["count"] * program.config.store_bytes]
+            start, at = step["in_address"] * word, 8 * step["destination"]
+            data = image[start : start + step["count"] * word]
+            buffer[at : at + len(data)] = data
         elif step["opcode"] == Opcode.RUN:
-            name = "addition" if program.layers[step["layer"] - 1]["add"] else "parameter"
-            yield from ((name, pending[at : at + 8]) for at in range(0, len(pending), 8))
-            pending = b""
+            layer = program.layers[step["layer"] - 1]
+            count = 256 if layer["add"] else (layer["groups"] - 1) * program.config.lanes + layer["last_lanes"]
+            if not layer["partial_in"]:
+                name, start = "addition" if layer["add"] else "parameter", 8 * layer["parameter_base"]
+                yield from ((name, bytes(buffer[at : at + 8])) for at in range(start, start + 8 * count, 8))
 
 
 @cache
@@ -96,7 +101,7 @@ def tested_values() -> Mapping[tuple[str, str], set[int]]:
         seen.add(("header", program.assemble()[: spec.HEADER_BYTES]))
         seen.update(("descriptor", encode(spec.DESCRIPTOR, layer, spec.DESCRIPTOR_BYTES)) for layer in program.layers)
         for step in program.steps:
-            record = "step-run" if step["opcode"] == Opcode.RUN else "step-load"
+            record = {Opcode.RUN: "step-run", Opcode.FETCH: "step-fetch"}.get(step["opcode"], "step-load")
             seen.add((record, encode(RECORDS[record][0], step, spec.STEP_BYTES)))
         seen.update(entries(program))
     for record, data in seen:

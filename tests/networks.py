@@ -382,6 +382,15 @@ SMALL = tuple(
 """Configurations with the smallest buffers."""
 
 
+def larger_than_a_store(rng):
+    """320 kB of weights, more than the stores of the small configurations."""
+    b = Builder(rng, (1, 1, 640))
+    x = b.fully_connected(b.input, 256)
+    x = b.fully_connected(x, 256)
+    b.fully_connected(x, 320)
+    return b.network("larger_than_a_store")
+
+
 def inputs(rng: np.random.Generator, network: Network, count: int) -> np.ndarray:
     """Random inputs ``(count, …)``, half of whose values are the zero point or -128."""
     tensor = network.tensors[network.input]

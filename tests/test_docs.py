@@ -7,6 +7,7 @@ import itertools
 import re
 import runpy
 import shlex
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.golden.tflite_import import OPERATORS
-from tests.networks import NETWORKS, inputs
+from tests.networks import NETWORKS, inputs, larger_than_a_store
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
@@ -231,7 +232,7 @@ def layout(region: str) -> dict[str, tuple[int, int, bool]]:
     return fields
 
 
-LAYOUTS = {name: layout(name) for name in ("header", "descriptor", "step-load", "step-run", "parameter", "addition")}
+LAYOUTS = {name: layout(name) for name in ("header", "descriptor", "step-load", "step-run", "step-fetch", "parameter", "addition")}
 
 
 def read(region: str, data: bytes) -> dict[str, int]:
@@ -245,8 +246,8 @@ def read(region: str, data: bytes) -> dict[str, int]:
 class Reader:
     """Executes an image in a store as the page says, one number at a time."""
 
-    def __init__(self, store: bytearray, *, acc_bits: int, buffer: int):
-        self.store, self.acc_bits = store, acc_bits
+    def __init__(self, store: bytearray, external: bytes, *, acc_bits: int, buffer: int):
+        self.store, self.external, self.acc_bits = store, external, acc_bits
         self.header = read("header", store[:64])
         self.lanes, self.word = self.header["lanes"], self.header["store_bytes"]
         self.weights, self.entries = bytearray(buffer), bytearray(buffer)
@@ -258,6 +259,10 @@ class Reader:
             if opcode == 3:
                 step = read("step-run", record)
                 self.run(step, read("descriptor", self.store[64 * step["layer"] :][:64]))
+            elif opcode == 4:
+                step = read("step-fetch", record)
+                start, source, count = (step[name] * self.word for name in ("in_address", "external", "count"))
+                self.store[start : start + count] = self.external[source : source + count]
             else:
                 step = read("step-load", record)
                 target, size = (self.weights, self.lanes) if opcode == 1 else (self.entries, 8)
@@ -321,7 +326,8 @@ class Reader:
             m, e = d["add_multiplier"] + 2**30, d["add_shift"] - 7
         else:
             p = self.entry("parameter", entry)
-            s, m, e = total + p["bias"], p["multiplier"] + 2**30, p["shift"] - 7
+            hidden = 0 if d["small_multipliers"] else 2**30
+            s, m, e = total + p["bias"], p["multiplier"] + hidden, p["shift"] - 7
         if not d["double_rounding"]:
             r = (s * m + 2 ** (30 + e)) // 2 ** (31 + e)
         elif e <= 0:
@@ -339,7 +345,7 @@ class Reader:
         number = int.from_bytes(self.entries[8 * entry : 8 * entry + 8], "little")
         number += (s - self.entry("parameter", entry)["bias"]) * 2**low
         assert abs(s) < 2 ** (width - 1)
-        return number.to_bytes(8, "little")
+        return (number % 2**64).to_bytes(8, "little")
 
     def entry(self, region: str, index: int) -> dict[str, int]:
         return read(region, self.entries[8 * index : 8 * index + 8])
@@ -354,8 +360,10 @@ def first_that_fits(build: Callable[[np.random.Generator], Network], config: Con
     raise AssertionError
 
 
-@pytest.mark.parametrize("config", ["gw1n9", "ecp5_25", "ecp5_85"])
-@pytest.mark.parametrize("build", NETWORKS)
+@pytest.mark.parametrize(
+    "build, config",
+    [*itertools.product(NETWORKS, ["gw1n9", "ecp5_25", "ecp5_85"]), (larger_than_a_store, "up5k")],
+)
 def test_page_is_enough_to_run_a_program(build, config: str) -> None:
     network, compiled, x = first_that_fits(build, CONFIGS[config])
     image = compiled.program.assemble()
@@ -373,6 +381,9 @@ def test_page_is_enough_to_run_a_program(build, config: str) -> None:
     shape = [header[f"input_{axis}"] for axis in ("rows", "columns", "channels")]
     for index, address in place("input"):
         store[address] = int(x.reshape(shape)[index]) + 128
-    Reader(store, acc_bits=CONFIGS[config].acc_bits, buffer=1 << 16).execute()
+    external = compiled.program.external
+    assert len(external) == header["external_words"] * word
+    assert zlib.crc32(external) == header["external_crc"]
+    Reader(store, external, acc_bits=CONFIGS[config].acc_bits, buffer=1 << 16).execute()
     got = [store[address] - 128 for _, address in place("output")]
     assert got == network.run(x)[compiled.device_output].reshape(-1).tolist()
