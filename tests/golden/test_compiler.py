@@ -174,15 +174,17 @@ def test_loads_during_a_run_leave_its_entries_alone(config, rng):
 
 
 def test_a_run_reads_what_was_loaded_in_front_of_it(rng):
-    compiled = compile_network(residual(rng), UP5K)
-    program = compiled.program
-    loads = list(entries(program))
-    for layer, run in zip(program.layers, loads):
-        for opcode, base in ((Opcode.LOAD_WEIGHTS, "weight_base"), (Opcode.LOAD_PARAMETERS, "parameter_base")):
-            taken = [taken for found, taken, _ in run if found == opcode]
-            assert layer[base] == min(set.union(*taken))
-            assert sum(map(len, taken)) == len(set.union(*taken)) == max(set.union(*taken)) + 1 - layer[base]
+    program = compile_network(residual(rng), UP5K).program
+    loaded = {Opcode.LOAD_WEIGHTS: set(), Opcode.LOAD_PARAMETERS: set()}
     index = 0
+    for step, loads in zip((step for step in program.steps if step["opcode"] == Opcode.RUN), entries(program)):
+        for opcode, taken, _ in loads:
+            loaded[opcode] |= taken
+        layer = program.layers[step["layer"] - 1]
+        vectors = (1 if layer["shared_weights"] else layer["groups"]) * layer["kernel_rows"] * (layer["range_last"] + 1)
+        assert {*range(layer["weight_base"], layer["weight_base"] + vectors)} <= loaded[Opcode.LOAD_WEIGHTS]
+        channels = 256 if layer["add"] else layer["groups"] * UP5K.lanes
+        assert {*range(layer["parameter_base"], layer["parameter_base"] + channels)} <= loaded[Opcode.LOAD_PARAMETERS]
     for step in program.steps:  # a load names the layer of the run behind it
         assert step["layer"] == index + 1
         index += step["opcode"] == Opcode.RUN
@@ -426,9 +428,9 @@ def test_what_a_field_of_the_core_cannot_hold_takes_more_runs(shape, conv, runs,
 
 
 def test_what_a_field_of_the_image_cannot_hold(rng):
-    b = Builder(rng, (8193,))
-    b.fully_connected(b.input, 64)
-    message = "network 'random' cannot be encoded: field 'count' must be 0 to 65535, not 65544"
+    b = Builder(rng, (1, 65536, 1))
+    b.conv(b.input, 1, (1, 2), (1, 2048), same=False)
+    message = "network 'random' cannot be encoded: field 'input_columns' must be 0 to 65535, not 65536"
     assert refusal(b.network(), WIDE) == message
 
 
@@ -459,7 +461,10 @@ def test_layers_behind_the_output(rng):
     x = b.fully_connected(b.input, 6)
     b.fully_connected(x, 3)
     network = Network("n", b.tensors, tuple(b.layers), b.input, x)
-    assert refusal(network) == "the network's last layer must compute its output 't1', not 't2', which nothing uses"
+    assert len(compile_network(network, UP5K).runs) == 1  # folding removes them
+    message = "the network's last layer must compute its output 't1', not 't2', which nothing uses"
+    with pytest.raises(CompileError, match=f"^{message}$"):
+        compile_network(network, UP5K, folding=False)
 
 
 def test_averages_are_exact_for_every_sum():

@@ -99,4 +99,4 @@ def test_more_hardware_never_takes_longer(kind, rng):
 
 def test_an_unknown_step_is_refused():
     with pytest.raises(ValueError, match=r"^a step's opcode must be a load or a run, not 9$"):
-        CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "count": 1}])
+        CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "fetched": 0, "count": 1}])

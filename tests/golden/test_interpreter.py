@@ -24,7 +24,7 @@ from gossamer.golden.spec import (
 from tests.networks import NETWORKS, SMALL, Builder, borders, inputs, residual
 
 UP5K = CONFIGS["up5k"]
-ALL = {**CONFIGS, **{config.name: config for config in SMALL}}
+ALL = {config.name: config for config in (*CONFIGS.values(), *SMALL) if config.name != "gw2a18"}
 
 
 def loaded(compiled, x, rng=None):
@@ -75,7 +75,7 @@ def test_compiled_networks_equal_the_network(name, build, rng):
         np.testing.assert_array_equal(np.stack(got), want[compiled.device_output])
         np.testing.assert_array_equal(compiled.finish(np.stack(got)), want[network.output])
         ran += 1
-        if ran == 5:
+        if ran == 3:
             return
     assert ran
 
@@ -214,7 +214,7 @@ WORDS = UP5K.store_words
         (Error.VERSION, 4, [9], "an image's version must be 0x1, not 0x9"),
         (Error.CONFIG, 6, [64], "an image's lanes must be 0x10, not 0x40"),
         (Error.CONFIG, 7, [16], "an image's store_bytes must be 0x8, not 0x10"),
-        (Error.OPCODE, FIRST_STEP, [4], "the opcode of step 0 must be 0 to 3, not 4"),
+        (Error.OPCODE, FIRST_STEP, [5], "the opcode of step 0 must be 0 to 4, not 5"),
         (
             Error.READ, FIRST_STEP, encode(STEP_LOAD, {"opcode": 1, "count": 4, "in_address": WORDS - 3}, 16),
             "a step must read store words 0 to 16383, not 16381 to 16384",
@@ -355,7 +355,7 @@ def test_loads_that_do_not_fit_are_refused(step, message):
     machine, program = by_hand()
     weights, parameters = machine.weights.copy(), machine.parameters.copy()
     with pytest.raises(MachineError, match=f"^{re.escape(message)}$"):
-        list(machine.execute(dataclasses.replace(program, steps=({**step, "in_address": 0},))))
+        list(machine.execute(dataclasses.replace(program, steps=({**step, "fetched": 0, "in_address": 0},))))
     np.testing.assert_array_equal(machine.weights, weights)
     np.testing.assert_array_equal(machine.parameters, parameters)
 

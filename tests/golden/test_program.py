@@ -126,8 +126,8 @@ def test_header_by_hand(small):
     image = small.assemble()
     assert len(image) == 200  # 199 bytes, filled up to a store word
     assert image[:8] == b"GMSR" + bytes([1, 0, 16, 8])
-    assert number(image, 8, 3) == 128 // 8  # the steps lie behind the header and one descriptor
-    assert number(image, 12, 3) == 200 // 8
+    # the steps lie behind the header and one descriptor; a warm start begins with the first
+    assert number(image, 8, 8) == 128 // 8 | 128 // 8 << 20 | 200 // 8 << 40
     assert (number(image, 16, 4), number(image, 20, 4), number(image, 24, 4)) == (200, 300, 512)
     assert [number(image, at, 2) for at in range(32, 48, 2)] == [4, 5, 3, 3, 2, 5, 1, 16]
     assert image[48:64] == bytes(16)
@@ -195,8 +195,8 @@ def refusal(image, config=CONFIGS["up5k"]):
         (lambda image: put(image, 8, [7]), "an image's steps must start at byte 64 to 199, not 56"),
         (lambda image: put(image, 8, [25]), "an image's steps must start at byte 64 to 199, not 200"),
         (lambda image: put(image, 8, [17]), "an image's layer table must be a multiple of 64 bytes, not 72"),
-        (lambda image: put(image, 144, [4]), "the opcode of step 1 must be 0 to 3, not 4"),
-        (lambda image: put(image, 128, [15]), "the opcode of step 0 must be 0 to 3, not 15"),
+        (lambda image: put(image, 144, [5]), "the opcode of step 1 must be 0 to 4, not 5"),
+        (lambda image: put(image, 128, [15]), "the opcode of step 0 must be 0 to 4, not 15"),
         (lambda image: put(image, 146, [0]), "the layer of step 1 must be 1 to 1, not 0"),
         (lambda image: put(image, 146, [2]), "the layer of step 1 must be 1 to 1, not 2"),
         (lambda image: put(image, 160, [1] * 40), "an image's steps must end with an END step, not with the image"),
@@ -273,6 +273,8 @@ def test_listing_names_every_layer_and_step(program):
     lines = program.listing().splitlines()
     heads = [line.split(":")[0] for line in lines]
     layers, steps = len(program.layers), len(program.steps)
-    assert heads == [f"layer {i + 1}" for i in range(layers)] + [f"step {i}" for i in range(steps + 1)]
+    steps = [f"step {i}" for i in range(steps + 1)]
+    steps.insert(program.warm, "warm start")
+    assert heads == [f"layer {i + 1}" for i in range(layers)] + steps
     runs = [line for line in lines if ": run " in line]
     assert [re.search(r"layer=(\d+)", line)[1] for line in runs] == [str(i + 1) for i in range(layers)]

@@ -1,0 +1,324 @@
+"""How layers are cut: geometry by hand, and that the pieces cover a layer once and fit the configuration."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gossamer.golden.compiler import CompileError
+from gossamer.golden.lowering import lower
+from gossamer.golden.network import Conv, Depthwise, FullyConnected, MaxPool, Tensor
+from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.tiling import Map, Piece, cut, descriptor
+from tests.networks import SMALL
+
+UP5K = CONFIGS["up5k"]
+
+
+def words(channels, config):
+    """The pitch of pixels of whole words."""
+    return -(-channels // config.lanes) * config.lanes
+
+
+def kernel_of(layer, shape, outputs, config=UP5K, *, pitch=None):
+    """The kernel of a layer over a map of ``shape`` to one of shape ``outputs``, both with zero point 0."""
+    tensors = {name: Tensor(name, shape, 1.0, 0) for name, shape in (("x", shape), ("y", outputs))}
+    target = (1, 1, *outputs)[-3:]
+    source = (1, 1, *shape)[-3:]
+    maps = [Map("x", *source, pitch or source[2], 0, source[2], 0), Map("y", *target, target[2], 0, target[2], 0)]
+    (kernel,) = lower(SimpleNamespace(tensors=tensors), layer, maps[:1], maps[1], config, CompileError)
+    return kernel
+
+
+def conv(shape, outputs, window, config=UP5K, **geometry):
+    """A convolution of a map of ``shape`` to one of shape ``outputs``."""
+    count = outputs[2]
+    weights = np.ones((count, *window, shape[2]), np.int8)
+    layer = Conv("c", ("x",), "y", weights, np.zeros(count, np.int32), np.ones(count) / 64, **geometry)
+    return kernel_of(layer, shape, outputs, config, pitch=None)
+
+
+def depthwise(shape, outputs, window, config=UP5K, **geometry):
+    count = shape[2]
+    weights = np.ones((*window, count), np.int8)
+    layer = Depthwise("d", ("x",), "y", weights, np.zeros(count, np.int32), np.ones(count) / 64, **geometry)
+    return kernel_of(layer, shape, outputs, config, pitch=words(count, config))
+
+
+def dense(inputs, outputs, config=UP5K, weight=1):
+    weights = np.full((outputs, inputs), weight, np.int8)
+    layer = FullyConnected("f", ("x",), "y", weights, np.zeros(outputs, np.int32), np.ones(outputs) / 64)
+    return kernel_of(layer, (inputs,), (outputs,), config)
+
+
+def fields(kernel, piece, config=UP5K):
+    """Descriptor and step in one."""
+    row = kernel.source.columns * kernel.source.pitch
+    descriptor_fields, step = descriptor(kernel, piece, -(-row // config.store_bytes), config)
+    return descriptor_fields | step
+
+
+def whole(kernel):
+    return Piece(*map(range, (kernel.groups, kernel.rows, kernel.columns, kernel.kernel_rows, kernel.beats)))
+
+
+def assert_fields(kernel, piece, config=UP5K, **expected):
+    found = fields(kernel, piece, config)
+    assert {name: found[name] for name in expected} == expected
+
+
+# Geometry
+
+
+def test_a_window_at_the_border_by_hand():
+    # 5 pixels of 3 channels, one of padding on the left: 15 bytes of which a window of 3 pixels has 9
+    kernel = conv((6, 5, 3), (3, 3, 2), (3, 3), stride=(2, 2), padding=(1, 0, 1, 1))
+    assert_fields(
+        kernel, whole(kernel),
+        groups=1, last_lanes=2, kernel_rows=3, stride_rows=2, width=3,
+        left_granules=2,  # a word of 16 bytes in front, 2 store words
+        offset=13,  # of whose bytes the last 3 are the padding pixel
+        right_granule=4, tail=7,  # 15 bytes in words of 8
+        slot_words=3,  # the last window ends with byte 13 + 2*6 + 9
+        ahead=1, ring_words=6 * 3, advance_words=6,  # 3 + 2 rows, in twos
+        x_step=6, range_last=8, tap_step=0, out_x_step=2, out_row_step=8,
+        lead_rows=1, in_rows=6, rows=3, in_address=0, out_address=0,
+    )  # fmt: skip
+
+
+def test_rows_are_loaded_ahead_only_where_they_fit():
+    def ring(columns):
+        kernel = conv((9, columns, 16), (7, columns, 1), (3, 1))
+        found = fields(kernel, whole(kernel))
+        return found["ahead"], found["ring_words"]
+
+    assert ring(64) == (1, 256)  # four rows of 64 words fill the row buffer
+    assert ring(65) == (0, 3 * 65)
+
+
+def test_a_tile_in_the_middle_loads_its_columns_alone():
+    # pixels of 4 bytes; outputs 10 to 14 see pixels 9 to 15, that is bytes 36 to 63, which begin in word 2
+    kernel = conv((3, 40, 4), (3, 40, 5), (3, 3), padding=(1, 1, 1, 1))
+    tile = dataclasses.replace(whole(kernel), columns=range(10, 15))
+    assert_fields(
+        kernel, tile,
+        left_granules=0, in_address=4, offset=4, right_granule=4, tail=8, slot_words=2, width=5, x_step=4, range_last=11,
+        out_address=50, lead_rows=1, in_rows=3,
+    )  # fmt: skip
+
+
+def test_the_last_tile_ends_with_padding():
+    # outputs 35 to 39 see pixels 34 to 40, of which the last is padding: bytes 136 to 163, of 160, from word 8 on
+    kernel = conv((3, 40, 4), (3, 40, 5), (3, 3), padding=(1, 1, 1, 1))
+    tile = dataclasses.replace(whole(kernel), columns=range(35, 40))
+    assert_fields(
+        kernel, tile, left_granules=0, in_address=16, offset=8, right_granule=4, tail=8, slot_words=3, out_address=175
+    )
+
+
+def test_padding_that_is_larger_than_a_tile():
+    # 40 padding pixels of 4 bytes in front; outputs 0 to 3 see only padding, but one word of the map is loaded
+    kernel = conv((1, 8, 4), (1, 48, 1), (1, 1), padding=(0, 0, 40, 0))
+    tile = dataclasses.replace(whole(kernel), columns=range(4))
+    found = fields(kernel, tile)
+    assert (found["in_address"], found["offset"], found["x_step"], found["width"]) == (0, 0, 4, 4)
+    assert found["left_granules"] == 20  # 160 bytes
+    assert found["right_granule"] == 21  # at least one word of the map
+    assert found["slot_words"] == 11
+
+
+def test_rows_of_a_tile_that_lie_in_the_padding():
+    kernel = conv((4, 3, 16), (9, 3, 1), (3, 1), padding=(4, 3, 0, 0))
+
+    def rows(start, stop):
+        found = fields(kernel, dataclasses.replace(whole(kernel), rows=range(start, stop)))
+        return found["lead_rows"], found["in_rows"], found["in_address"], found["out_address"]
+
+    # windows start at row -4 + y and have 3 rows; 4 rows of 6 store words exist; output rows take a store word
+    assert rows(0, 9) == (4, 4, 0, 0)
+    assert rows(0, 2) == (4, 0, 0, 0)  # rows -4 to -1
+    assert rows(2, 4) == (2, 2, 0, 16)  # rows -2 to 1
+    assert rows(5, 7) == (0, 3, 6, 40)  # rows 1 to 4
+    assert rows(8, 9)[:2] == (0, 0)  # rows 4 to 6
+
+
+def test_a_part_of_a_window_by_hand():
+    # a window of 3 rows of 48 bytes; its second row's bytes 16 to 47 are pixels 1 and 2
+    kernel = conv((5, 6, 16), (3, 4, 2), (3, 3))
+    part = dataclasses.replace(whole(kernel), kernel_rows=range(1, 2), beats=range(16, 48))
+    assert_fields(
+        kernel, part,
+        kernel_rows=1, range_last=31, in_address=1 * 12 + 2, offset=0, x_step=16, slot_words=5, right_granule=10, in_rows=3,
+    )  # fmt: skip
+
+
+def test_groups_of_a_convolution_see_the_same_bytes():
+    kernel = conv((2, 2, 4), (2, 2, 40), (1, 1))
+    first, last = (fields(kernel, dataclasses.replace(whole(kernel), groups=groups)) for groups in (range(2), range(2, 3)))
+    assert (first["offset"], last["offset"]) == (0, 0)
+    assert (first["groups"], first["last_lanes"]) == (2, 16)
+    assert (last["groups"], last["last_lanes"], last["out_address"]) == (1, 8, 32)
+    # the next row begins 2 pixels of 40 bytes behind; the step counts from the last group
+    assert (first["out_row_step"], last["out_row_step"]) == (80 - 16, 80)
+
+
+def test_groups_in_word_mode_see_their_own_words():
+    kernel = depthwise((3, 4, 40), (3, 4, 40), (3, 3), padding=(1, 1, 1, 1))
+    piece = dataclasses.replace(whole(kernel), groups=range(1, 3))
+    # pixels of 48 bytes, of which one of padding is in front
+    assert_fields(
+        kernel, piece,
+        offset=16, left_granules=6, x_step=48, tap_step=3, range_last=2, slot_words=18, last_lanes=8, out_address=16,
+    )  # fmt: skip
+
+
+def test_strides_of_tiles():
+    kernel = conv((7, 101, 2), (3, 50, 1), (3, 3), stride=(2, 2))
+    tile = dataclasses.replace(whole(kernel), columns=range(25, 50), rows=range(1, 3))
+    # pixel 50 is byte 100, 4 behind a word of 16; 24 steps of 4 bytes and a window of 6
+    assert_fields(
+        kernel, tile,
+        in_address=2 * 26 + 12, offset=4, x_step=4, slot_words=7, stride_rows=2, in_rows=5, out_address=1 * 56 + 25,
+    )  # fmt: skip
+
+
+def test_partial_sums_lie_behind_each_other():
+    kernel = dense(700, 20, SMALL[1])
+    first = dataclasses.replace(whole(kernel), beats=range(256), partial_out=True, partial_at=3)
+    found = fields(kernel, first, SMALL[1])
+    assert (found["partial_out"], found["out_x_step"], found["out_row_step"], found["out_address"]) == (1, 128, 0, 3 * 128)
+
+
+# Pieces
+
+
+CASES = {
+    "fits": lambda c: conv((4, 5, 3), (4, 5, 7), (3, 3), c, padding=(1, 1, 1, 1)),
+    "groups": lambda c: conv((3, 3, 4), (3, 3, 700), (1, 1), c),
+    "columns": lambda c: conv((3, 900, 12), (2, 899, 2), (2, 2), c),
+    "rows of the window": lambda c: conv((4, 5, 40), (4, 5, 9), (3, 3), c, padding=(1, 1, 1, 1)),
+    "beats of a row": lambda c: dense(1700, 90, c),
+    "all": lambda c: conv((5, 300, 100), (2, 149, 150), (2, 3), c, stride=(2, 2)),
+    "words": lambda c: depthwise((12, 40, 20), (5, 3, 20), (9, 37), c),
+    "one row of words": lambda c: depthwise((1, 700, 20), (1, 3, 20), (1, 698), c),
+    "many rows": lambda c: conv((4100, 1, 1), (2050, 1, 1), (2, 1), c, stride=(2, 1)),
+    "many kernel rows": lambda c: conv((200, 1, 1), (4, 1, 1), (197, 1), c),
+}
+BIG = dataclasses.replace(UP5K, name="wide28", technology="generic", acc_bits=28, store_ports=2, lut_lanes=0)
+
+
+@pytest.mark.parametrize("config", [*SMALL, UP5K], ids=lambda config: config.name)
+@pytest.mark.parametrize("case", CASES)
+def test_pieces_cover_every_tap_of_every_output_once(case, config):
+    kernel = CASES[case](config)
+    done = np.zeros((kernel.groups, kernel.rows, kernel.columns, kernel.kernel_rows, kernel.beats), np.int8)
+    for piece in cut(kernel, config, CompileError):
+        done[np.ix_(piece.groups, piece.rows, piece.columns, piece.kernel_rows, piece.beats)] += 1
+    assert (done == 1).all()
+
+
+@pytest.mark.parametrize("config", [*SMALL, UP5K], ids=lambda config: config.name)
+@pytest.mark.parametrize("case", CASES)
+def test_every_piece_fits(case, config):
+    kernel = CASES[case](config)
+    for piece in cut(kernel, config, CompileError):
+        assert len(kernel.weights_of(piece)) <= config.weight_vectors * config.lanes
+        entries = piece.windows if piece.partial_in else len(piece.groups)
+        assert entries * config.lanes <= config.parameters
+        found = fields(kernel, piece, config)
+        assert found["ring_words"] <= config.row_words
+        assert found["ring_words"] >= found["slot_words"] * len(piece.kernel_rows)
+        assert 0 <= found["left_granules"] < found["right_granule"] <= found["slot_words"] * config.granules
+        # the sequencer's fields, docs/formats.md
+        assert found["groups"] <= 255
+        assert found["width"] <= 1023
+        assert found["kernel_rows"] <= 63
+        assert max(found["rows"], found["in_rows"]) <= 2047
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda config: config.name)
+@pytest.mark.parametrize("case", CASES)
+def test_partial_sums_come_before_what_adds_to_them(case, config):
+    """The sums of a window begin without partial sums and end without, and what is read has been written by the part before."""
+    kernel = CASES[case](config)
+    area = {}  # what each place in the area of partial sums holds: the window and the beats that are in its sum
+    finished = set()
+    for piece in cut(kernel, config, CompileError):
+        taps = len(piece.kernel_rows) * len(piece.beats)
+        windows = itertools.product(piece.rows, piece.groups, piece.columns)
+        for number, window in enumerate(windows, piece.partial_at):
+            before, sums = area.pop(number, (None, 0)) if piece.partial_in else (window, 0)
+            assert before == window
+            if piece.partial_out:
+                assert number not in area
+                area[number] = window, sums + taps
+            else:
+                assert sums + taps == kernel.kernel_rows * kernel.beats
+                finished.add(window)
+    assert not area
+    assert len(finished) == kernel.rows * kernel.groups * kernel.columns
+
+
+def shapes(kernel, config=UP5K):
+    return [tuple(map(len, (p.groups, p.rows, p.columns, p.kernel_rows, p.beats))) for p in cut(kernel, config, CompileError)]
+
+
+def test_what_fits_is_one_piece():
+    assert shapes(conv((4, 5, 3), (4, 5, 7), (3, 3), padding=(1, 1, 1, 1))) == [(1, 4, 5, 3, 9)]
+
+
+def test_groups_take_half_a_buffer_when_not_all_fit():
+    def groups(outputs, inputs, **sizes):
+        config = Config("c", **sizes)
+        return [len(piece.groups) for piece in cut(dense(inputs, outputs, config), config, CompileError)]
+
+    assert groups(48, 170) == [3]  # 510 of 512 vectors
+    assert groups(48, 171) == [1, 1, 1]  # 513
+    assert groups(48, 100, weight_vectors=256) == [1, 1, 1]
+    assert groups(80, 60, weight_vectors=256) == [2, 2, 1]
+    assert groups(256, 1) == [16]  # 256 of 256 parameters
+    assert groups(257, 1) == [8, 8, 1]
+
+
+def test_columns_are_cut_into_as_few_tiles_as_needed():
+    # rows of 300 words; a window of one row needs one slot of the row buffer's 256 words
+    assert shapes(conv((1, 300, 16), (1, 300, 1), (1, 1))) == [(1, 1, 150, 1, 16)] * 2
+
+
+def test_kernel_rows_are_cut_before_columns_of_the_window():
+    # 9 taps of 40 channels are 360 vectors of 256: two rows of 240, and one
+    config = dataclasses.replace(BIG, weight_vectors=256)
+    assert [shape[3:] for shape in shapes(conv((3, 3, 40), (1, 1, 1), (3, 3), config), config)] == [(2, 120), (1, 120)]
+
+
+def test_a_row_of_the_window_is_cut_at_words():
+    config = SMALL[1]
+    assert config.lanes == 16
+    assert [piece.beats for piece in cut(dense(700, 1, config), config, CompileError)] == [
+        range(256), range(256, 512), range(512, 700),
+    ]  # fmt: skip
+
+
+def test_a_maximum_is_never_cut():
+    layer = MaxPool("p", ("x",), "y", (1, 171), (1, 1))
+    kernel = kernel_of(layer, (1, 171, 1), (1, 1, 1), pitch=16)
+    with pytest.raises(CompileError, match=r"^layer 'p' needs 513 weight vectors per 16 output channels"):
+        cut(kernel, UP5K, CompileError)
+
+
+# Accumulators
+
+
+def test_sums_that_overflow_are_cut():
+    # 255 * 127 * 4 = 129540 of 131071 in 18 bits, per channel
+    config = dataclasses.replace(BIG, acc_bits=18, lanes=16)
+    assert [len(piece.beats) for piece in cut(dense(4, 1, config, weight=127), config, CompileError)] == [4]
+    message = r"^layer 'f': its sums must fit the 18 bits of an accumulator, and can reach 161925$"
+    with pytest.raises(CompileError, match=message):  # a word of the row buffer is not cut
+        cut(dense(5, 1, config, weight=127), config, CompileError)
+    with pytest.raises(CompileError, match=message.replace("161925", "-161925")):
+        cut(dense(5, 1, config, weight=-127), config, CompileError)
+    pieces = cut(dense(40, 1, config, weight=32), config, CompileError)  # 255 * 32 * 16 = 130560
+    assert [piece.beats for piece in pieces] == [range(16), range(16, 32), range(32, 40)]
