@@ -232,7 +232,8 @@ def layout(region: str) -> dict[str, tuple[int, int, bool]]:
     return fields
 
 
-LAYOUTS = {name: layout(name) for name in ("header", "descriptor", "step-load", "step-run", "step-fetch", "parameter", "addition")}
+RECORDS = ("header", "descriptor", "step-load", "step-run", "step-fetch", "parameter", "addition")
+LAYOUTS = {name: layout(name) for name in RECORDS}
 
 
 def read(region: str, data: bytes) -> dict[str, int]:

@@ -106,7 +106,7 @@ def test_demo_fails_when_the_simulation_differs(gossamer, monkeypatch, damage, r
 
     def damaged(*arguments, **options):
         result = run(*arguments, **options)
-        result = rtl.RtlResult(result.outputs.copy(), result.cycles, result.simulated)
+        result = rtl.RtlResult(result.outputs.copy(), result.cycles, result.cold, result.simulated)
         damage(result)
         return result
 
@@ -436,7 +436,7 @@ def damaged_images():
         "flipped": (good[:-1] + bytes([good[-1] ^ 1]), r"CRC must be 0x[0-9a-f]{8}, not .*: the image is damaged"),
         "text": (b"x" * 100, r"magic must be 0x52534d47, not 0x78787878"),
         "version": (header(version=77), rf"version must be {spec.VERSION:#x}, not 0x4d"),
-        "steps": (header(steps=1 << 23), r"steps must start at byte 64 to \d+, not 67108864"),
+        "steps": (header(steps=1 << 19), r"steps must start at byte 64 to \d+, not 4194304"),
     }
 
 

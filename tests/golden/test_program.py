@@ -130,7 +130,7 @@ def test_header_by_hand(small):
     assert number(image, 8, 8) == 128 // 8 | 128 // 8 << 20 | 200 // 8 << 40
     assert (number(image, 16, 4), number(image, 20, 4), number(image, 24, 4)) == (200, 300, 512)
     assert [number(image, at, 2) for at in range(32, 48, 2)] == [4, 5, 3, 3, 2, 5, 1, 16]
-    assert image[48:64] == bytes(16)
+    assert image[48:64] == bytes(16)  # no external memory
 
 
 def test_crc_is_that_of_zip_over_the_image_with_the_field_zero(small):
@@ -192,6 +192,9 @@ def refusal(image, config=CONFIGS["up5k"]):
         (lambda image: put(image, 4, [2]), "an image's version must be 0x1, not 0x2"),
         (lambda image: put(image, 6, [64]), "an image's lanes must be 0x10, not 0x40"),
         (lambda image: put(image, 7, [16]), "an image's store_bytes must be 0x8, not 0x10"),
+        (lambda image: put(image, 10, [0, 0]), "an image's warm start must be at one of its steps, not at byte 0"),
+        (lambda image: put(image, 10, [0x10, 2]), "an image's warm start must be at one of its steps, not at byte 264"),
+        (lambda image: put(image, 10, [0x60, 1]), "an image's warm start must be at one of its steps, not at byte 176"),
         (lambda image: put(image, 8, [7]), "an image's steps must start at byte 64 to 199, not 56"),
         (lambda image: put(image, 8, [25]), "an image's steps must start at byte 64 to 199, not 200"),
         (lambda image: put(image, 8, [17]), "an image's layer table must be a multiple of 64 bytes, not 72"),

@@ -173,8 +173,8 @@ def test_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("lines = 16\nlanes = 16\nzone = 1\n")
     known = (
-        "acc_bits, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, store_ports, store_words, "
-        "technology, weight_vectors"
+        "acc_bits, fetch_interval, fetch_latency, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, store_ports, "
+        "store_words, technology, weight_vectors"
     )
     assert refusal(path) == f"configuration file {path} must have only the keys {known}, not 'lines'"
 
@@ -211,9 +211,9 @@ def test_fields_fit_their_record_and_no_beat_cuts_one(name):
 
 
 def test_opcodes_are_at_one_place_and_distinct():
-    assert bits(spec.STEP_RUN["opcode"]) == bits(spec.STEP_LOAD["opcode"])
+    assert bits(spec.STEP_RUN["opcode"]) == bits(spec.STEP_LOAD["opcode"]) == bits(spec.STEP_FETCH["opcode"])
     codes = [v for k, v in vars(spec.Opcode).items() if k.isupper()]
-    assert len(set(codes)) == len(codes) == 4
+    assert len(set(codes)) == len(codes) == 5
     assert max(codes) < 1 << spec.STEP_RUN["opcode"].width
 
 
