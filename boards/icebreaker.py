@@ -27,7 +27,7 @@ BAUD = 1_000_000
 SILENCE = 1 << 20
 """Clock cycles of silence that end a command, 44 ms; see :class:`UartBridge`."""
 
-EXTERNAL = 1 << 20
+EXTERNAL = 2 << 20
 """Byte of the flash with which the core's external memory begins; the bitstream lies in front."""
 
 NEXTPNR = ("--up5k", "--package", "sg48")

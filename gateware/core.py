@@ -55,9 +55,7 @@ class Core(wiring.Component):
         self._config = config
         members = {"bus": In(wishbone_signature()), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
         if config.fetch_interval:
-            members["memory"] = Out(
-                memory_signature(store_bytes=config.store_bytes, external_words=config.external_words)
-            )
+            members["memory"] = Out(memory_signature(store_bytes=config.store_bytes))
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -177,7 +175,7 @@ class Core(wiring.Component):
         connect(m, writer.write, store.write)
         m.d.comb += sequencer.fetch_idle.eq(1)
         if config.fetch_interval:
-            m.submodules.fetcher = fetcher = Fetcher(**store_size, external_words=config.external_words)
+            m.submodules.fetcher = fetcher = Fetcher(**store_size)
             connect(m, sequencer.fetch, fetcher.i)
             connect(m, fetcher.memory, wiring.flipped(self.memory))
             m.d.comb += [

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gossamer.golden.spec import MOST_FETCHED, Config
+from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config
 from gossamer.hdl.checks import require
 from gossamer.hdl.fetcher import memory_signature
 from gossamer.hdl.flash_reader import ADDRESS_BITS, FlashReader
@@ -38,13 +38,13 @@ class FlashMemory(wiring.Component):
     """
 
     def __init__(self, config: Config, *, base: int, clock_mhz: float):
-        size = config.external_words * config.store_bytes
+        size = EXTERNAL_WORDS * config.store_bytes
         require(base % size == 0, f"base must be a multiple of the external memory's {size} bytes, not {base}")
         require(base + size <= 1 << ADDRESS_BITS, f"base must leave {size} bytes of the flash, and {base} does not")
         self._config, self._base, self._clock_mhz = config, base, clock_mhz
         super().__init__(
             {
-                "memory": In(memory_signature(store_bytes=config.store_bytes, external_words=config.external_words)),
+                "memory": In(memory_signature(store_bytes=config.store_bytes)),
                 "sck": Out(1),
                 "cs_n": Out(1, init=1),
                 "dq": Out(wiring.Signature({"o": Out(4), "oe": Out(1), "i": In(4)})),
@@ -57,7 +57,7 @@ class FlashMemory(wiring.Component):
         m.submodules.reader = reader = FlashReader(
             max_words=MOST_FETCHED, word_bytes=config.store_bytes, wake_cycles=math.ceil(WAKE_US * self._clock_mhz)
         )
-        size = config.external_words * config.store_bytes
+        size = EXTERNAL_WORDS * config.store_bytes
         bits = ADDRESS_BITS - exact_log2(size)
         address = Cat(Const(0, exact_log2(config.store_bytes)), memory.request_address, Const(self._base // size, bits))
         m.d.comb += [

@@ -23,7 +23,7 @@ from gossamer.golden.network import (
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
 from gossamer.golden.schedule import LayerRun, Schedule, Work
-from gossamer.golden.spec import MOST_FETCHED, Config, UserError
+from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.tiling import Kernel, cut
 
 __all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
@@ -205,7 +205,7 @@ def _place(
     if placed.needed > config.store_size and config.fetch_interval:
         order = placed.schedule.streamable()
         found = []
-        for size in (min(config.store_size >> shift, MOST_FETCHED * config.store_bytes) for shift in (5, 4, 3)):
+        for size in (min(config.store_size >> shift, MOST_FETCHED * config.store_bytes) for shift in (6, 5, 4, 3)):
             low, high = 1, len(order)  # the least number that fits
             while low < high:
                 middle = (low + high) // 2
@@ -218,10 +218,9 @@ def _place(
         fit = [one for one in found if one.needed <= config.store_size]
         placed = min(fit, key=lambda one: one.schedule.cost()) if fit else least
         external = len(placed.schedule.external) // config.store_bytes
-        if external > config.external_words:
+        if external > EXTERNAL_WORDS:
             raise CompileError(
-                f"network {name!r} needs {external} words of external memory, and configuration {config.name!r} can address "
-                f"{config.external_words}"
+                f"network {name!r} needs {external} words of external memory, and a core can address {EXTERNAL_WORDS}"
             )
     if placed.needed > config.store_size:
         there = f" and {len(placed.schedule.external)} bytes of external memory" if placed.schedule.external else ""
@@ -238,14 +237,20 @@ def _plan(
 ) -> Plan:
     """The memory plan: tensors by their roots, partial sums, and fetched words."""
     sizes = {first: layout.place(first).size(config)}
-    areas = list(schedule.areas())
-    cold = schedule.cold
-    steps: list[tuple[str, list[str], list[str]]] = [("(start)", [], []) for _ in range(cold)]
-    for kernel, _ in pieces:
-        steps.append((kernel.name, list(kernel.inputs), [kernel.target.name]))
-        sizes[kernel.target.name] = layout.place(kernel.target.name).size(config)
-    for area in areas:
+    steps: list[tuple[str, list[str], list[str]]] = []
+    held: list[str] = []  # what the run step before may still be using when the loads behind it begin
+    for load, piece in schedule.timeline():
+        owner = schedule.loads[load].piece if load is not None else piece
+        name = "(start)" if owner is None else pieces[owner][0].name
+        if piece is None:
+            steps.append((name, list(held), []))
+        else:
+            kernel = pieces[piece][0]
+            held = [*kernel.inputs, kernel.target.name]
+            steps.append((name, list(kernel.inputs), [kernel.target.name]))
+            sizes[kernel.target.name] = layout.place(kernel.target.name).size(config)
+    for area in schedule.areas():
         sizes[area.name] = area.size
-        steps[area.first + cold][2].append(area.name)
-        steps[area.last + cold][1].append(area.name)
+        steps[area.first][2].append(area.name)
+        steps[area.last][1].append(area.name)
     return Arena(config.store_bytes).plan(sizes, steps, first, layout.root(output)[0], keep)

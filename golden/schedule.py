@@ -12,9 +12,6 @@ __all__ = ["Area", "LayerRun", "Schedule", "Work", "partial_sums"]
 
 Work = tuple[Kernel, Piece]
 
-CHUNK = 8192
-"""Bytes of the longest load: what is fetched at a time from an external memory."""
-
 @dataclasses.dataclass(frozen=True)
 class LayerRun:
     """A run step and the network layer whose output channels ``channels`` it computes."""
@@ -28,8 +25,7 @@ class LayerRun:
 
 @dataclasses.dataclass(frozen=True)
 class Area:
-    """Bytes of the store that hold something from run step ``first`` to run step ``last``. In front of run step 0 are as many
-    steps, with negative numbers, as the schedule has ``cold`` fetches."""
+    """Bytes of the store that hold something from time ``first`` to time ``last``, both in :meth:`Schedule.timeline`."""
 
     name: str
     size: int
@@ -105,21 +101,41 @@ class Schedule:
         cold, found = _loads(pieces, config)
         self._bases = [bases for bases, _ in found]
         self.loads = [*cold, *(load for _, loads in found for load in loads if load.parts)]
-        stay, go = (sorted(n for n in streamed if (n < len(cold)) == early) for early in (True, False))
-        self._segments = [*_segments(self.loads, stay, segment, 0, config)]
-        self.cold = len(self._segments)
-        external = sum(s.size for s in self._segments) // config.store_bytes
-        self._segments += _segments(self.loads, go, segment, external, config)
+        self._segments: list[_Segment] = []
+        words: dict[bytes, int] = {}  # where the data of segments are in the external memory
+        self.external = b""
+        for early in (True, False):
+            for loads in self._runs([n for n in sorted(streamed) if (n < len(cold)) == early], segment):
+                data = b"".join(self._padded(self.loads[load]) for load in loads)
+                if data not in words:
+                    words[data] = len(self.external) // config.store_bytes
+                    self.external += data
+                self._segments.append(_Segment(loads, words[data], len(data)))
+            if early:
+                self.cold = len(self._segments)
         self._streamed = {load: (i, j) for i, seg in enumerate(self._segments) for j, load in enumerate(seg.loads)}
         self.table = len({_entry(work, bases) for work, bases in zip(pieces, self._bases)})
         self.warm = sum(len(load.parts) for load in cold) + self.cold
         self.steps = len(pieces) + sum(len(load.parts) for load in self.loads) + len(self._segments)
-        self.external = b"".join(self._padded(self.loads[load]) for seg in self._segments for load in seg.loads)
 
     def _next(self, load: int) -> int | None:
         """The segment that is fetched while that of ``load``, its first, is used."""
         after = self._streamed[load][0] + 1
         return after if after not in (self.cold, len(self._segments)) else None
+
+    def _runs(self, streamed: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
+        """Cut the streamed loads into runs of at most ``most`` bytes, or single ones."""
+        found: list[int] = []
+        total = 0
+        for number in streamed:
+            size = len(self._padded(self.loads[number]))
+            if found and total + size > most:
+                yield tuple(found)
+                found, total = [], 0
+            found.append(number)
+            total += size
+        if found:
+            yield tuple(found)
 
     def _padded(self, load: _Load) -> bytes:
         assert load.data is not None
@@ -138,28 +154,29 @@ class Schedule:
                     hidden[number] = float("inf")
         return sorted(hidden, key=lambda number: -hidden[number])
 
+    def timeline(self) -> list[tuple[int | None, int | None]]:
+        """Loads and run steps in their order, as ``(load, None)`` and ``(None, piece)``."""
+        found: list[tuple[int | None, int | None]] = []
+        for piece in (None, *range(len(self._pieces))):
+            found += [(number, None) for number, load in enumerate(self.loads) if load.piece == piece]
+            found += [] if piece is None else [(None, piece)]
+        return found
+
     def areas(self) -> Iterator[Area]:
         """Where partial sums and fetched words wait."""
+        times = {entry: time for time, entry in enumerate(self.timeline())}
         found: dict[str, Area] = {}
         for number, (kernel, piece) in enumerate(self._pieces):
-            name = partial_sums(kernel)
+            name, time = partial_sums(kernel), times[None, number]
             if piece.partial_out or (name in found and piece.partial_in):
                 stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
-                area = found.get(name, Area(name, 0, number, number))
-                found[name] = dataclasses.replace(area, size=max(area.size, stop), last=number)
+                area = found.get(name, Area(name, 0, time, time))
+                found[name] = dataclasses.replace(area, size=max(area.size, stop), last=time)
         yield from found.values()
         for number, seg in enumerate(self._segments):
-            place = number - self.cold
-            if place < 0:  # it is fetched while the one before is used
-                yield Area(_stream(number), seg.size, max(place - 1, -self.cold), place)
-            else:  # the run step before may still be computed when the fetch begins
-                before = self._piece(self._segments[number - 1].loads[0]) if place else 0
-                yield Area(_stream(number), seg.size, max(before - 1, 0), self._piece(seg.loads[-1]))
-
-    def _piece(self, load: int) -> int:
-        piece = self.loads[load].piece
-        assert piece is not None
-        return piece
+            # A fetch begins when the first load of the segment before is done, or at the start.
+            first = times[self._segments[number - 1].loads[0], None] if number else 0
+            yield Area(_stream(number), seg.size, first, times[seg.loads[-1], None])
 
     def blob(self, address: int) -> tuple[bytes, dict[bytes, int]]:
         """The data of all loads that are not streamed, equal data once, and the store word of each if the first is at byte
@@ -297,26 +314,6 @@ def _stream(segment: int) -> str:
     return f"(fetched, {segment})"
 
 
-def _segments(
-    loads: Sequence[_Load], streamed: Sequence[int], size: int, external: int, config: Config
-) -> Iterator[_Segment]:
-    """Cut the streamed loads into runs of at most ``size`` bytes, which lie from word ``external`` on."""
-    found: list[int] = []
-    total = 0
-    for number in streamed:
-        data = loads[number].data
-        assert data is not None
-        length = -(-len(data) // config.store_bytes) * config.store_bytes
-        if found and total + length > size:
-            yield _Segment(tuple(found), external, total)
-            external += total // config.store_bytes
-            found, total = [], 0
-        found.append(number)
-        total += length
-    if found:
-        yield _Segment(tuple(found), external, total)
-
-
 class _Buffer:
     """Places the entries of consecutive run steps in a buffer.
 
@@ -324,8 +321,8 @@ class _Buffer:
     from its start again at its end; what is still there is not loaded again.
     """
 
-    def __init__(self, opcode: int, size: int, entry: int):
-        self.opcode, self._size, self._entry = opcode, size, entry
+    def __init__(self, opcode: int, size: int, entry: int, longest: int):
+        self.opcode, self._size, self._entry, self._longest = opcode, size, entry, longest
         self._start = 0
         self._resident: dict[bytes, int] = {}
         self._used = range(0)
@@ -356,8 +353,8 @@ class _Buffer:
         self, data: bytes, base: int, parts: Sequence[tuple[range, int]], piece: int | None
     ) -> Iterator[_Load]:
         """Load ``parts`` of the entries of ``data``, whose first is ``base``, each with whether to wait."""
-        for start in range(0, len(data), CHUNK):
-            some = data[start : start + CHUNK]
+        for start in range(0, len(data), self._longest):
+            some = data[start : start + self._longest]
             first, stop = base + start // self._entry, base + (start + len(some)) // self._entry
             found = []
             for entries, wait in parts:
@@ -397,8 +394,10 @@ def _loads(
 ) -> tuple[list[_Load], list[tuple[tuple[int, int], list[_Load]]]]:
     """The loads of what stays in the buffers; and per run step the first entries of its weights and parameters, and the loads
     in front of it. What the step before does not use is loaded while it runs."""
-    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes)
-    parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES)
+    # What is fetched at a time must leave room in the store.
+    longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
+    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest)
+    parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
     cold = [*weights.keep({kernel.weights_of(piece): 1 for kernel, piece in pieces})]
     if not sums:

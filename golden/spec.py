@@ -21,6 +21,7 @@ __all__ = [
     "CONFIGS",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
+    "EXTERNAL_WORDS",
     "HEADER",
     "HEADER_BYTES",
     "MAGIC",
@@ -53,6 +54,9 @@ HEADER_BYTES = 64
 DESCRIPTOR_BYTES = 64
 STEP_BYTES = 16
 PARAMETER_BYTES = 8
+
+EXTERNAL_WORDS = 1 << 18
+"""Words of the external memory that a core can address."""
 
 MOST_FETCHED = 4095
 """Words of the longest fetch."""
@@ -460,11 +464,6 @@ class Config:
         )
 
     @property
-    def external_words(self) -> int:
-        """Words of the external memory that the core can address."""
-        return 1 << (self.store_size - 1).bit_length()
-
-    @property
     def granules(self) -> int:
         """Store words per row buffer word or weight vector."""
         return self.lanes // self.store_bytes
@@ -473,13 +472,15 @@ class Config:
 CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
-        # Reads of a serial flash: see gossamer.hdl.flash_reader.
+        # The block RAMs of the devices: 26 (GW1NR-9) and 46 (GW2A-18) of 2 kB of data, 56 and 208 (ECP5) of 2 kB. The external
+        # memory is a serial flash over four lines, see gossamer.hdl.flash_reader.
         Config("up5k", "ice40", store_ports=1, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4),
-        # The block RAMs of the devices: 26 (GW1NR-9) and 46 (GW2A-18) of 2 kB of data, 56 and 208 (ECP5) of 2 kB.
-        Config("gw1n9", store_words=3072, row_words=256, weight_vectors=256),
-        Config("gw2a18", lanes=64, store_bytes=16, store_words=2048),
-        Config("ecp5_25", store_bytes=16, store_words=4096),
-        Config("ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024),
+        Config("gw1n9", store_words=3072, weight_vectors=256, fetch_latency=39, fetch_interval=16),
+        Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),
+        Config("ecp5_25", store_bytes=16, store_words=4096, fetch_latency=55, fetch_interval=32),
+        Config(
+            "ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024, fetch_latency=55, fetch_interval=32
+        ),
     )
 }
 """The named configurations."""

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from gossamer.golden.spec import MOST_FETCHED
+from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.store import write_signature
 
@@ -14,16 +14,16 @@ __all__ = ["COUNT_BITS", "Fetcher", "fetch_layout", "memory_signature"]
 COUNT_BITS = bits_for(MOST_FETCHED)
 
 
-def fetch_layout(*, store_words: int, external_words: int) -> data.StructLayout:
+def fetch_layout(*, store_words: int) -> data.StructLayout:
     """``words`` words, at least 1, from word ``address`` of the external memory to word ``destination`` of the store.
 
     ``destination`` has one bit more than the store needs, so that an address behind it is seen."""
     return data.StructLayout(
-        {"address": range(external_words), "destination": bits_for(store_words - 1) + 1, "words": COUNT_BITS}
+        {"address": range(EXTERNAL_WORDS), "destination": bits_for(store_words - 1) + 1, "words": COUNT_BITS}
     )
 
 
-def memory_signature(*, store_bytes: int, external_words: int) -> wiring.Signature:
+def memory_signature(*, store_bytes: int) -> wiring.Signature:
     """A port to an external memory, from the side that reads: for each request its words, in order.
 
     Request and words are transferred as in streams. ``request_words`` is the number of words less one."""
@@ -31,7 +31,7 @@ def memory_signature(*, store_bytes: int, external_words: int) -> wiring.Signatu
         {
             "request_valid": Out(1),
             "request_ready": In(1),
-            "request_address": Out(range(external_words)),
+            "request_address": Out(range(EXTERNAL_WORDS)),
             "request_words": Out(COUNT_BITS),
             "valid": In(1),
             "ready": Out(1),
@@ -55,8 +55,6 @@ class Fetcher(wiring.Component):
     ----------
     store_bytes, store_words : int
         See :class:`Store`.
-    external_words : int
-        Words of the external memory that can be addressed; a power of two.
 
     Members
     -------
@@ -71,14 +69,14 @@ class Fetcher(wiring.Component):
         Must not change while a command is in work.
     """
 
-    def __init__(self, *, store_bytes: int, store_words: int, external_words: int):
-        require_powers_of_two(store_bytes=store_bytes, external_words=external_words)
+    def __init__(self, *, store_bytes: int, store_words: int):
+        require_powers_of_two(store_bytes=store_bytes)
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
         self._store_words = store_words
         super().__init__(
             {
-                "i": In(stream.Signature(fetch_layout(store_words=store_words, external_words=external_words))),
-                "memory": Out(memory_signature(store_bytes=store_bytes, external_words=external_words)),
+                "i": In(stream.Signature(fetch_layout(store_words=store_words))),
+                "memory": Out(memory_signature(store_bytes=store_bytes)),
                 "write": Out(write_signature(store_bytes=store_bytes, store_words=store_words)),
                 "hold": In(1),
                 "drop": In(1),

@@ -10,9 +10,11 @@ from amaranth.utils import bits_for, exact_log2
 from gossamer.golden.spec import (
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
+    EXTERNAL_WORDS,
     HEADER,
     MAGIC,
     STEP_BYTES,
+    STEP_FETCH,
     STEP_LOAD,
     STEP_RUN,
     VERSION,
@@ -109,9 +111,7 @@ class Sequencer(wiring.Component):
             {
                 "start": In(1),
                 "warm": In(1),
-                "fetch": Out(
-                    stream.Signature(fetch_layout(store_words=store_words, external_words=config.external_words))
-                ),
+                "fetch": Out(stream.Signature(fetch_layout(store_words=store_words))),
                 "fetch_idle": In(1),
                 "fetch_error": In(1),
                 "busy": Out(1),
@@ -164,6 +164,10 @@ class Sequencer(wiring.Component):
         # The step. Its numbers count down, or on, while it is executed.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
         fetched, warm = Signal(reset_less=True), Signal(reset_less=True)
+        # The address in the external memory has the place of the output's in the step, and may be longer.
+        external = STEP_FETCH["external"]
+        low_bits = len(self.out_address) - 1
+        external_high = Signal(max(bits_for(EXTERNAL_WORDS - 1) - low_bits, 0), reset_less=True)
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
         entry = Signal.like(self.layer)  # of the layer table
@@ -180,7 +184,7 @@ class Sequencer(wiring.Component):
             self.rows.p.first.eq(first),
             self.add_scale.multiplier.eq(received(DESCRIPTOR["add_multiplier"])),
             self.add_scale.shift.eq(received(DESCRIPTOR["add_shift"])),
-            self.fetch.p.address.eq(self.out_address),
+            self.fetch.p.address.eq(Cat(self.out_address[:-1], external_high)),
             self.fetch.p.destination.eq(in_address),
             self.fetch.p.words.eq(count),
         ]
@@ -267,6 +271,8 @@ class Sequencer(wiring.Component):
                     capture(in_address, STEP_RUN["in_address"], address_like=True)
                     capture(lead_rows, STEP_RUN["lead_rows"])
                     capture(self.out_address, STEP_RUN["out_address"], address_like=True)
+                    if config.fetch_interval:
+                        capture(external_high, Field(external.offset + low_bits, len(external_high)))
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "DISPATCH"
             with state("DISPATCH"):
