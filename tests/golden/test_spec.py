@@ -173,8 +173,8 @@ def test_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("lines = 16\nlanes = 16\nzone = 1\n")
     known = (
-        "acc_bits, fetch_interval, fetch_latency, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, store_ports, "
-        "store_words, technology, weight_vectors"
+        "acc_bits, fetch_interval, fetch_latency, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, "
+        "store_ports, store_words, technology, weight_vectors"
     )
     assert refusal(path) == f"configuration file {path} must have only the keys {known}, not 'lines'"
 

@@ -6,7 +6,7 @@ import pytest
 
 from gossamer.hdl.flash_reader import FlashReader
 from gossamer.sim.flash import Flash
-from gossamer.sim.streams import Bench, randomly
+from gossamer.sim.streams import Bench, never, randomly
 
 WORD_BYTES = [8, 16]
 
