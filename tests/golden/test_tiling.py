@@ -138,6 +138,7 @@ def test_rows_of_a_tile_that_lie_in_the_padding():
 
     # windows start at row -4 + y and have 3 rows; 4 rows of 6 store words exist; output rows take a store word
     assert rows(0, 9) == (4, 4, 0, 0)
+    assert rows(0, 1) == (3, 0, 0, 0)  # rows -4 to -2
     assert rows(0, 2) == (4, 0, 0, 0)  # rows -4 to -1
     assert rows(2, 4) == (2, 2, 0, 16)  # rows -2 to 1
     assert rows(5, 7) == (0, 3, 6, 40)  # rows 1 to 4
