@@ -6,15 +6,16 @@ import itertools
 import pytest
 
 from gossamer.golden.compiler import CompileError, compile_network
+from gossamer.golden.inference import infer
 from gossamer.golden.spec import CONFIGS, PARAMETER_BYTES, Config, Opcode
-from tests.networks import NETWORKS, SMALL, Builder
+from tests.networks import NETWORKS, SMALL, Builder, inputs
 
 UP5K = CONFIGS["up5k"]
 TINY = SMALL[1]
 
 
 def compiled_for(build, config, rng):
-    for _ in range(100):
+    for _ in range(200):
         try:
             return compile_network(build(rng), config)
         except CompileError:
@@ -61,11 +62,13 @@ def replay(program):
     """Check a program's loads; returns how many went on beside a run, and how many waited."""
     nothing = {Opcode.LOAD_WEIGHTS: set(), Opcode.LOAD_PARAMETERS: set()}
     there = {opcode: set() for opcode in nothing}
+    sizes = dict(zip(nothing, (program.config.weight_vectors, program.config.parameters)))
     busy, writes, idle = nothing, set(), True
     beside = waited = 0
     for step in program.steps:
         if is_load(step):
             entries, source = filled(program, step)
+            assert max(entries) < sizes[step["opcode"]]
             conflict = bool(entries & busy[step["opcode"]] or source & writes)
             idle |= bool(step["wait"])
             assert idle or not conflict
@@ -111,9 +114,19 @@ def loads(program, start=0):
     return [step for step in program.steps[start:] if is_load(step)]
 
 
-@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
-def test_a_warm_start_leaves_what_stays(build, rng):
-    program = compiled_for(build, TINY, rng).program
+def some_stays(rng):
+    """Seven layers of 16 vectors and, on 16 lanes, six of 32."""
+    b = Builder(rng, (1, 1, 32))
+    x = b.input
+    for _ in range(6):
+        x = b.conv(b.conv(x, 16, (1, 1), relu=False), 32, (1, 1), relu=False)
+    return b.network()
+
+
+@pytest.mark.parametrize("config", [TINY, UP5K, CONFIGS["gw1n9"], CONFIGS["ecp5_85"]], ids=lambda config: config.name)
+@pytest.mark.parametrize("build", [*NETWORKS, some_stays], ids=lambda build: build.__name__)
+def test_a_warm_start_leaves_what_stays(build, config, rng):
+    program = compiled_for(build, config, rng).program
     stays = {Opcode.LOAD_WEIGHTS: set(), Opcode.LOAD_PARAMETERS: set()}
     assert all(map(is_load, program.steps[: program.warm]))
     for step in program.steps[: program.warm]:
@@ -137,6 +150,20 @@ def test_equal_data_are_loaded_once(rng):
     b.max_pool(x, (2, 2), (1, 1))
     program = compile_network(b.network(), UP5K).program
     assert [step["opcode"] for step in loads(program)] == [Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS]
+
+
+def test_what_was_overwritten_is_loaded_again(rng):
+    b = Builder(rng, (3, 3, 16))
+    x = b.max_pool(b.input, (2, 2), (1, 1))
+    x = b.conv(x, 250, (1, 1))
+    x = b.conv(x, 16, (1, 1))
+    b.max_pool(x, (2, 2), (1, 1))
+    network = b.network()
+    for config in SMALL:
+        compiled = compile_network(network, config)
+        x = inputs(rng, network, 1)
+        output = infer(compiled, x[0]).output
+        assert output.tolist() == network.run(x)[network.output][0].tolist()
 
 
 def test_tiles_of_a_row_share_their_weights(rng):
