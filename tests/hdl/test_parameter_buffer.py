@@ -62,7 +62,9 @@ def writes(entries, layout, granule):
         yield address, int.from_bytes(data, "little")
 
 
-def rig(written, sums, *, base=0, add=0, scale=None, stalls=(None, None), lanes=8, entries=256, granule=8, acc_bits=24):
+def rig(
+    written, sums, *, base=0, add=0, partial_in=0, scale=None, stalls=(None, None), lanes=8, entries=256, granule=8, acc_bits=24
+):
     """``(bench, source, i, o)``: writes, then ``scale`` for additions, then the sums."""
     dut = ParameterBuffer(lanes=lanes, acc_bits=acc_bits, entries=entries, granule=granule)
     bench = Bench(dut)
@@ -71,6 +73,7 @@ def rig(written, sums, *, base=0, add=0, scale=None, stalls=(None, None), lanes=
     async def prepare(ctx):
         ctx.set(dut.base, base)
         ctx.set(dut.add, add)
+        ctx.set(dut.partial_in, partial_in)
         ctx.set(dut.write.en, 1)
         for address, data in written:
             ctx.set(dut.write.address, address)
@@ -115,6 +118,52 @@ def test_each_sum_gets_the_entry_of_its_channel(rng, lanes, groups, width, last_
     bench, _, _, o, _ = rig(table, sums, stalls=[randomly(rng, share) for share in stalls], **sizes)
     bench.run()
     assert o.payloads == scaled(sums, [table[base + channel] for channel in channels])
+
+
+def windows_of(sums, lanes):
+    """The entry of each sum if every window has its own: that of its lane, ``lanes`` from window to window."""
+    window = lane = 0
+    for s in sums:
+        yield window * lanes + lane
+        window, lane = (window + 1, 0) if s["last"] else (window, lane + 1)
+
+
+@pytest.mark.parametrize("lanes, groups, width, last_lanes, entries, granule, base", SHAPES)
+@pytest.mark.parametrize("stalls", [(0, 0), (0.1, 0.7), (0.7, 0.1)])
+def test_each_sum_gets_an_entry_of_its_own(rng, lanes, groups, width, last_lanes, entries, granule, base, stalls):
+    """Windows count on over groups, pixels and rows; the end of a row restarts nothing."""
+    rows = max(min(3, (entries - base) // (lanes * groups * width)), 1)
+    base = min(base, entries - rows * groups * width * lanes) // 2 * 2
+    sums = [s for _ in range(rows) for s in row(rng, lanes=lanes, groups=groups, width=width, last_lanes=last_lanes)[0]]
+    numbers = [base + n for n in windows_of(sums, lanes)]
+    assert len({*numbers}) == len(numbers)
+    table = {number: random_entry(rng) for number in numbers}
+    sizes = {"lanes": lanes, "entries": entries, "granule": granule, "base": base}
+    bench, _, _, o, _ = rig(table, sums, partial_in=1, stalls=[randomly(rng, share) for share in stalls], **sizes)
+    bench.run()
+    assert o.payloads == scaled(sums, [table[number] for number in numbers])
+
+
+@pytest.mark.parametrize("before, after", [(1, 1), (1, 0), (0, 1)])
+def test_add_scale_begins_again_with_the_first_entry(rng, before, after):
+    """Two runs; in the first only a part of a row comes, so that no end of a row restarts anything."""
+    sums, channels = row(rng, lanes=8, groups=2, width=2, last_lanes=5)
+    first = sums[:8]
+    table = {16 + number: random_entry(rng) for number in range(32)}
+    bench, source, _, o, dut = rig(table, first, base=16, partial_in=before)
+
+    async def later(ctx):
+        await ctx.tick().repeat(60)
+        ctx.set(dut.partial_in, after)
+        ctx.set(dut.add_scale.en, 1)
+        await ctx.tick()
+        ctx.set(dut.add_scale.en, 0)
+        source.queue.extend(sums)
+
+    bench.process(later)
+    bench.run(cycles=120)
+    numbers = [*windows_of(sums, 8)] if after else channels
+    assert o.payloads == scaled(first, [table[16 + n] for n in range(8)]) + scaled(sums, [table[16 + n] for n in numbers])
 
 
 def test_extreme_sums_and_entries():

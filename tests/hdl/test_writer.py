@@ -22,24 +22,29 @@ class Place:
     groups: int = 1
     width: int = 1
     last_bytes: int | None = None  # in a window of the last group, if fewer than lanes
+    partial_out: int = 0
 
 
 def windows(place, lanes):
     """``(address, bytes, tag)`` of each window."""
     row = place.out_address
-    for _, g, x in itertools.product(range(place.rows), range(place.groups), range(place.width)):
+    for n, (_, g, x) in enumerate(itertools.product(range(place.rows), range(place.groups), range(place.width))):
         last_group, last_x = g == place.groups - 1, x == place.width - 1
         number = lanes if place.last_bytes is None or not last_group else place.last_bytes
         tag = {"partial": int(last_group), "group_last": int(last_x), "row_last": int(last_group and last_x)}
+        if place.partial_out:
+            yield place.out_address + n * place.out_x_step, number, tag
+            continue
         yield row + g * lanes + x * place.out_x_step, number, tag
         if last_group and last_x:
             row += g * lanes + place.out_row_step
 
 
 def stream(rng, place, lanes):
-    """``(address, payload)`` of each byte."""
+    """``(address, payload)`` of each byte, or entry."""
+    size = 8 if place.partial_out else 1
     return [
-        (address + i, {"data": int(rng.integers(256)), "last": int(i == number - 1), "tag": tag})
+        (address + size * i, {"data": int(rng.integers(256)), "last": int(i == number - 1), "tag": tag})
         for address, number, tag in windows(place, lanes)
         for i in range(number)
     ]
@@ -54,9 +59,10 @@ class Run:
     idle: list
 
 
-def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extra=4):
+def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extra=4, entries=()):
     """Start a run in cycle 0; ``cycles`` are those of the ``payloads``, ``announced`` those of ``row_done``; ``hosts`` has
-    ``(address, data, mask)`` by cycle. After the cycle of ``reset`` the run starts again, with the first payload."""
+    ``(address, data, mask)`` by cycle; ``entries`` are those of the payloads. After the cycle of ``reset`` the run starts
+    again, with the first payload."""
     bench, hosts = Bench(dut), hosts or {}
     total = max([*cycles, *announced, *hosts, 0]) + extra
     source = bench.source(dut.i, payloads, iter([cycle not in cycles for cycle in range(total)]))
@@ -64,13 +70,14 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
     store_bytes = dut.write.mask.shape().width
 
     async def drive(ctx):
-        for name in ("out_x_step", "out_row_step", "image_words"):
+        for name in ("out_x_step", "out_row_step", "image_words", "partial_out"):
             ctx.set(getattr(dut, name), getattr(place, name))
         for cycle in range(total):
             start = cycle == 0 or cycle - 1 == reset
             ctx.set(dut.start, start)
             ctx.set(dut.out_address, place.out_address if start else -1)
             ctx.set(dut.row_done, cycle in announced)
+            ctx.set(dut.entry, dict(zip(cycles, entries)).get(cycle, 0xE7 * cycle))
             host = hosts.get(cycle)
             ctx.set(dut.host.en, host is not None)
             address, data, mask = (0, 0, -1) if host is None else host
@@ -93,11 +100,15 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
     return result
 
 
-def expect(place, items, cycles, announced, *, store_bytes, store_words, extra=4):
+def expect(place, items, cycles, announced, *, store_bytes, store_words, extra=4, entries=()):
     """The same, of bytes that go to a list."""
     result, pending, done = Run([], [], []), {}, []
-    for (address, payload), cycle in zip(items, cycles):
-        pending[address] = payload["data"]
+    for n, ((address, payload), cycle) in enumerate(zip(items, cycles)):
+        if place.partial_out:
+            pending |= dict(enumerate(entries[n].to_bytes(8, "little"), address))
+            address += 7
+        else:
+            pending[address] = payload["data"]
         word = address // store_bytes
         if payload["last"] or (address + 1) % store_bytes == 0:
             if place.image_words <= word < store_words:
@@ -216,6 +227,63 @@ def test_a_row_may_be_announced_while_another_ends(rng):
     seen = run(Writer(lanes=8, store_bytes=4, store_words=64), place, [p for _, p in items], cycles, announced)
     assert seen == expect(place, items, cycles, announced, store_bytes=4, store_words=64)
     assert seen.idle == [0, 1, 8, 9]
+
+
+# Partial sums
+
+
+def check_partial(place, rng, *, lanes=8, store_bytes=8, store_words=300, share=0.0):
+    """Compare a run with the list of bytes; returns the addresses of what was written, and errors."""
+    items = stream(rng, place, lanes)
+    entries = [int.from_bytes(rng.bytes(8), "little") for _ in items]
+    cycles = spaced(rng, len(items), share)
+    ends = row_ends(items, cycles)
+    dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=store_words)
+    seen = run(dut, place, [p for _, p in items], cycles, ends, entries=entries)
+    sizes = {"store_bytes": store_bytes, "store_words": store_words}
+    assert seen == expect(place, items, cycles, ends, entries=entries, **sizes)
+    return [(min(data), len(data)) for _, data in seen.writes], seen.errors
+
+
+@pytest.mark.parametrize("lanes, last", [(8, 8), (8, 7), (8, 1), (16, 13), (64, 1)])
+@pytest.mark.parametrize("store_bytes", [8, 16])
+@pytest.mark.parametrize("share", [0, 0.6])
+def test_partial_sums_are_entries_one_behind_the_other(rng, lanes, last, store_bytes, share):
+    """Rows, groups and pixels do not matter: the steps that are for bytes are far away."""
+    place = Place(
+        out_address=16 * int(rng.integers(10)) + 8 * int(rng.integers(2)), out_x_step=8 * lanes, out_row_step=1 << 13,
+        rows=2, groups=2, width=int(rng.integers(1, 4)), last_bytes=last, partial_out=1,
+    )  # fmt: skip
+    writes, errors = check_partial(place, rng, lanes=lanes, store_bytes=store_bytes, store_words=4096, share=share)
+    assert not errors
+    sums = 2 * (lanes + last) * place.width
+    assert sum(length for _, length in writes) == 8 * sums
+
+
+def test_a_word_of_one_entry_is_masked(rng):
+    # three entries from 24 on: the second half of word 1, both of word 2; then again, from 48 on, words 3 and 4
+    place = Place(out_address=24, out_x_step=24, width=2, last_bytes=3, partial_out=1)
+    assert check_partial(place, rng, store_bytes=16)[0] == [(24, 8), (32, 16), (48, 16), (64, 8)]
+
+
+def test_entries_come_in_every_cycle(rng):
+    place = Place(out_x_step=64, width=3, partial_out=1)
+    writes, _ = check_partial(place, rng)
+    assert writes == [(8 * n, 8) for n in range(24)]
+
+
+@pytest.mark.parametrize("store_bytes, store_words", [(8, 63), (16, 64)])
+def test_partial_sums_behind_the_store_are_errors(rng, store_bytes, store_words):
+    place = Place(out_address=store_bytes * (store_words - 1), out_x_step=64, width=1, partial_out=1)
+    writes, errors = check_partial(place, rng, store_bytes=store_bytes, store_words=store_words)
+    assert writes == [(store_bytes * (store_words - 1), store_bytes)]
+    assert len(errors) == 8 * 8 // store_bytes - 1
+
+
+def test_partial_sums_in_the_image_are_errors(rng):
+    writes, errors = check_partial(Place(image_words=3, out_x_step=64, partial_out=1), rng)
+    assert writes[0] == (24, 8)
+    assert len(errors) == 3
 
 
 def test_the_host_writes_anywhere_a_cycle_later(rng):
