@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden.program import Record
-from gossamer.golden.spec import PARAMETER_BYTES, Config
+from gossamer.golden.spec import PARAMETER, PARAMETER_BYTES, Config
 
 __all__ = ["Kernel", "Map", "Piece", "cut", "descriptor"]
 
@@ -163,6 +163,7 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception]) -> l
         while most > 1 and not _fits(kernel, whole, kernel_rows, beats, most, config):
             most = -(-most // 2)
         if _fits(kernel, whole, kernel_rows, beats, most, config):
+            _check_partial_sums(kernel, kernel_rows, beats, refuse)
             return list(_pieces(kernel, whole, kernel_rows, beats, _parts(whole.columns, most), config))
     if worst is not None:
         raise refuse(
@@ -220,6 +221,24 @@ def _overflow(kernel: Kernel, kernel_rows: list[range], beats: list[range], conf
             if high >= limit:
                 return high
     return None
+
+
+def _check_partial_sums(
+    kernel: Kernel, kernel_rows: list[range], beats: list[range], refuse: Callable[[str], Exception]
+) -> None:
+    """With their biases the sums of all parts but the last must fit an entry of the parameter buffer."""
+    if len(kernel_rows) * len(beats) == 1:
+        return
+    bias = PARAMETER["bias"]
+    limit = 1 << bias.width - 1
+    biases = np.ascontiguousarray(kernel.parameters).view("<i8")[..., 0] >> bias.offset  # the highest bits of an entry
+    weights = 255 * kernel.weights.astype(np.int64)
+    weights[:, _slice(kernel_rows[-1]), _slice(beats[-1])] = 0
+    low = int((biases + np.minimum(weights, 0).sum((1, 2))).min())
+    high = int((biases + np.maximum(weights, 0).sum((1, 2))).max())
+    if low < -limit or high >= limit:
+        worst = low if low < -limit else high
+        raise refuse(f"layer {kernel.name!r}: its partial sums must fit {bias.width} bits, and can reach {worst}")
 
 
 def _fits(

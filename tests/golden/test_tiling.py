@@ -312,6 +312,27 @@ def test_a_maximum_is_never_cut():
 # Accumulators
 
 
+def partial_dense(inputs, weight, bias, config):
+    weights = np.full((1, inputs), weight, np.int8)
+    layer = FullyConnected("f", ("x",), "y", weights, np.array([bias], np.int32), np.ones(1) / 64)
+    tensors = {name: Tensor(name, shape, 1.0, -128) for name, shape in (("x", (inputs,)), ("y", (1,)))}
+    maps = [Map("x", 1, 1, inputs, inputs, 0, inputs, -128), Map("y", 1, 1, 1, 1, 0, 1, -128)]
+    (kernel,) = lower(SimpleNamespace(tensors=tensors), layer, maps[:1], maps[1], config, CompileError)
+    return kernel
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_partial_sums_fit_an_entry(sign):
+    """Two parts of 256 bytes and a last one that does not count: 512 * 255 * 127 = 16581120 of 2**27."""
+    config = dataclasses.replace(BIG, weight_vectors=256)
+    most = (1 << 27) - 1 - 16581120
+    cut(partial_dense(600, 127 * sign, most * sign, config), config, CompileError)
+    message = f"^layer 'f': its partial sums must fit 28 bits, and can reach {sign * (1 << 27) + (sign < 0) * -1}$"
+    with pytest.raises(CompileError, match=message):
+        cut(partial_dense(600, 127 * sign, (most + 1) * sign - (sign < 0), config), config, CompileError)
+    cut(partial_dense(200, 127 * sign, (most + 1) * sign, config), config, CompileError)  # no parts
+
+
 def test_sums_that_overflow_are_cut():
     # 255 * 127 * 4 = 129540 of 131071 in 18 bits, per channel
     config = dataclasses.replace(BIG, acc_bits=18, lanes=16)
