@@ -147,7 +147,7 @@ class Liar:
         cycles = [infer(compiled, one).cycles for one in x]
         data[1, 0] ^= self.outputs
         cycles[1] += self.cycles
-        return RtlResult(data, cycles, 1000)
+        return RtlResult(data, cycles, cycles[0], 1000)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def test_file_list_names_the_files(emitted, name):
 def test_ports_are_those_of_the_documentation(emitted, name):
     header = re.search(rf"^module {TOP}\((.*?)\);", (emitted(name) / f"{TOP}.sv").read_text(), re.M | re.S).group(1)
     bus = {"wb_cyc", "wb_stb", "wb_we", "wb_adr", "wb_sel", "wb_dat_w", "wb_dat_r", "wb_ack", "wb_err"}
-    assert set(re.findall(r"\w+", header)) == {"clk", "rst", "irq", "busy", "failed"} | bus
+    parts = ("valid", "ready", "data", "request_valid", "request_ready", "request_address", "request_words")
+    memory = {f"memory_{part}" for part in parts}
+    assert set(re.findall(r"\w+", header)) == {"clk", "rst", "irq", "busy", "failed"} | bus | memory
 
 
 def expected_constants(config):
@@ -135,6 +137,7 @@ def test_register_table_names_everything():
         ("31:24", "`store_bytes`"),
         ("0", "`start`"),
         ("1", "`interrupt_enable`"),
+        ("2", "`warm`"),
         ("0", "`busy`"),
         ("1", "`done`"),
         ("2", "`refused`"),
