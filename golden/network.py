@@ -182,6 +182,11 @@ class Layer:
         """Return the output, with the batch axis of the inputs."""
         raise NotImplementedError
 
+    def macs(self, network: "Network") -> int:
+        """Multiply-accumulates of one input: of a convolution, depthwise convolution or fully connected layer one per
+        weight and output pixel, whatever the values are and also where the window lies in the padding; of others none."""
+        return 0
+
     def _set_integers(self, field: str, count: int, low: int, high: int) -> None:
         object.__setattr__(self, field, _integers(self.owner, field, getattr(self, field), count, low, high))
 
@@ -233,6 +238,9 @@ class Weighted(Layer):
         if hasattr(self, "stride"):
             self._set_integers("stride", 2, 1, 1 << 16)
             self._set_integers("padding", 4, 0, 1 << 16)
+
+    def macs(self, network: "Network") -> int:
+        return self.weights.size * math.prod(network.tensors[self.output].shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -620,6 +628,11 @@ class Network:
             good = output.quantization == (1 / 256, -128)
             kind, given = type(layer).__name__.lower(), f"{output.quantization}"
             _require(good, f"{owner}: a {kind} output must have scale 1/256 and zero point -128, not {given}")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one input, of all layers."""
+        return sum(layer.macs(self) for layer in self.layers)
 
     def run(self, x: Array) -> dict[str, Array]:
         """Return every tensor by name, (N, *shape), for the input ``x`` (N, *shape of the input tensor).

@@ -55,6 +55,15 @@ def test_every_output_equals_the_stored_one(model):
     np.testing.assert_array_equal(network.run(x)[network.output], samples["output"].reshape(len(x), -1))
 
 
+MACS = {"kws_dscnn": 2_656_768, "ic_resnet8": 12_501_632, "vww_96": 7_489_664, "ad01": 264_192}
+"""As published with the networks."""
+
+
+@pytest.mark.parametrize("model", tflite.MODELS)
+def test_multiply_accumulates_are_the_published_ones(model):
+    assert tflite.network_of(model).macs == MACS[model]
+
+
 def weights(rng, *shape):
     return rng.integers(-127, 128, shape, dtype=np.int8)
 
@@ -106,6 +115,12 @@ def network(rng):
         Dequantize("15", ("long",), "y"),
     )
     return Network("all kinds", {t.name: t for t in tensors}, layers, "x", "y")
+
+
+def test_multiply_accumulates_are_one_per_weight_and_output_pixel(network):
+    found = {type(layer).__name__: layer.macs(network) for layer in network.layers if layer.macs(network)}
+    assert found == {"Conv": 4 * 4 * 3 * (3 * 3 * 2), "Depthwise": 4 * 4 * 3 * (3 * 3), "FullyConnected": 5 * 3}
+    assert network.macs == 864 + 432 + 15
 
 
 def test_run_returns_every_tensor(network, rng):
