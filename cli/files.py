@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gossamer.golden.network import Network
 from gossamer.golden.spec import UserError
 
-__all__ = ["InputError", "load_inputs", "output_file", "output_folder"]
+__all__ = ["InputError", "load_inputs", "load_samples", "output_file", "output_folder"]
 
 
 class InputError(UserError, ValueError):
@@ -57,7 +57,6 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 def load_inputs(path: Path, network: Network) -> NDArray[Any]:
     """The inputs in a ``.npy`` file, batch first, of the model's own type and shape; returned in the tensor's shape."""
-    tensor = network.tensors[network.input]
     try:
         with open(path, "rb") as file:
             x = np.load(file, allow_pickle=False)
@@ -66,6 +65,31 @@ def load_inputs(path: Path, network: Network) -> NDArray[Any]:
     except Exception as error:  # numpy does not say which; damaged headers alone raise five kinds
         reason = str(error).partition("\n")[0]
         raise InputError(f"the input file {path} must be a .npy file: {reason}") from None
+    return _checked(x, path, network)
+
+
+def load_samples(path: Path, network: Network) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The inputs ``x`` in a ``.npz`` file, as those of :func:`load_inputs`, and the network's outputs ``output``, if they are
+    there."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, output = file["x"], file.get("output")
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the samples {path} must be a .npz file with an array x: {reason}") from None
+    x = _checked(x, path, network)
+    tensor = network.tensors[network.output]
+    shape = (len(x), *(network.output_shape or tensor.shape))
+    if output is not None and (output.dtype != tensor.dtype or output.shape != shape):
+        raise InputError(
+            f"the output in {path} must be {tensor.dtype} of shape {shape}, not {output.dtype} of shape {output.shape}"
+        )
+    return x, output
+
+
+def _checked(x: Any, path: Path, network: Network) -> NDArray[Any]:
+    """The inputs ``x``, found in the file ``path``, in the shape of the network's input tensor."""
+    tensor = network.tensors[network.input]
     shape = network.input_shape or tensor.shape
     if not isinstance(x, np.ndarray) or x.dtype != tensor.dtype or x.shape[1:] != shape or not len(x):
         found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"

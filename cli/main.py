@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
-from gossamer.cli.models import BUILT_IN, load_model, sample_inputs
+from gossamer.cli.models import BUILT_IN, Samples, load_model, models_in, samples
 from gossamer.golden import spec
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.inference import Inference, infer
@@ -65,6 +65,12 @@ def predict(compiled: Compiled, x: np.ndarray) -> list[Inference]:
     return [infer(compiled, one) for one in tracked("interpreter", x, len(x))]
 
 
+def stdout() -> Console:
+    """For tables: on a terminal as wide as that, else wide enough for all columns."""
+    found = Console()
+    return found if found.is_terminal else Console(width=max(found.width, 200))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people and programs."""
     path.write_text(json.dumps(value, indent=2) + "\n")
@@ -82,6 +88,7 @@ def cli() -> None:
       gossamer compile digits -o build/digits     program image, report, memory plan
       gossamer run digits --input X.npy --backend rtl -o Y.npy
       gossamer bench -o build/bench               cycles of all configurations, simulated
+      gossamer bench --models DIR -o build/bench  the same of the models in a folder
       gossamer build --board icebreaker -o build/b
     """
 
@@ -96,6 +103,7 @@ def demo(config_name: str, count: int) -> None:
     cached), runs real handwritten digits through it, and compares outputs and clock cycles with the golden model. Exit
     status 1 on any difference.
     """
+    from gossamer.cli.report import run_report
     from gossamer.golden import digits
     from gossamer.sim.rtl import Simulator
 
@@ -115,8 +123,7 @@ def demo(config_name: str, count: int) -> None:
     predicted = [i.cycles for i in inferences]
     accuracy = float((compiled.finish(outputs).argmax(1) == labels).mean())
     expected = float((network.run(images)[network.output].argmax(1) == all_labels).mean())
-    macs = sum(step.macs for step in inferences[0].layers)
-    executed = np.mean([sum(step.executed for step in i.layers) for i in inferences])
+    report = run_report(compiled, inferences, "rtl", result.cycles, result.simulated)
 
     table = Table(title=f"digits on {config.name}", show_header=False, title_justify="left")
     for name, value in (
@@ -126,8 +133,9 @@ def demo(config_name: str, count: int) -> None:
         ("cycles per inference, RTL", f"{np.mean(result.cycles):,.1f}"),
         ("cycles per inference, predicted", f"{np.mean(predicted):,.1f}"),
         ("RTL cycles = predicted", f"{sum(a == b for a, b in zip(result.cycles, predicted))}/{count}"),
-        ("multiply-accumulates", f"{macs:,}"),
-        ("… skipped", f"{1 - executed / macs:.1%}"),
+        ("multiply-accumulates", f"{report['macs']:,}"),
+        ("… skipped", f"{report['macs_skipped']:.1%}"),
+        ("dense roofline, cycles", f"{report['dense_roofline']:,.0f}"),
         ("peak activation bytes", f"{compiled.plan.peak:,}"),
         ("program image bytes", f"{compiled.program.size:,}"),
     ):
@@ -164,39 +172,58 @@ def generate(config_name: str, output: Path) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
 def compile_command(model: str, config_name: str, output: Path, input_path: Path | None) -> None:
-    """Writes ``image.bin``, ``program.txt``, ``report.json`` and ``memory.png``."""
-    from gossamer.cli.report import compile_report, memory_picture
+    """Writes ``image.bin``, ``program.txt``, ``report.json`` and ``memory.png``, and ``external.bin`` if there is something for
+    an external memory."""
+    from gossamer.cli.report import CATEGORIES, compile_report, memory_picture
 
     config = spec.config(config_name)
     network = load_model(model)
     compiled = compile_network(network, config)
-    x = load_inputs(input_path, network) if input_path else sample_inputs(model, network, 4)
-    source = input_path.name if input_path else "4 held-out samples" if model in BUILT_IN else "4 random inputs"
-    inferences = predict(compiled, x)
-    report = compile_report(compiled, inferences, source)
+    if input_path:
+        given = Samples(load_inputs(input_path, network), input_path.name)
+    else:
+        given = samples(model, network, 4)
+        given = Samples(given.x, f"{len(given.x)} {given.source}")
+    inferences = predict(compiled, given.x)
+    report = compile_report(compiled, inferences, infer(compiled, given.x[0], warm=False), given.source)
     with output_folder(output) as folder:
         (folder / "image.bin").write_bytes(compiled.program.assemble())
+        if compiled.program.external:
+            (folder / "external.bin").write_bytes(compiled.program.external)
         (folder / "program.txt").write_text(compiled.program.listing())
         write_json(folder / "report.json", report)
         memory_picture(compiled, folder / "memory.png")
     table = Table(title=f"{network.name} on {config.name}", title_justify="left")
-    for column in ("layer", "kind", "MACs", "executed", "cycles", "utilisation", "weight bytes", "output bytes"):
+    sizes = ("utilisation", "weight bytes", "streamed", "output bytes")
+    for column in ("layer", "kind", "MACs", "executed", "cycles", *CATEGORIES, *sizes):
         table.add_column(column, justify="left" if column in ("layer", "kind") else "right")
     for layer in report["layers"]:
+        weights = f"{layer['weight_bytes']:,}"
+        if layer["weight_bytes"] != layer["source_weight_bytes"]:
+            weights += f" of {layer['source_weight_bytes']:,}"
         table.add_row(
             layer["layer"],
-            layer["kind"] + (" (host)" if layer["where"] == "host" else ""),
+            layer["kind"] + ("" if layer["where"] == "core" else f" ({layer['where']})"),
             f"{layer['macs']:,}",
             f"{layer['macs_executed']:,.0f}",
             f"{layer['cycles']:,.0f}",
+            *(f"{layer[f'{category}_cycles']:,.0f}" for category in CATEGORIES),
             f"{layer['utilisation']:.0%}",
-            f"{layer['weight_bytes']:,}",
+            weights,
+            f"{layer['streamed_bytes']:,}",
             f"{layer['output_bytes']:,}",
         )
-    Console().print(table)
+    stdout().print(table)
+    if report["weight_bytes"] != report["source_weight_bytes"]:
+        click.echo(
+            f"folded: {report['source_channels'] - report['channels']:,} of {report['source_channels']:,} channels; "
+            f"{report['weight_bytes']:,} of {report['source_weight_bytes']:,} bytes of weights are left"
+        )
+    cold = f" ({report['cycles_cold']:,} from a cold start)" if compiled.program.warm else ""
     click.echo(
-        f"{report['cycles']:,.0f} cycles, {report['image_bytes']:,} bytes of image and "
-        f"{report['peak_activation_bytes']:,} of activations in a store of {report['store_bytes']:,}: {output}"
+        f"{report['cycles']:,.0f} cycles{cold} with {given.source}, dense roofline {report['dense_roofline']:,.0f}; "
+        f"{report['image_bytes']:,} bytes of image and {report['peak_activation_bytes']:,} of activations in a store of "
+        f"{report['store_bytes']:,}, {report['streamed_bytes']:,} bytes streamed: {output}"
     )
 
 
@@ -270,10 +297,12 @@ def build(board: str, seeds: int, output: Path) -> None:
 @cli.command(
     help=f"""Measure networks on RTL, on several configurations.
 
-    {MODELS} Without one: all built-in networks. Exit status 1 if an output or cycle count is not as predicted, or if cycles
-    have grown since the baseline."""
+    {MODELS} Without one: those in the folder of --models, or all built-in networks. Inputs are those in NAME_samples.npz
+    (arrays x and, to compare with, output) beside NAME.tflite or NAME_int8.tflite, else random ones. Exit status 1 if an output
+    or cycle count is not as predicted, or if cycles have grown since the baseline."""
 )
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--models", "folder", type=click.Path(path_type=Path), help="A folder: all its .tflite and .gsm files.")
 @click.option(
     "--config",
     "config_names",
@@ -283,11 +312,18 @@ def build(board: str, seeds: int, output: Path) -> None:
     metavar="NAME|FILE",
     help="A configuration, named or a file; may be given several times.",
 )
-@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 500), help="Inputs per network.")
+@click.option(
+    "--count", default=20, show_default=True, type=click.IntRange(1, 500), help="Inputs per network, at most; the first ones."
+)
 @click.option("--baseline", type=click.Path(path_type=Path), help="An earlier bench.json that cycles are compared with.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def bench(
-    models: tuple[str, ...], config_names: tuple[str, ...], count: int, baseline: Path | None, output: Path
+    models: tuple[str, ...],
+    folder: Path | None,
+    config_names: tuple[str, ...],
+    count: int,
+    baseline: Path | None,
+    output: Path,
 ) -> None:
     """Writes ``bench.json``, ``bench.md`` and ``bench.png``."""
     from gossamer.cli import bench as benchmark
@@ -295,33 +331,41 @@ def bench(
 
     before = benchmark.load_baseline(baseline) if baseline else []
     configs = [spec.config(name) for name in config_names]
-    networks = {name: load_model(name) for name in models or BUILT_IN}
+    networks = {name: load_model(name) for name in models or (() if folder else BUILT_IN)}
+    simulators: dict[str, Simulator] = {}
     reports = []
-    for config in configs:
-        simulator = None
-        for name, network in networks.items():
+    for name in models_in(folder) if folder else ():
+        try:
+            networks[name] = load_model(name)
+        except spec.UserError as error:  # the others are measured all the same
+            reports.append(benchmark.refusal(Path(name).stem, "", error))
+    for name, network in networks.items():
+        given = samples(name, network, count)
+        for config in configs:
             try:
                 compiled = compile_network(network, config)
             except CompileError as error:
                 reports.append(benchmark.refusal(network.name, config.name, error))
                 continue
-            x = sample_inputs(name, network, count)
-            inferences = predict(compiled, x)
-            simulator = simulator or Simulator(config, say)
-            with progress_bar(f"{network.name} on {config.name}", len(x)) as update:
-                reports.append(benchmark.measure(compiled, x, inferences, simulator, update))
+            inferences = predict(compiled, given.x)
+            cold = infer(compiled, given.x[0], warm=False)
+            if config.name not in simulators:
+                simulators[config.name] = Simulator(config, say)
+            simulator = simulators[config.name]
+            with progress_bar(f"{network.name} on {config.name}", len(given.x)) as update:
+                reports.append(benchmark.measure(compiled, given, inferences, cold, simulator, update))
     if all("refused" in report for report in reports):
         raise CompileError(reports[0]["refused"])
-    with output_folder(output) as folder:
-        write_json(folder / "bench.json", {"runs": reports})
-        (folder / "bench.md").write_text(benchmark.bench_markdown(reports))
-        benchmark.bench_picture(reports, folder / "bench.png")
-    table = Table(title=f"benchmark, {count} inputs each", title_justify="left")
+    with output_folder(output) as target:
+        write_json(target / "bench.json", {"runs": reports})
+        (target / "bench.md").write_text(benchmark.bench_markdown(reports))
+        benchmark.bench_picture(reports, target / "bench.png")
+    table = Table(title="benchmark", title_justify="left")
     for i, column in enumerate(benchmark.COLUMNS):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=i < 2)
     for row in benchmark.rows(reports):
         table.add_row(*row)
-    Console().print(table)
+    stdout().print(table)
     sentences = [*benchmark.faults(reports), *benchmark.growths(reports, before)]
     for sentence in sentences:
         click.echo(f"gossamer: {sentence}", err=True)

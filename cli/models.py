@@ -1,17 +1,18 @@
 """What a user may call a model."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.cli.files import InputError
+from gossamer.cli.files import InputError, load_samples
 from gossamer.golden import arithmetic, digits
 from gossamer.golden.network import Network, Quantize
 from gossamer.golden.tflite_import import load_tflite
 
-__all__ = ["BUILT_IN", "load_model", "sample_inputs"]
+__all__ = ["BUILT_IN", "Samples", "load_model", "models_in", "samples"]
 
 BUILT_IN = {"digits": digits.load}
 
@@ -29,13 +30,34 @@ def load_model(name: str) -> Network:
     return load_tflite(path) if identifier == b"TFL3" or path.suffix == ".tflite" else Network.load(path)
 
 
-def sample_inputs(name: str, network: Network, count: int) -> NDArray[Any]:
-    """Inputs to measure with: real ones of a built-in network, else random ones, the same every time.
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Inputs ``x`` to measure with, where they came from, and if known the network's outputs, in the user's shape."""
 
-    Random inputs of a float32 model are the values that its quantization can tell apart.
+    x: NDArray[Any]
+    source: str
+    output: NDArray[Any] | None = None
+
+
+def samples(name: str, network: Network, count: int) -> Samples:
+    """Inputs to measure with, at most ``count``: the first real ones if there are some, else random ones, the same every time.
+
+    Real ones are the held-out data of a built-in network, and for ``NAME.tflite`` or ``NAME.gsm`` those in
+    ``NAME_samples.npz`` beside it, where NAME may lack an ``_int8`` at its end. Random inputs of a float32 model are the values
+    that its quantization can tell apart.
     """
-    if name == "digits":
-        return digits.test_set()[0][:count]
+    if name in BUILT_IN:
+        return Samples(digits.test_set()[0][:count], "held-out samples")
+    path = Path(name)
+    for stem in (path.stem, path.stem.removesuffix("_int8")):
+        file = path.with_name(f"{stem}_samples.npz")
+        if file.is_file():
+            x, output = load_samples(file, network)
+            return Samples(x[:count], f"samples of {file.name}", None if output is None else output[:count])
+    return Samples(_random(network, count), "random inputs")
+
+
+def _random(network: Network, count: int) -> NDArray[Any]:
     tensor, random = network.tensors[network.input], np.random.default_rng(0)
     x = random.integers(-128, 128, (count, *tensor.shape)).astype(np.int8)
     if tensor.dtype == "uint8":
@@ -44,3 +66,13 @@ def sample_inputs(name: str, network: Network, count: int) -> NDArray[Any]:
         (first, *_) = (layer for layer in network.layers if isinstance(layer, Quantize))
         return arithmetic.dequantize(x, *network.tensors[first.output].quantization)
     return x
+
+
+def models_in(folder: Path) -> list[str]:
+    """The models in a folder: its ``.tflite`` and ``.gsm`` files."""
+    if not folder.is_dir():
+        raise InputError(f"the models must be in a folder that exists, not {str(folder)!r}")
+    found = sorted(str(path) for path in folder.iterdir() if path.suffix in (".tflite", ".gsm"))
+    if not found:
+        raise InputError(f"the folder {folder} must have .tflite or .gsm files, and it has none")
+    return found

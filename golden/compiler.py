@@ -30,7 +30,14 @@ __all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
 
 
 class CompileError(UserError, ValueError):
-    """The network does not fit the configuration, or uses what it cannot do; one sentence with the rule and the value."""
+    """The network does not fit the configuration, or uses what it cannot do; one sentence with the rule and the value.
+
+    ``missing`` are the bytes of store that are missing, if that is the reason.
+    """
+
+    def __init__(self, sentence: str, missing: int = 0):
+        super().__init__(sentence)
+        self.missing = missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,11 +230,13 @@ def _place(
                 f"network {name!r} needs {external} words of external memory, and a core can address {EXTERNAL_WORDS}"
             )
     if placed.needed > config.store_size:
+        missing = placed.needed - config.store_size
         there = f" and {len(placed.schedule.external)} bytes of external memory" if placed.schedule.external else ""
         raise CompileError(
             f"network {name!r} needs {placed.needed} bytes of store ({placed.image} of program and weights, {placed.plan.peak} "
             f"of activations){there}, and configuration {config.name!r} has {config.store_size}: "
-            f"{placed.needed - config.store_size} are missing"
+            f"{missing} are missing",
+            missing,
         )
     return placed
 

@@ -80,12 +80,17 @@ def words(run: Run, config: Config) -> Words:
 @dataclasses.dataclass(frozen=True)
 class StepCycles:
     """What a step took. ``start`` and ``end`` are cycles since the program's start; for a run step ``end`` is when all is
-    written, for a load step when the last word has been asked for. ``issue`` counts cycles in which the front had
-    work, ``stall`` those in which it stood still because sums waited for the drain."""
+    written, for a load step when the last word has been asked for.
+
+    The cycles of a run step are those in which the front had work (``issue``), those in which it had none because input rows
+    were not there or because it was about to take the next (``load``), and those in which it stood still because sums
+    waited for the drain, with the drain's last ones (``stall``).
+    """
 
     start: int
     end: int
     issue: int = 0
+    load: int = 0
     stall: int = 0
 
 
@@ -138,14 +143,14 @@ class CycleModel:
             self._now = taken + 1
             self.steps.append(StepCycles(dispatch, taken))
             return
+        if step["opcode"] not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
+            raise ValueError(f"a step's opcode must be a load, a fetch or a run, not {step['opcode']}")
         if step["fetched"]:
             self._follow_fetch(FOREVER)
             dispatch = max(dispatch, self._fetcher)
         asked = self._command(dispatch + 1, 0, step["count"], step["count"])
         self._now = self._accepted + 1
         self.steps.append(StepCycles(dispatch, asked))
-        if step["opcode"] not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
-            raise ValueError(f"a step's opcode must be a load or a run, not {step['opcode']}")
 
     def finish(self) -> int:
         """Follow the end step; returns the cycles."""
@@ -228,7 +233,9 @@ class CycleModel:
             self._writes = front.writes
         self._now = begin
         self._idle = front.idle
-        self.steps.append(StepCycles(dispatch, front.idle, front.issued, front.stalled))
+        # The front's last element is issued in logical time: the waits of the array are not in it.
+        load = front.end - dispatch - front.issued
+        self.steps.append(StepCycles(dispatch, front.idle, front.issued, load, front.idle - front.end))
 
 
 class _Front:
@@ -260,7 +267,8 @@ class _Front:
         self._generated = self._found = self._kept = self._left = self._skipped = -1
         self.finished: list[int] = []  # per row, the first cycle in which the sequencer knows that it is done
         self.writes = np.zeros(0, np.int64)
-        self.issued = self.stalled = 0
+        self.issued = 0  # cycles in which there was an element to issue
+        self.end = 0  # the logical cycle behind the last one's
         self.idle = 0
 
     def _slow_sums(self, run: Run, config: Config) -> list[list[list[bool]]]:
@@ -337,7 +345,8 @@ class _Front:
         self._skipped = int(leave[-1] + cost[-1])
         self._drain(y, (leave + cost)[last[kept]])
         self.finished.append(self._actual(self._skipped) + 1)
-        self.issued += int(leave[-1] + cost[-1] - leave[0])
+        self.issued += self._skipped - int(leave[0])
+        self.end = self._skipped + 1
 
     def _drain(self, y: int, ends: NDArray[np.int64]) -> None:
         """The sums of windows whose last elements are issued in logical cycles ``ends`` move and are written."""
@@ -354,7 +363,6 @@ class _Front:
                 if word_ends:
                     writes.append(scaled + self._scale_to_write)
         points = ends + LAST_TO_DRAIN
-        self.stalled += int(moves[-1] - points[-1] - self._waited[-1])
         # What happens from now on is behind the last range's leaving of the generator.
         old = int(np.searchsorted(self._points, self._generated))
         self._points = np.concatenate([self._points[old:], points])

@@ -15,20 +15,34 @@ __all__ = ["Inference", "LayerStatistics", "infer", "products"]
 
 @dataclasses.dataclass(frozen=True)
 class LayerStatistics:
-    """One run step: clock ``cycles`` from dispatch to the last write, of which in ``issue`` the front had work and in
-    ``stall`` it waited for the drain; ``macs`` multiply-accumulates that the layer means, ``executed`` that were done."""
+    """One run step. Its clock cycles, by what they went to; those of all run steps are those of the inference:
+
+    * ``compute``: the front issued elements;
+    * ``requantize``: it stood still because sums waited for the drain, or had issued its last and the drain had not;
+    * ``load``: it waited for input rows, or was about to take them;
+    * ``weights``: between the end of the run step before and the start of this one, in which steps are fetched, and loads of
+      weights, parameters and partial sums and fetches are waited for. What is in front of the first is its, what is behind
+      the last is the last's.
+
+    ``executed`` are the multiply-accumulates that were done, also those of layers other than :meth:`Layer.macs` counts.
+    """
 
     layer: str
-    cycles: int
-    issue: int
-    stall: int
-    macs: int
+    compute: int
+    requantize: int
+    load: int
+    weights: int
     executed: int
+
+    @property
+    def cycles(self) -> int:
+        """Of all four kinds."""
+        return self.compute + self.requantize + self.load + self.weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """``output`` is the device's output tensor; ``cycles`` is exact, of a warm start."""
+    """``output`` is the device's output tensor; ``cycles`` is exact."""
 
     output: NDArray[np.int8]
     cycles: int
@@ -48,8 +62,9 @@ def products(run: Run, config: Config) -> int:
     return int(sum(per_row[first + ky].sum() for ky in range(layer["kernel_rows"])))
 
 
-def infer(compiled: Compiled, x: NDArray[np.int8]) -> Inference:
-    """Run one input, shaped as the network's input tensor, on the interpreter."""
+def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Inference:
+    """Run one input, shaped as the network's input tensor, on the interpreter. A start is warm if the program has warm
+    starts, unless ``warm`` is false."""
     program = compiled.program
     config = program.config
     machine = Machine(config)
@@ -58,26 +73,22 @@ def infer(compiled: Compiled, x: NDArray[np.int8]) -> Inference:
         (program.input.address, compiled.input_bytes(x)),
     ):
         machine.store[address : address + len(data)] = data
-    if program.warm:  # the run before
+    if program.warm and warm:  # the run before
         for _ in zip(range(program.warm), machine.execute(program)):
             pass
     model = CycleModel(config)
-    layers = []
+    layers: list[LayerStatistics] = []
     runs = iter(compiled.runs)
-    for step in machine.execute(program, warm=True):
+    end = 0
+    for step in machine.execute(program, warm=warm):
         model.step(step)
         if isinstance(step, Run):
             run, took = next(runs), model.steps[-1]
-            layers.append(
-                LayerStatistics(
-                    run.layer,
-                    took.end - took.start,
-                    took.issue,
-                    took.stall,
-                    run.macs,
-                    products(step, config) * len(run.channels),
-                )
-            )
+            done = products(step, config) * len(run.channels)
+            layers.append(LayerStatistics(run.layer, took.issue, took.stall, took.load, took.start - end, done))
+            end = took.end
+    cycles = model.finish()
+    layers[-1] = dataclasses.replace(layers[-1], weights=layers[-1].weights + cycles - end)
     place = program.output
     output = compiled.output_values(machine.store[place.address : place.address + place.size(config)])
-    return Inference(output, model.finish(), tuple(layers))
+    return Inference(output, cycles, tuple(layers))

@@ -8,9 +8,13 @@ from gossamer.golden.program import Record
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece, descriptor
 
-__all__ = ["Area", "LayerRun", "Schedule", "Work", "partial_sums"]
+__all__ = ["FETCHED", "PARTIAL_SUMS", "Area", "LayerRun", "Schedule", "Work", "partial_sums"]
 
 Work = tuple[Kernel, Piece]
+
+FETCHED, PARTIAL_SUMS = "(fetched, ", " (partial sums)"
+"""How the names of areas of fetched words begin, and those of areas of partial sums end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerRun:
@@ -35,7 +39,7 @@ class Area:
 
 def partial_sums(kernel: Kernel) -> str:
     """What the area of a layer's partial sums is called."""
-    return f"{kernel.name} (partial sums)"
+    return kernel.name + PARTIAL_SUMS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,7 +315,7 @@ def guess(work: Work, config: Config) -> int:
 
 
 def _stream(segment: int) -> str:
-    return f"(fetched, {segment})"
+    return f"{FETCHED}{segment})"
 
 
 class _Buffer:

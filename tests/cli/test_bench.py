@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from gossamer.cli.bench import bench_markdown, faults, growths, load_baseline, measure, refusal, rows
+from gossamer.cli.bench import bench_markdown, faults, growths, load_baseline, measure, refusal, rows, where_cycles_go
 from gossamer.cli.files import InputError
 from gossamer.cli.main import cli
-from gossamer.golden import digits
+from gossamer.cli.models import Samples
 from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.inference import infer
+from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS
 from gossamer.sim.rtl import RtlResult
 from tests.networks import Builder
@@ -24,10 +25,13 @@ def bench(*arguments: object) -> Result:
 
 def report(cycles: list[int], **changes: object) -> dict:
     """A report of ``net`` on ``small`` with made-up numbers."""
+    parts = {"compute_cycles": 600.0, "requantize_cycles": 300.0, "load_cycles": 90.0, "weights_cycles": 10.0}
     return {
         "network": "net", "configuration": "small", "lanes": 16, "inferences": len(cycles), "cycles": cycles,
-        "cycles_mean": float(np.mean(cycles)), "outputs_equal": len(cycles), "cycles_equal": len(cycles),
-        "dense_roofline": 1234.5, "macs_skipped": 0.25, "simulated_cycles_per_second": 1_000_000, **changes,
+        "cycles_mean": float(np.mean(cycles)), "cycles_cold": 1500, "warm_start": True, "outputs_equal": len(cycles),
+        "cycles_equal": len(cycles), "cold_equal": True, "dense_roofline": 1234.5, "macs_skipped": 0.25,
+        "streamed_bytes": 2000, "peak_activation_bytes": 3000, "image_bytes": 4000, "simulated_cycles_per_second": 1_000_000,
+        "layers": [parts, {**parts, "load_cycles": 0.0}], **changes,
     }  # fmt: skip
 
 
@@ -73,23 +77,73 @@ def test_report_adds_up(measured) -> None:
     digits, small, _ = runs_in(measured[1])
     assert small["macs"] == 4 * 4 * 8 * 3 * 3 * 2
     assert small["dense_roofline"] == 144
+    assert (digits["inputs"], small["inputs"]) == ("held-out samples", "random inputs")
     for run in (digits, small):
         assert run["macs"] == sum(layer["macs"] for layer in run["layers"]) == run["dense_roofline"] * 16
-        cycles = sum(layer["cycles"] for layer in run["layers"]) + run["other_cycles"]
-        assert cycles == pytest.approx(run["cycles_mean"], abs=0.1)
-        assert run["other_cycles"] > 0
+        assert run["cycles_mean"] == pytest.approx(sum(layer["cycles"] for layer in run["layers"]), abs=1)
         for layer in run["layers"]:
-            assert layer["issue_cycles"] + layer["stall_cycles"] <= layer["cycles"]
+            parts = sum(layer[f"{category}_cycles"] for category in ("compute", "requantize", "load", "weights"))
+            assert parts == pytest.approx(layer["cycles"], abs=0.3)
 
 
 def test_tables_and_picture_are_written(measured) -> None:
     result, folder = measured
     text = (folder / "bench.md").read_text()
-    assert f"| small | up5k | 16 | {runs_in(folder)[1]['cycles_mean']:,.1f} | 144.0 | " in text
+    run = runs_in(folder)[1]
+    assert run["cycles_cold"] > run["cycles"][0]
+    cells = f"{run['cycles_mean']:,.1f} | {run['cycles_cold']:,} | 144 | {run['cycles_mean'] / 144:.2f} | "
+    assert f"| small | up5k | 16 | 3 | {cells}" in text
+    assert "| large | up5k |  |  | does not fit |" in text
     assert "- large on up5k: layer 'l0_maxpool' needs 27000 weight vectors" in text
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} == {"bench.json", "bench.md", "bench.png"}
-    assert "144.0" in result.stdout
+    assert f"{run['cycles_mean']:,.1f}" in result.stdout
+
+
+@pytest.fixture
+def models(folder, tmp_path) -> Path:
+    """A folder with ``small_int8.gsm``, five samples for it, a damaged model, and another file."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "small_int8.gsm").write_bytes((folder / "small.gsm").read_bytes())
+    (models / "broken.tflite").write_bytes(b"nonsense")
+    (models / "notes.txt").write_text("not a model")
+    network = Network.load(models / "small_int8.gsm")
+    x = np.random.default_rng(1).integers(-128, 128, (5, 4, 4, 2), np.int8)
+    np.savez(models / "small_samples.npz", x=x, output=network.run(x)[network.output], y=np.arange(5))
+    return models
+
+
+def test_folder_of_models_is_measured_with_the_samples_in_it(models, tmp_path) -> None:
+    result = bench("--models", models, "--config", "up5k", "--count", 9, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    broken, small = runs_in(tmp_path / "out")
+    assert (small["inputs"], small["inferences"], small["reference_equal"]) == ("samples of small_samples.npz", 5, 5)
+    assert broken["network"] == "broken"
+    text = (tmp_path / "out" / "bench.md").read_text()
+    assert "| broken |" not in text
+    assert f"\n- broken: {models / 'broken.tflite'}: a TFLite model must have the identifier TFL3" in text
+
+
+def test_output_that_differs_from_the_samples_fails(models, tmp_path) -> None:
+    with np.load(models / "small_samples.npz") as file:
+        x, output = file["x"], file["output"].copy()
+    output[1, 0, 0, 0] ^= 1
+    np.savez(models / "small_samples.npz", x=x, output=output)
+    result = bench(models / "small_int8.gsm", "--config", "up5k", "--count", 2, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "small on up5k: all 2 outputs must be those beside the model, and 1 are not\n" in result.stderr
+
+
+def test_folder_must_have_models(tmp_path) -> None:
+    for folder, message in (
+        (tmp_path / "none", f"the models must be in a folder that exists, not '{tmp_path / 'none'}'"),
+        (tmp_path, f"the folder {tmp_path} must have .tflite or .gsm files, and it has none"),
+    ):
+        result = bench("--models", folder, "-o", tmp_path / "out")
+        assert isinstance(result.exception, InputError)
+        assert str(result.exception) == message
+    assert not (tmp_path / "out").exists()
 
 
 def test_growth_since_the_baseline_fails(measured, folder, tmp_path) -> None:
@@ -134,10 +188,10 @@ def test_baseline_must_exist(tmp_path) -> None:
 
 
 class Liar:
-    """A simulator whose second output, or cycle count, is wrong."""
+    """A simulator whose second output, or cycle count, or cold start is wrong."""
 
-    def __init__(self, outputs: int, cycles: int):
-        self.outputs, self.cycles = outputs, cycles
+    def __init__(self, outputs: int, cycles: int, cold: int):
+        self.outputs, self.cycles, self.cold = outputs, cycles, cold
 
     def run(self, compiled, x, *, progress):
         place = compiled.program.output
@@ -147,22 +201,40 @@ class Liar:
         cycles = [infer(compiled, one).cycles for one in x]
         data[1, 0] ^= self.outputs
         cycles[1] += self.cycles
-        return RtlResult(data, cycles, cycles[0], 1000)
+        return RtlResult(data, cycles, infer(compiled, x[0], warm=False).cycles + self.cold, 1000)
+
+
+GOLDEN = "all 2 outputs must be golden's, and 1 are not"
+BESIDE = "all 2 outputs must be those beside the model, and 1 are not"
 
 
 @pytest.mark.parametrize(
-    ("outputs", "cycles", "sentences"),
+    ("lies", "reference", "sentences"),
     [
-        (0, 0, []),
-        (1, 0, ["digits on gw1n9: all 2 outputs must be as predicted, and 1 are not"]),
-        (0, -1, ["digits on gw1n9: all 2 cycle counts must be as predicted, and 1 are not"]),
+        ((0, 0, 0), 0, []),
+        ((1, 0, 0), 0, [GOLDEN, BESIDE]),
+        ((0, 0, 0), 1, [BESIDE]),
+        ((0, -1, 0), 0, ["all 2 cycle counts must be as predicted, and 1 are not"]),
+        ((0, 0, 1), 0, ["the cycles of a cold start must be as predicted, and are not"]),
     ],
 )
-def test_differences_from_golden_are_told(outputs: int, cycles: int, sentences: list[str]) -> None:
-    compiled = compile_network(digits.load(), CONFIGS["gw1n9"])
-    x = digits.test_set()[0][:2]
-    found = measure(compiled, x, [infer(compiled, one) for one in x], Liar(outputs, cycles))
-    assert faults([found, refusal("digits", "gw2a18", "too large")]) == sentences
+def test_differences_from_golden_are_told(lies: tuple[int, int, int], reference: int, sentences: list[str]) -> None:
+    b = Builder(np.random.default_rng(0), (2, 2, 3))
+    b.conv(b.input, 8, (1, 1))
+    network = b.network("net")
+    compiled = compile_network(network, CONFIGS["gw1n9"])
+    x = np.random.default_rng(0).integers(-128, 128, (2, 2, 2, 3), np.int8)
+    output = network.run(x)[network.output].copy()
+    output[0, 0, 0, 0] ^= reference
+    inferences, cold = [infer(compiled, one) for one in x], infer(compiled, x[0], warm=False)
+    found = measure(compiled, Samples(x, "two", output), inferences, cold, Liar(*lies))
+    assert faults([found, refusal("net", "gw2a18", CompileError("too large"))]) == [
+        f"net on gw1n9: {sentence}" for sentence in sentences
+    ]
+
+
+SMALLER = refusal("net", "small", CompileError("too large", 1234))
+UNREAD = refusal("net", "", InputError("damaged"))
 
 
 @pytest.mark.parametrize(
@@ -174,8 +246,11 @@ def test_differences_from_golden_are_told(outputs: int, cycles: int, sentences: 
         ([report([100, 100], network="other")], report([200, 200])),
         ([report([100, 100])], report([100, 100, 999])),
         ([report([100, 100, 0])], report([100, 100])),
-        ([refusal("net", "small", "too large")], report([100])),
-        ([refusal("net", "small", "too large")], refusal("net", "small", "too large")),
+        ([SMALLER], report([100])),
+        ([SMALLER], SMALLER),
+        ([SMALLER], UNREAD),
+        ([UNREAD], report([100])),
+        ([report([100], cycles_cold=90)], report([99], cycles_cold=90)),
         ([], report([100])),
     ],
 )
@@ -189,18 +264,33 @@ def test_growth_is_a_sentence_with_both_numbers() -> None:
     ]
 
 
-def test_no_longer_fitting_is_growth() -> None:
-    assert growths([refusal("net", "small", "layer 'a' is too large")], [report([100])]) == [
-        "net on small: fitted in the baseline, and now layer 'a' is too large"
+def test_growth_of_a_cold_start_is_growth() -> None:
+    assert growths([report([100], cycles_cold=2001)], [report([100], cycles_cold=2000)]) == [
+        "net on small: must take at most the baseline's 2,000 cycles from a cold start, not 2,001"
     ]
+
+
+def test_no_longer_fitting_is_growth() -> None:
+    before = [report([100])]
+    assert growths([SMALLER], before) == ["net on small: fitted in the baseline, and now too large"]
+    assert growths([UNREAD], before) == ["net: fitted in the baseline, and now damaged"]
 
 
 def test_table_has_every_run() -> None:
-    reports = [report([1000, 1003]), refusal("net", "tiny", "layer 'a' is too large")]
+    refused = refusal("net", "tiny", CompileError("layer 'a' is too large"))
+    reports = [report([1000, 1003]), report([9], warm_start=False), refused, SMALLER, UNREAD]
+    rest = ("1,234.5", "0.81", "25.0%", "2,000", "3,000", "4,000", "1,000,000")
     assert rows(reports) == [
-        ("net", "small", "16", "1,001.5", "1,234.5", "25.0%", "1,000,000"),
-        ("net", "tiny", "", "does not fit", "", "", ""),
+        ("net", "small", "16", "2", "1,001.5", "1,500", *rest),
+        ("net", "small", "16", "1", "9.0", "", "1,234.5", "0.01", *rest[2:]),
+        ("net", "tiny", "", "", "does not fit", *[""] * 8),
+        ("net", "small", "", "", "does not fit: 1,234 bytes are missing", *[""] * 8),
     ]
     text = bench_markdown(reports)
-    assert "| net | small | 16 | 1,001.5 | 1,234.5 | 25.0% | 1,000,000 |\n" in text
-    assert "\n- net on tiny: layer 'a' is too large.\n" in text
+    assert "| net | small | 16 | 2 | 1,001.5 | 1,500 | 1,234.5 | 0.81 | 25.0% | 2,000 | 3,000 | 4,000 | 1,000,000 |\n" in text
+    assert "\n- net on tiny: layer 'a' is too large.\n- net on small: too large.\n- net: damaged.\n" in text
+
+
+def test_where_the_cycles_go_is_a_sum_over_layers() -> None:
+    lines = where_cycles_go([report([2000]), SMALLER]).splitlines()
+    assert lines[2:] == ["| net | small | 2,000.0 | 1,200 (60.0%) | 600 (30.0%) | 90 (4.5%) | 20 (1.0%) |"]

@@ -186,14 +186,15 @@ def test_compile_report_adds_up(compiled_digits):
     assert report["macs"] == sum(layer["macs"] for layer in layers)
     assert report["macs_executed"] == pytest.approx(sum(layer["macs_executed"] for layer in layers), abs=0.1 * len(layers))
     assert report["macs_skipped"] == pytest.approx(1 - report["macs_executed"] / report["macs"], abs=1e-4)
-    assert 0 < sum(layer["cycles"] for layer in layers) < report["cycles"]
+    assert sum(layer["cycles"] for layer in layers) == pytest.approx(report["cycles"], abs=0.1 * len(layers))
+    assert report["cycles_cold"] >= report["cycles"] * 0.9  # of the first input alone
     assert report["image_bytes"] == (folder / "image.bin").stat().st_size
     assert report["store_bytes"] == CONFIGS["up5k"].store_size == 131072
     assert report["inputs"] == "4 held-out samples"
     for layer in layers:
         on_core = layer["where"] == "core" and layer["kind"] != "Reshape"
-        assert (layer["cycles"] > 0) == (layer["macs"] > 0) == on_core
-        assert layer["issue_cycles"] + layer["stall_cycles"] <= layer["cycles"]
+        assert (layer["cycles"] > 0) == on_core
+        assert (layer["macs"] > 0) == (layer["kind"] in ("Conv", "Depthwise", "FullyConnected"))
         assert layer["macs_executed"] <= layer["macs"]
         assert 0 <= layer["utilisation"] <= 1
         assert f"{layer['macs']:,}" in output

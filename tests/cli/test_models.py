@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from gossamer.cli.files import InputError, load_inputs
 from gossamer.cli.main import cli
-from gossamer.cli.models import load_model, sample_inputs
+from gossamer.cli.models import load_model, samples
 from gossamer.golden.network import NetworkError
 from tests.golden import tflite
 from tests.golden.tflite_models import Writer, random_input, reference, reference_tensors
@@ -78,10 +78,53 @@ def test_other_inputs_are_refused(x, message, rng, tmp_path):
 def test_sample_inputs_use_all_values(source, rng, tmp_path):
     (tmp_path / "m.tflite").write_bytes(fully_connected(rng, source))
     network = load_model(str(tmp_path / "m.tflite"))
-    x = sample_inputs("m.tflite", network, 400)
+    x = samples(str(tmp_path / "m.tflite"), network, 400).x
     assert (x.dtype, x.shape) == (source, (400, 1, 5, 3))
     values = network.run(x)[network.layers[0].output if source != "int8" else network.input]
     assert (values.min(), values.max(), len(np.unique(values))) == (-128, 127, 256)
+
+
+@pytest.mark.parametrize("stem", ["net_int8", "net"])
+def test_samples_lie_beside_the_model(stem, rng, tmp_path):
+    (tmp_path / "net_int8.tflite").write_bytes(fully_connected(rng))
+    network = load_model(str(tmp_path / "net_int8.tflite"))
+    x = rng.integers(-128, 128, (4, 5, 3), np.int8)
+    np.savez(tmp_path / f"{stem}_samples.npz", x=x)
+    found = samples(str(tmp_path / "net_int8.tflite"), network, 3)
+    assert found.x.shape == (3, 1, 5, 3)
+    assert (found.x[:, 0] == x[:3]).all()
+    assert (found.source, found.output) == (f"samples of {stem}_samples.npz", None)
+    output = network.run(x[:, np.newaxis])[network.output].reshape(4, *(network.output_shape or (-1,)))
+    np.savez(tmp_path / f"{stem}_samples.npz", x=x, output=output)
+    found = samples(str(tmp_path / "net_int8.tflite"), network, 3)
+    assert (found.output == output[:3]).all()
+
+
+ZEROS = np.zeros((2, 5, 3), np.int8)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"y": np.zeros(3)}, "the samples {path} must be a .npz file with an array x: "),
+        ({"x": ZEROS[..., :2]}, "the input of 'm' must be int8 of shape (N, 5, 3), N > 0, not int8 of shape (2, 5, 2)"),
+        ({"x": ZEROS, "output": ZEROS[:1, 0]}, "the output in {path} must be int8 of shape (2, "),
+        (None, "the samples {path} must be a .npz file with an array x: "),
+    ],
+    ids=["no x", "shape of x", "shape of output", "no archive"],
+)
+def test_samples_that_do_not_suit_the_model_are_refused(arrays, message, rng, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(fully_connected(rng))
+    network = load_model(str(tmp_path / "m.tflite"))
+    path = tmp_path / "m_samples.npz"
+    if arrays is None:
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path.with_suffix(".npy").rename(path)
+    else:
+        np.savez(path, **arrays)
+    with pytest.raises(InputError) as error:
+        samples(str(tmp_path / "m.tflite"), network, 3)
+    assert str(error.value).startswith(message.format(path=path))
 
 
 def test_a_model_is_known_by_its_content_or_its_name(rng, tmp_path):

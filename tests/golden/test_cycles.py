@@ -91,12 +91,16 @@ def test_more_hardware_never_takes_longer(kind, rng):
             assert all(step.start < step.end for step in model.steps)
             assert all(before.start < after.start for before, after in zip(model.steps, model.steps[1:]))
             assert max(step.end for step in model.steps) <= model.cycles
-            runs = [taken for step, taken in zip(steps, model.steps) if isinstance(step, Run)]
-            assert all(taken.issue + taken.stall <= taken.end - taken.start for taken in runs)
+            for step, taken in zip(steps, model.steps):
+                if isinstance(step, Run):
+                    assert taken.issue + taken.load + taken.stall == taken.end - taken.start
+                    assert min(taken.issue, taken.load, taken.stall) > 0
+                    found = words(step, model.config)
+                    assert taken.issue >= np.maximum(found.bits, found.last).sum() * step.layer["groups"]
     assert cycles[2, 1] <= min(cycles[1, 1], cycles[2, 2])
     assert max(cycles[1, 1], cycles[2, 2]) <= cycles[1, 2]
 
 
 def test_an_unknown_step_is_refused():
-    with pytest.raises(ValueError, match=r"^a step's opcode must be a load or a run, not 9$"):
-        CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "fetched": 0, "count": 1}])
+    with pytest.raises(ValueError, match=r"^a step's opcode must be a load, a fetch or a run, not 9$"):
+        CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "count": 1}])
