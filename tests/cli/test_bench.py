@@ -1,5 +1,6 @@
 """``gossamer bench``: measures on RTL, reports, and finds growth."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from gossamer.cli.bench import bench_markdown, faults, growths, load_baseline, m
 from gossamer.cli.files import InputError
 from gossamer.cli.main import cli
 from gossamer.cli.models import Samples
+from gossamer.golden import digits
 from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.inference import infer
 from gossamer.golden.network import Network
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, Config
 from gossamer.sim.rtl import RtlResult
 from tests.networks import Builder
 
@@ -231,6 +233,30 @@ def test_differences_from_golden_are_told(lies: tuple[int, int, int], reference:
     assert faults([found, refusal("net", "gw2a18", CompileError("too large"))]) == [
         f"net on gw1n9: {sentence}" for sentence in sentences
     ]
+
+
+def test_interpreter_and_network_must_agree_with_rtl() -> None:
+    b = Builder(np.random.default_rng(0), (2, 2, 3))
+    b.conv(b.input, 8, (1, 1))
+    compiled = compile_network(b.network("net"), CONFIGS["gw1n9"])
+    x = np.random.default_rng(0).integers(-128, 128, (2, 2, 2, 3), np.int8)
+    inferences, cold = [infer(compiled, one) for one in x], infer(compiled, x[0], warm=False)
+    wrong = [inferences[0], dataclasses.replace(inferences[1], output=inferences[1].output ^ 1)]
+    honest = Liar(0, 0, 0)
+    assert measure(compiled, Samples(x, "two"), inferences, cold, honest)["outputs_equal"] == 2
+    assert measure(compiled, Samples(x, "two"), wrong, cold, honest)["outputs_equal"] == 1
+    other = Builder(np.random.default_rng(1), (2, 2, 3))
+    other.conv(other.input, 8, (1, 1))
+    compiled = dataclasses.replace(compiled, source=other.network("net"))
+    assert measure(compiled, Samples(x, "two"), inferences, cold, honest)["outputs_equal"] == 0
+
+
+def test_missing_bytes_are_those_of_the_sentence() -> None:
+    with pytest.raises(CompileError) as error:
+        compile_network(digits.load(), Config("tiny", store_words=256))
+    found = refusal("digits", "tiny", error.value)
+    assert found["missing_bytes"] > 0
+    assert found["refused"].endswith(f"has 2048: {found['missing_bytes']} are missing")
 
 
 SMALLER = refusal("net", "small", CompileError("too large", 1234))
