@@ -104,7 +104,7 @@ def copies(
         count = min(source.columns - x, target.columns - column)
         part = _Lowering(network, layer, [source], target, config, refuse).copy()
         kernels += [
-            dataclasses.replace(k, origin=(y, x), place=(row, column), rows=1, columns=count, macs=0) for k in part
+            dataclasses.replace(k, origin=(y, x), place=(row, column), rows=1, columns=count) for k in part
         ]
         done += count
     return kernels
@@ -131,7 +131,6 @@ def _filled(kernel: Kernel, config: Config) -> list[Kernel]:
         weights=np.zeros((1, 1, 1, config.lanes), np.int8),
         parameters=entries,
         fields={**kernel.fields, "maximum": 0, "add": 0, "repeat": 1},
-        macs=0,
     )
     return [own, fill]
 
@@ -175,12 +174,11 @@ class _Lowering:
         *,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-        macs: int,
         rows: range | None = None,
         columns: range | None = None,
         **fields: int,
     ) -> Kernel:
-        """A kernel for output ``rows`` and ``columns``, or all; ``macs`` are those of an output pixel."""
+        """A kernel for output ``rows`` and ``columns``, or all."""
         rows = range(self.target.rows) if rows is None else rows
         columns = range(self.target.columns) if columns is None else columns
         clamp = getattr(self.layer, "clamp", arithmetic.INT8)
@@ -209,7 +207,6 @@ class _Lowering:
             place=(rows.start, columns.start),
             rows=len(rows),
             columns=len(columns),
-            macs=len(rows) * len(columns) * macs,
         )
 
     def _parameters(
@@ -249,7 +246,7 @@ class _Lowering:
         padded = np.zeros((self.channels, height, width, self.source.pitch), np.int8)
         padded[:outputs, :, :, :inputs] = weights
         vectors = padded.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
-        return self._kernel(vectors, parameters, macs=weights.size, double_rounding=self._double(layer), **geometry)
+        return self._kernel(vectors, parameters, double_rounding=self._double(layer), **geometry)
 
     # The kinds.
 
@@ -278,7 +275,6 @@ class _Lowering:
         kernel = self._kernel(
             padded.reshape(height, width, self.groups, lanes).transpose(2, 0, 1, 3),
             self._weighted(layer.weights.transpose(2, 0, 1), layer),
-            macs=layer.weights.size,
             word_mode=1,
             double_rounding=self._double(layer),
             **geometry,
@@ -302,7 +298,6 @@ class _Lowering:
                     self._parameters([-128 * count] * channels, [multiplier] * channels, [shift] * channels),
                     stride=layer.stride,
                     padding=(layer.padding[0] - top, 0, layer.padding[2] - left, 0),
-                    macs=channels * count,
                     rows=rows, columns=columns,
                     word_mode=1, zero_point=0, double_rounding=0,
                 )  # fmt: skip
@@ -334,7 +329,6 @@ class _Lowering:
             parameters,
             stride=layer.stride,
             padding=layer.padding,
-            macs=channels * height * width,
             word_mode=1, repeat=3, maximum=1, pad=0, zero_point=-128,
         )  # fmt: skip
         return [kernel]
@@ -349,7 +343,6 @@ class _Lowering:
         kernel = self._kernel(
             np.ones((1, source.rows, source.columns, self.config.lanes), np.int8),
             self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels, small=small),
-            macs=channels * count,
             word_mode=1,
             small_multipliers=int(small),
         )
@@ -380,7 +373,6 @@ class _Lowering:
         return self._kernel(
             np.full((1, 1, 1, self.config.lanes), weight, np.int8),
             self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels),
-            macs=0,
             word_mode=1,
             **geometry,
         )
@@ -394,7 +386,7 @@ class _Lowering:
         biases[front : front + source.channels] = -128 - source.zero_point
         vectors = weights.reshape(self.groups, self.config.lanes, 1, -1).transpose(0, 2, 3, 1)
         parameters = self._parameters(biases, [UNITY[0]] * outputs, [UNITY[1]] * outputs)
-        return self._kernel(vectors, parameters, macs=0, **geometry)
+        return self._kernel(vectors, parameters, **geometry)
 
     def add(self) -> list[Kernel]:
         """The accumulator becomes ``a + 256*b``, two indices into tables of the scaled inputs."""
@@ -425,7 +417,6 @@ class _Lowering:
             np.repeat(beats[None, ..., None], self.config.lanes, axis=3),
             np.frombuffer(entries, np.uint8).reshape(1, 256, PARAMETER_BYTES),
             stride=(2, 1),
-            macs=2 * target.channels,
             word_mode=1, repeat=3, add=1, add_multiplier=multiplier - (1 << 30), add_shift=SHIFT_BIAS - shift,
         )  # fmt: skip
         return [kernel]

@@ -24,7 +24,6 @@ class LayerRun:
     layer: str
     output: str
     channels: range
-    macs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +231,6 @@ class Schedule:
         numbers: dict[tuple, int] = {}
         steps: list[Record] = []
         runs: list[LayerRun] = []
-        done: dict[int, int] = {}  # beats of a kernel's windows that have been computed
         if self.cold:
             steps.append(self._fetch(0, 1, addresses))
         steps += self._load_steps(None, 1, addresses, offsets)
@@ -247,13 +245,9 @@ class Schedule:
             row_steps = _row_steps(kernel, layout, addresses, config)
             table.setdefault(entry, {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]})
             steps += self._load_steps(i, layer, addresses, offsets)
-            before = done.get(id(kernel), 0)
-            done[id(kernel)] = after = before + piece.windows * len(piece.kernel_rows) * len(piece.beats)
-            whole = kernel.groups * kernel.rows * kernel.columns * kernel.kernel_rows * kernel.beats
             stop = min(piece.groups.stop * config.lanes, kernel.target.channels)
             channels = range(piece.groups.start * config.lanes, stop)
-            macs = kernel.macs * after // whole - kernel.macs * before // whole
-            runs.append(LayerRun(len(steps), kernel.name, kernel.target.name, channels, macs))
+            runs.append(LayerRun(len(steps), kernel.name, kernel.target.name, channels))
             step["in_address"] += addresses[kernel.inputs[0]] // config.store_bytes
             step["out_address"] += addresses[partial_sums(kernel) if piece.partial_out else kernel.target.name]
             steps.append({"opcode": Opcode.RUN, "layer": layer, **step})

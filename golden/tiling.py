@@ -45,7 +45,7 @@ class Kernel:
     ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, lanes)`` int8, ``groups`` being 1 if they
     are shared: a kernel row has a beat for each of its bytes, or in word mode ``repeat`` for each of its pixels.
     ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that
-    say what is computed. ``macs`` are those of all outputs.
+    say what is computed.
 
     The rows of an addition's ``source`` are those of its two inputs in turn.
     """
@@ -62,7 +62,6 @@ class Kernel:
     place: Pair
     rows: int
     columns: int
-    macs: int
 
     @property
     def lanes(self) -> int:
