@@ -68,7 +68,7 @@ def predict(compiled: Compiled, x: np.ndarray) -> list[Inference]:
 def stdout() -> Console:
     """For tables: on a terminal as wide as that, else wide enough for all columns."""
     found = Console()
-    return found if found.is_terminal else Console(width=max(found.width, 200))
+    return found if found.is_terminal else Console(width=max(found.width, 240))
 
 
 def write_json(path: Path, value: Any) -> None:
