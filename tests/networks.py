@@ -260,8 +260,8 @@ def rescale(b, rng):
 
 
 def mean(rng):
-    """Over maps of as many pixels as there are multipliers for."""
-    height, width = ((2, 2), (4, 2), (1, 8), (4, 4))[int(rng.integers(4))]
+    """Over a power of two of pixels, and others, for which the multiplier may be a small one."""
+    height, width = ((2, 2), (1, 8), (3, 5), (7, 7))[int(rng.integers(4))]
     b = Builder(rng, (height, width, int(rng.choice([1, 5, 20]))))
     x = b.mean(b.conv(b.input, int(rng.choice([4, 16, 33])), (3, 3)), keep=bool(rng.integers(2)))
     if rng.integers(2):
