@@ -132,7 +132,7 @@ class Sequencer(wiring.Component):
                 "writer_error": In(1),
                 "loader_error": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
-                "count": Out(COUNT_BITS if config.fetch_interval else max(bits_for(config.longest_load), 11)),
+                "count": Out(max(bits_for(config.longest_load), COUNT_BITS if config.fetch_interval else 11)),
                 "image_words": Out(range(store_words)),
                 "descriptor": Out(descriptor_layout(config)),
                 "add_scale": Out(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
