@@ -52,7 +52,7 @@ LAYER = {
 RUN = {"opcode": Opcode.RUN, "layer": 1, "rows": 4, "in_rows": 7, "in_address": 80, "lead_rows": 1, "out_address": 999}
 WEIGHTS = {"opcode": Opcode.LOAD_WEIGHTS, "layer": 1, "count": 12, "destination": 6, "in_address": 100}
 PARAMETERS = {"opcode": Opcode.LOAD_PARAMETERS, "layer": 1, "count": 9, "destination": 10, "in_address": 120, "wait": 1}
-FETCH = {"opcode": Opcode.FETCH, "layer": 1, "count": 7, "in_address": 130, "external": 0x1AB}
+FETCH = {"opcode": Opcode.FETCH, "layer": 1, "count": 7, "in_address": 130, "external": 0x2A1AB}
 
 
 def image(config, layers, steps, header=(), warm=0):
@@ -294,7 +294,7 @@ def random_program(rng, config):
             for step in (WEIGHTS, PARAMETERS)
         ]
         fetches = [
-            FETCH | {"wait": int(rng.integers(2)), "count": int(rng.integers(1, 30)), "external": int(rng.integers(4000))}
+            FETCH | {"wait": int(rng.integers(2)), "count": int(rng.integers(1, 30)), "external": int(rng.integers(1 << 18))}
             for _ in range(rng.integers(1, 3) if config.fetch_interval else 0)
         ]
         run = {
@@ -570,7 +570,7 @@ LONG = 3 * FETCH["count"]  # cycles of this fetch among the neighbours
 def test_a_fetch_is_handed_on_and_the_next_step_follows(config, dispatch, step):
     around = Neighbours(config, image(config, [LAYER], [FETCH, PARAMETERS]))
     around.finish()
-    assert around.of("fetch") == [(dispatch + 1, (0x1AB, 130, 7))]
+    assert around.of("fetch") == [(dispatch + 1, (0x2A1AB, 130, 7))]
     assert [cycle for cycle, _ in around.of("command")][1:4] == [dispatch - step, dispatch + 2, dispatch + 3 + step]
 
 
@@ -589,7 +589,7 @@ def test_a_fetch_waits_for_the_one_before(words, second):
     config = FETCHING[0]
     around = Neighbours(config, image(config, [LAYER], [FETCH | {"count": words}, FETCH | {"in_address": 200}]))
     around.finish()
-    assert around.of("fetch") == [(11, (0x1AB, 130, words)), (second, (0x1AB, 200, 7))]
+    assert around.of("fetch") == [(11, (0x2A1AB, 130, words)), (second, (0x2A1AB, 200, 7))]
 
 
 @pytest.mark.parametrize("load, begin", [(lambda: 0, 29), (lambda: 2, 65)])
@@ -659,17 +659,17 @@ def test_the_longest_fetch_and_the_longest_load(name, words):
     step = {"fetch": FETCH, "weights": WEIGHTS | {"destination": 0}}[name] | {"count": words}
     around = Neighbours(config, image(config, [LAYER], [step]))
     around.run(30)
-    assert around.of("fetch") == ([(9, (0x1AB, 130, words))] if name == "fetch" else [])
+    assert around.of("fetch") == ([(9, (0x2A1AB, 130, words))] if name == "fetch" else [])
     assert ((9, (Target.WEIGHTS, 100, 0, words)) in around.of("command")) == (name == "weights")
 
 
 @pytest.mark.parametrize("bit", [9, 15, 23])
 def test_the_destination_of_a_fetch_behind_the_store_stays_behind_it(bit):
     config = FETCHING[0]
-    step = FETCH | {"in_address": 1 << bit | 5, "external": 4095}
+    step = FETCH | {"in_address": 1 << bit | 5, "external": (1 << 18) - 1}
     around = Neighbours(config, image(config, [LAYER], [step]))
     around.run(20)
-    assert around.of("fetch") == [(11, (4095, 512 + 5, 7))]
+    assert around.of("fetch") == [(11, ((1 << 18) - 1, 512 + 5, 7))]
 
 
 @pytest.mark.parametrize("name, layer", [("fetcher", 5), ("writer", 1)])
