@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -167,7 +167,8 @@ class Sequencer(wiring.Component):
         # The address in the external memory has the place of the output's in the step, and may be longer.
         external = STEP_FETCH["external"]
         low_bits = len(self.out_address) - 1
-        external_high = Signal(max(bits_for(EXTERNAL_WORDS - 1) - low_bits, 0), reset_less=True)
+        high_bits = max(bits_for(EXTERNAL_WORDS - 1) - low_bits, 0)
+        external_high = Signal(high_bits, reset_less=True) if high_bits else Const(0, 0)
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
         entry = Signal.like(self.layer)  # of the layer table
@@ -271,8 +272,8 @@ class Sequencer(wiring.Component):
                     capture(in_address, STEP_RUN["in_address"], address_like=True)
                     capture(lead_rows, STEP_RUN["lead_rows"])
                     capture(self.out_address, STEP_RUN["out_address"], address_like=True)
-                    if config.fetch_interval:
-                        capture(external_high, Field(external.offset + low_bits, len(external_high)))
+                    if config.fetch_interval and high_bits:
+                        capture(external_high, Field(external.offset + low_bits, high_bits))
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "DISPATCH"
             with state("DISPATCH"):
