@@ -192,7 +192,8 @@ LEGEND = """
 Cycles are means over the inputs, counted on RTL, of warm starts where a program has them; then *cold start* is that of the
 first input. *Dense roofline* is multiply-accumulates divided by lanes: what the lanes would need if none was skipped
 and nothing else took time; *ratio* is cycles over roofline. *Streamed bytes* come from the external memory in every inference.
-*Simulated cycles/s* is the speed of the simulation on the machine that ran it.
+*Peak activation bytes* are those of feature maps, partial sums and fetched words. *Simulated cycles/s* is the speed of the
+simulation on the machine that ran it.
 """
 
 CATEGORY_LEGEND = """
