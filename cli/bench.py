@@ -221,6 +221,7 @@ def bench_markdown(reports: list[Report]) -> str:
 
 def bench_picture(reports: list[Report], path: Path) -> None:
     """Cycles per layer by category, and the dense roofline: a row of panels per network, a panel per configuration."""
+    from matplotlib.artist import Artist
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -268,8 +269,8 @@ def bench_picture(reports: list[Report], path: Path) -> None:
         axes.set_axisbelow(True)
         roofline = f"{report['cycles_mean']:,.0f} cycles, dense roofline {report['dense_roofline']:,.0f}"
         axes.set_title(f"{title}, {report['lanes']} lanes\n{roofline}", fontsize=9)
-    handles = [Patch(color=colour, label=category) for category, colour in CATEGORIES.items()]
-    line = {"marker": "|", "markersize": 10, "markeredgewidth": 1.6, "linestyle": ""}
+    handles: list[Artist] = [Patch(color=colour, label=category) for category, colour in CATEGORIES.items()]
+    line: dict[str, Any] = {"marker": "|", "markersize": 10, "markeredgewidth": 1.6, "linestyle": ""}
     handles.append(Line2D([], [], color="black", label="dense roofline", **line))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     figure.savefig(path, dpi=110)

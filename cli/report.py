@@ -170,7 +170,7 @@ def memory_picture(compiled: Compiled, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = ["#88aacc", "#aaddee", "#99cc99", "#ddcc88", "#ddaacc"]
-    kinds = {}
+    kinds: dict[str, Patch] = {}
     top = plan.peak * 1.08
     for i, (name, address) in enumerate(sorted(plan.addresses.items(), key=lambda item: plan.lives[item[0]].start)):
         life, size = plan.lives[name], plan.sizes[name]
