@@ -27,7 +27,9 @@ class Layout:
     ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor
     that only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of
     which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
-    that are neither: the channels, or a multiple of the lanes where whole words are read.
+    that are neither: the channels, or a multiple of the lanes where whole words are read. ``filled`` are the tensors whose
+    bytes between pixels must be written, because they are read and, not being zero, would take time; whole words take the same
+    time whatever is in them.
     """
 
     network: Network
@@ -35,6 +37,7 @@ class Layout:
     homes: dict[str, str]
     views: dict[str, tuple[str, int]]
     pitches: dict[str, int]
+    filled: frozenset[str]
 
     @classmethod
     def of(cls, network: Network, device: Sequence[Layer], output: str, config: Config) -> "Layout":
@@ -75,7 +78,11 @@ class Layout:
             if name == home and name not in views:
                 channels = map_shape(network.tensors[name].shape)[2]
                 pitches[name] = -(-channels // config.lanes) * config.lanes if name in on_words else channels
-        return cls(network, config, homes, views, pitches)
+        layout = cls(network, config, homes, views, pitches, frozenset())
+        on_bytes = [layer for layer in device if not (works_on_words(layer, network) or isinstance(layer, Concat))]
+        return dataclasses.replace(
+            layout, filled=frozenset(layout.root(name)[0] for layer in on_bytes for name in layer.inputs)
+        )
 
     def root(self, name: str) -> tuple[str, int]:
         """The tensor in whose bytes a tensor lies, and behind how many channels."""
@@ -99,7 +106,7 @@ class Layout:
         tensor = self.network.tensors[name]
         rows, columns, channels = map_shape(tensor.shape)
         whole, pitch = map_shape(self.network.tensors[root].shape)[2], self.pitches[root]
-        written = pitch - offset if offset + channels == whole else channels
+        written = pitch - offset if root in self.filled and offset + channels == whole else channels
         return Map(root, rows, columns, channels, pitch, offset, written, tensor.zero_point)
 
     def place(self, name: str, address: int = 0) -> TensorPlace:

@@ -47,7 +47,11 @@ def test_parts_of_a_concatenation_are_written_where_they_belong(b):
 
 def test_the_last_part_fills_up_the_word(b):
     x, y = part(b, 5), part(b, 7)
-    b.pool(MaxPool, b.concat(x, y))  # which reads words of 16 channels
+    out = b.concat(x, y)
+    b.pool(MaxPool, out)  # which reads words of 16 channels
+    found = layout(b)
+    assert (found.map(y).pitch, found.map(y).written) == (16, 7)  # the array takes the same time for any word
+    b.conv(out, 8, (1, 1))  # which skips bytes that are zero
     found = layout(b)
     assert (found.map(x).pitch, found.map(x).written) == (16, 5)
     assert (found.map(y).pitch, found.map(y).written) == (16, 16 - 5)
@@ -143,12 +147,14 @@ def test_a_reshape_that_a_window_sees_has_its_own_bytes(b):
 @pytest.mark.parametrize("config, pitch", [("up5k", 32), ("ecp5_85", 64)])
 def test_maps_of_which_words_are_read_have_whole_words(config, pitch, b):
     x = b.conv(b.input, 20, (1, 1))
-    b.depthwise(x)
+    out = b.depthwise(x)
     found = layout(b, CONFIGS[config])
     assert found.pitches[x] == pitch
-    assert found.map(x).written == pitch
+    assert found.map(x).written == 20
     assert found.pitches[b.input] == 4
-    assert found.pitches[b.layers[-1].output] == 20
+    assert found.pitches[out] == 20
+    b.conv(x, 8, (1, 1))  # which skips bytes that are zero
+    assert layout(b, CONFIGS[config]).map(x).written == pitch
 
 
 def test_other_maps_are_dense(b):
