@@ -368,6 +368,108 @@ def test_a_run_must_have_a_layer_of_the_table(layer):
         list(machine.execute(program))
 
 
+# Fetches
+
+FETCH = {"opcode": Opcode.FETCH, "wait": 0, "layer": 1, "count": 3, "in_address": 100, "external": 2}
+EXTERNAL = bytes(range(1, 81))  # ten words
+LOAD = {"opcode": Opcode.LOAD_PARAMETERS, "wait": 0, "fetched": 0, "layer": 1, "count": 3, "in_address": 100, "destination": 100}
+
+
+def run_steps(*steps, config=UP5K, external=EXTERNAL):
+    """The machine after the loads by hand and these steps; words 100 to 102 of the store are bytes 800 to 823."""
+    machine, program = by_hand(config)
+    for part in (program.steps[:2], steps):
+        list(machine.execute(dataclasses.replace(program, steps=part, external=external)))
+    return machine
+
+
+def test_a_fetch_copies_words():
+    machine = run_steps(FETCH)
+    assert machine.store[792:832].tolist() == [0] * 8 + [*range(17, 41)] + [0] * 8
+
+
+def test_a_load_that_waits_gets_the_words():
+    machine = run_steps(FETCH, LOAD | {"fetched": 1})
+    assert machine.parameters[100:103].tolist() == [[*range(at, at + 8)] for at in (17, 25, 33)]
+
+
+@pytest.mark.parametrize(
+    "steps, used",
+    [
+        ([LOAD], "800 to 823"),
+        ([LOAD | {"count": 1, "in_address": 102}], "816 to 823"),
+        ([LOAD | {"count": 2, "in_address": 99}], "792 to 807"),
+        ([LOAD | {"in_address": 50}, LOAD], "800 to 823"),
+        ([{"opcode": Opcode.RUN, "in_address": 102}], "816 to 823"),
+        ([{"opcode": Opcode.RUN, "in_address": 64, "out_address": 823}], "823 to 826"),
+        ([{"opcode": Opcode.RUN, "in_address": 64, "out_address": 800 - 3}], "797 to 800"),
+    ],
+)
+def test_pending_words_must_not_be_used(steps, used):
+    """Neither read nor written, before a load has waited for them."""
+    _, program = by_hand()
+    *_, run = program.steps
+    steps = [run | step if step["opcode"] == Opcode.RUN else step for step in steps]
+    rule = "a step must not use bytes 800 to 823 of the store before a load has waited for their fetch"
+    with pytest.raises(MachineError, match=f"^{rule}, as bytes {used} are$"):
+        run_steps(FETCH, *steps)
+    run_steps(FETCH, LOAD | {"in_address": 50, "fetched": 1}, *steps)
+    run_steps(FETCH, FETCH | {"in_address": 200}, *steps)  # which begins when the first has ended
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        LOAD | {"count": 3, "in_address": 97}, LOAD | {"in_address": 103}, {"out_address": 796}, {"out_address": 824},
+        FETCH | {"in_address": 101},
+    ],
+)  # fmt: skip
+def test_words_around_may_be_used(step):
+    _, program = by_hand()
+    run_steps(FETCH, *program.steps[:2], step if "opcode" in step else program.steps[-1] | step)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"count": 0}, "a fetch must have 1 to 4095 words, not 0"),
+        ({"count": 4096}, "a fetch must have 1 to 4095 words, not 4096"),
+        ({"in_address": 0}, "a fetch must write bytes 320 to 131071 of the store, not 0 to 23"),
+        ({"in_address": 39}, "a fetch must write bytes 320 to 131071 of the store, not 312 to 335"),
+        ({"in_address": 16382}, "a fetch must write bytes 320 to 131071 of the store, not 131056 to 131079"),
+        ({"external": 8}, "a fetch must read words 0 to 9 of the external memory, not 8 to 10"),
+        ({"external": 10}, "a fetch must read words 0 to 9 of the external memory, not 10 to 12"),
+        ({"external": 1 << 30}, "a fetch must read words 0 to 9 of the external memory, not 1073741824 to 1073741826"),
+    ],
+)
+def test_fetches_that_do_not_fit_are_refused(fields, message):
+    # the image: header 64, a layer 64, a step and the end 32, data 160 bytes
+    with pytest.raises(MachineError, match=f"^{message}$"):
+        run_steps(FETCH | fields)
+
+
+def test_the_first_and_the_last_words_may_be_fetched():
+    machine = run_steps(FETCH | {"external": 7, "in_address": 16381}, FETCH | {"external": 0, "count": 10})
+    assert machine.store[-24:].tolist() == [*range(57, 81)]
+    assert machine.store[800:880].tolist() == [*range(1, 81)]
+
+
+def test_a_fetch_needs_a_port():
+    config = dataclasses.replace(UP5K, fetch_latency=0, fetch_interval=0)
+    with pytest.raises(MachineError, match=r"^a fetch needs a configuration with fetch_interval, which 'up5k' has not$"):
+        run_steps(FETCH, config=config)
+
+
+def test_a_warm_start_does_without_what_is_in_the_buffers():
+    machine, program = by_hand()
+    program = dataclasses.replace(program, warm=2)
+    cold = list(machine.execute(program))
+    put(machine, 512, [4, 1, 1])
+    warm = list(machine.execute(program, warm=True))
+    assert (len(cold), len(warm)) == (3, 1)
+    assert machine.store[576:580].tolist() == [6, 0, 3, 2]  # windows (4, 1) and (1, 1)
+
+
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
 def test_damaged_programs_run_or_are_refused(build, rng):
     """One wrong field: no traceback, and never a write into the image."""
