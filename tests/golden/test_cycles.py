@@ -6,7 +6,7 @@ import pytest
 from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.cycles import CycleModel, words
 from gossamer.golden.interpreter import Machine, Run
-from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.spec import CONFIGS, Config, Opcode
 from tests.networks import NETWORKS, inputs
 
 UP5K = CONFIGS["up5k"]
@@ -104,3 +104,51 @@ def test_more_hardware_never_takes_longer(kind, rng):
 def test_an_unknown_step_is_refused():
     with pytest.raises(ValueError, match=r"^a step's opcode must be a load, a fetch or a run, not 9$"):
         CycleModel(UP5K).run([{"opcode": 9, "wait": 0, "count": 1}])
+
+
+# Fetches, by hand. Of 8 bytes, the first step is asked for in cycle 6 and acted on in cycle 10, and a fetch goes out in cycle
+# 11. The next step is asked for in cycle 12 and acted on in cycle 16.
+
+LOAD = {"opcode": Opcode.LOAD_WEIGHTS, "wait": 0, "fetched": 0, "count": 8, "in_address": 50, "destination": 0}
+
+
+def fetch(count):
+    return {"opcode": Opcode.FETCH, "wait": 0, "count": count, "in_address": 100, "external": 0}
+
+
+def cycles(*steps, ports=2, latency=8, interval=2):
+    config = Config("fetching", store_ports=ports, fetch_latency=latency, fetch_interval=interval)
+    return CycleModel(config).run(steps)
+
+
+@pytest.mark.parametrize(
+    "count, latency, interval, expected",
+    [(1, 2, 1, 16), (1, 4, 1, 16), (1, 5, 1, 17), (4, 2, 1, 17), (4, 2, 3, 23), (1, 39, 16, 51), (4095, 39, 16, 65555)],
+)
+def test_the_end_waits_for_the_last_word(count, latency, interval, expected):
+    assert cycles(fetch(count), latency=latency, interval=interval) == expected  # a cycle after its write
+
+
+def test_a_fetch_waits_for_the_one_before():
+    # words in cycles 19, 21 and 23; the second goes out in 24, its words come in 32 and 34
+    assert cycles(fetch(3), fetch(2)) == 35
+    # the first has ended when the second could go out, in cycle 17: words in 25 and 27
+    assert cycles(fetch(1), fetch(2), latency=2) == 17 + 2 + 2 + 1
+    assert cycles(fetch(1), fetch(2), latency=6) == 18 + 6 + 2 + 1
+
+
+@pytest.mark.parametrize("fetched, expected", [(0, 30), (1, 24 + 1 + 8 + 5)])
+def test_only_a_load_with_the_flag_waits_for_the_fetch(fetched, expected):
+    # it is handed on a cycle later, and reads eight words from the cycle after that on; then comes the end step
+    assert cycles(fetch(3), LOAD | {"fetched": fetched}) == expected
+
+
+@pytest.mark.parametrize("ports, expected", [(1, 33), (2, 30)])
+def test_fetched_words_take_the_cycles_of_reads_from_a_store_with_one_port(ports, expected):
+    # the load reads in the cycles 18 to 25, in which the words of cycles 19, 21 and 23 come
+    assert cycles(fetch(3), LOAD, ports=ports) == expected
+    assert cycles(fetch(3), LOAD | {"fetched": 1}, ports=ports) == 38
+
+
+def test_a_word_that_comes_behind_the_last_read_does_not_matter():
+    assert [cycles(fetch(1), LOAD, ports=1, latency=latency) for latency in (6, 7, 14, 15)] == [30, 31, 31, 30]

@@ -372,7 +372,7 @@ def test_a_run_must_have_a_layer_of_the_table(layer):
 
 FETCH = {"opcode": Opcode.FETCH, "wait": 0, "layer": 1, "count": 3, "in_address": 100, "external": 2}
 EXTERNAL = bytes(range(1, 81))  # ten words
-LOAD = {"opcode": Opcode.LOAD_PARAMETERS, "wait": 0, "fetched": 0, "layer": 1, "count": 3, "in_address": 100, "destination": 100}
+LOAD = {"opcode": Opcode.LOAD_PARAMETERS, "wait": 0, "fetched": 0, "count": 3, "in_address": 100, "destination": 100}
 
 
 def run_steps(*steps, config=UP5K, external=EXTERNAL):
