@@ -1,5 +1,6 @@
 """The core on the emitted Verilog, through its bus; test_core.py runs this in the simulator."""
 
+import copy
 import dataclasses
 import enum
 import random
@@ -7,21 +8,31 @@ import random
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, with_timeout
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, Timer, with_timeout
 
 from gossamer.golden import digits
 from gossamer.golden.compiler import compile_network
+from gossamer.golden.cycles import CycleModel
 from gossamer.golden.inference import infer
+from gossamer.golden.interpreter import Machine
 from gossamer.golden.spec import STORE_WINDOW, VERSION, Error
 from gossamer.sim.cocotb_runner import bench_config
 from gossamer.sim.wishbone import BusError, WishboneMaster
 from tests.networks import Builder, residual
+from tests.programs import with_fetch
 
 CONFIG = bench_config()
 IDENT, CONTROL, STATUS, CYCLES, STORE_WORDS = range(0, 20, 4)
-START, INTERRUPT_ENABLE = 1, 2
+START, INTERRUPT_ENABLE, WARM = 1, 2, 4
 BUSY, DONE, REFUSED = 1, 2, 4
 PERIOD = 10  # ns
+
+
+def one_layer(rng):
+    """A network whose weights stay in the buffer."""
+    b = Builder(rng, (4, 5, 3), zero_point=-20)
+    b.conv(b.input, 6, (3, 3), relu=False)
+    return b.network("one_layer")
 
 
 def two_layers(rng):
@@ -33,7 +44,7 @@ def two_layers(rng):
 
 @dataclasses.dataclass(repr=False)
 class Case:
-    """A compiled network, an input and what golden says about it."""
+    """A compiled network, an input and what golden says about it; ``cycles`` is of a cold start, ``warm`` of a warm one."""
 
     network: object
     x: np.ndarray
@@ -42,7 +53,19 @@ class Case:
         self.compiled = compile_network(self.network, CONFIG)
         self.program = self.compiled.program
         self.output = self.network.run(self.x[None])[self.compiled.device_output][0]
-        self.cycles = infer(self.compiled, self.x).cycles
+        self.cycles = infer(self.compiled, self.x, warm=False).cycles
+        self.warm = infer(self.compiled, self.x).cycles
+
+    def fetching(self):
+        """The same with a fetch."""
+        case = copy.copy(self)
+        case.program = with_fetch(self.program)
+        machine = Machine(CONFIG)
+        inputs = self.compiled.input_bytes(self.x).tobytes()
+        for address, data in ((0, case.program.assemble()), (case.program.input.address, inputs)):
+            machine.store[address : address + len(data)] = np.frombuffer(data, np.uint8)
+        case.cycles = CycleModel(CONFIG).run(machine.execute(case.program))
+        return case
 
     @classmethod
     def random(cls, kind, seed=1):
@@ -73,6 +96,30 @@ class TB:
         await FallingEdge(self.dut.clk)
         self.dut.rst.value = 0
 
+    def memory(self, data):
+        """Put an external memory of these contents at the core's port."""
+        words = [int.from_bytes(data[at : at + CONFIG.store_bytes], "little") for at in range(0, len(data), CONFIG.store_bytes)]
+        cocotb.start_soon(self._memory(words))
+
+    async def _memory(self, words):
+        dut = self.dut
+        todo, wait = [], 0
+        while True:
+            await FallingEdge(dut.clk)
+            offered = bool(todo) and wait == 0
+            dut.memory_request_ready.value = not todo
+            dut.memory_valid.value = offered
+            dut.memory_data.value = words[todo[0]] if offered and todo[0] < len(words) else 0
+            await Timer(1, "ns")
+            wait = max(wait - 1, 0)
+            if not todo and dut.memory_request_valid.value:
+                address = int(dut.memory_request_address.value)
+                todo = [*range(address, address + int(dut.memory_request_words.value) + 1)]
+                wait = CONFIG.fetch_latency - 1
+            elif offered and dut.memory_ready.value:
+                todo.pop(0)
+                wait = CONFIG.fetch_interval - 1
+
     async def load(self, image):
         await self.bus.write_bytes(STORE_WINDOW, bytes(image))
 
@@ -90,18 +137,23 @@ class TB:
         if not self.dut.irq.value:
             await with_timeout(RisingEdge(self.dut.irq), 200_000 * PERIOD, "ns")
 
-    async def check(self, case):
-        """Status, output and cycles after a run."""
+    async def check(self, case, cycles=None):
+        """Status, output and cycles after a run; ``cycles`` are others than those of a cold start."""
         assert await self.bus.read(STATUS) & 0xFF00 | DONE == DONE
         place = case.program.output
         data = await self.bus.read_bytes(STORE_WINDOW + place.address, place.size(CONFIG))
         np.testing.assert_array_equal(case.compiled.output_values(np.frombuffer(data, np.uint8)), case.output)
-        assert await self.bus.read(CYCLES) == case.cycles
+        assert await self.bus.read(CYCLES) == (case.cycles if cycles is None else cycles)
 
     async def run(self, case):
         await self.start(case)
         await self.interrupt()
         await self.check(case)
+
+    async def run_warm(self, case):
+        await self.start(case, START | INTERRUPT_ENABLE | WARM)
+        await self.interrupt()
+        await self.check(case, case.warm)
 
     async def refused(self, access):
         try:
@@ -203,6 +255,68 @@ async def every_operator_equals_golden_in_the_predicted_cycles(dut):
     tb = await TB.reset(dut)
     case = Case.random(residual)
     await tb.load(case.program.assemble())
+    await tb.run(case)
+
+
+@cocotb.test()
+async def warm_starts_take_the_predicted_cycles(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(one_layer)
+    assert case.program.warm
+    assert case.warm < case.cycles
+    await tb.load(case.program.assemble())
+    await tb.run(case)
+    for x in (case.x, case.x[::-1], case.x):
+        again = Case(case.network, x)
+        await tb.run_warm(again)
+    await tb.run(case)
+    await tb.run_warm(case)
+    assert await tb.bus.read(CONTROL) == INTERRUPT_ENABLE
+
+
+@cocotb.test()
+async def warm_without_start_does_nothing(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(one_layer)
+    await tb.load(case.program.assemble())
+    await tb.bus.write(CONTROL, WARM)
+    assert not dut.busy.value
+    await tb.run(case)  # a cold start
+
+
+@cocotb.test()
+async def a_fetch_brings_weights_in_the_predicted_cycles(dut):
+    tb = await TB.reset(dut)
+    case = Case.random(one_layer).fetching()
+    tb.memory(case.program.external)
+    await tb.load(case.program.assemble())
+    await tb.run(case)
+    await tb.run(case)
+
+
+@cocotb.test()
+async def words_of_a_fetch_are_not_written_after_an_error(dut):
+    """The step behind the fetch is none; the next program finds the memory still busy."""
+    tb = await TB.reset(dut)
+    case = Case.random(one_layer).fetching()
+    tb.memory(case.program.external)
+    program = case.program
+    fetch, second, *others = program.steps
+    image = bytearray(dataclasses.replace(program, steps=(fetch, second, *others)).assemble())
+    at = 64 * (1 + len(program.layers)) + 16
+    image[at] = 15
+    await tb.load(bytes(image))
+    place = STORE_WINDOW + fetch["in_address"] * CONFIG.store_bytes
+    await tb.bus.write_bytes(place, bytes(range(100, 132)))
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    assert await tb.bus.read(STATUS) == DONE | Error.OPCODE << 8 | second["layer"] << 16
+    await ClockCycles(dut.clk, CONFIG.fetch_latency + fetch["count"] * CONFIG.fetch_interval // 2)
+    assert await tb.bus.read_bytes(place, 32) == bytes(range(100, 132))
+    await tb.load(program.assemble())
+    await tb.start(case)  # waits for the memory
+    await tb.interrupt()
+    await tb.bus.write(CONTROL, 0)
     await tb.run(case)
 
 
@@ -319,6 +433,10 @@ def layer(**fields):
     return lambda case: changed_layer(case, **fields)
 
 
+def fetch(**fields):
+    return lambda case: with_fetch(case.program, **fields).assemble()
+
+
 WORDS, SIZE = CONFIG.store_words, CONFIG.store_size
 FAULTS = {
     "magic": (Error.MAGIC, 0, header(3, 0)),
@@ -327,7 +445,7 @@ FAULTS = {
     "version_above_255": (Error.VERSION, 0, header(5, 1)),
     "lanes": (Error.CONFIG, 0, header(6, 2 * CONFIG.lanes)),
     "store_bytes": (Error.CONFIG, 0, header(7, 24 - CONFIG.store_bytes)),
-    "opcode_4": (Error.OPCODE, 1, first_opcode(4)),
+    "opcode_5": (Error.OPCODE, 1, first_opcode(5)),
     "opcode_15": (Error.OPCODE, 1, first_opcode(15)),
     "steps_behind_the_store": (Error.READ, 0, header(10, 255)),
     "load_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=WORDS)),
@@ -345,7 +463,14 @@ FAULTS = {
     "no_slot": (Error.EMPTY, 1, layer(slot_words=0)),
     "no_rows": (Error.EMPTY, 1, run_step(rows=0)),
     "no_words": (Error.EMPTY, 1, lambda case: changed_step(case, 0, count=0)),
-}
+    "fetch_of_no_words": (Error.EMPTY, 1, fetch(count=0)),
+    "fetch_behind_the_store": (Error.WRITE, 1, fetch(in_address=WORDS)),
+    "fetch_far_behind_the_store": (Error.WRITE, 1, fetch(in_address=(1 << 24) - 1)),
+    "fetch_into_the_header": (Error.WRITE, 1, fetch(in_address=0)),
+    "fetch_into_the_image": (
+        Error.WRITE, 1, lambda case: fetch(in_address=with_fetch(case.program).size // CONFIG.store_bytes - 1, count=1)(case)
+    ),
+}  # fmt: skip
 
 
 async def snapshot(tb, case):
@@ -362,6 +487,8 @@ async def fault_stops_the_core_and_writes_nothing(dut, fault):
     tb = await TB.reset(dut)
     code, layer, image = FAULTS[fault.name]
     case = Case.random(two_layers)
+    if fault.name.startswith("fetch"):
+        tb.memory(bytes(1000))
     good = case.program.assemble()
     bad = image(case)
     assert bad != good
