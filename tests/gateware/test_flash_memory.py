@@ -4,13 +4,23 @@ import dataclasses
 import itertools
 import re
 
+import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect
 
 from gossamer.boards import icebreaker
+from gossamer.gateware.core import Core
 from gossamer.gateware.flash_memory import FlashMemory
-from gossamer.golden.spec import CONFIGS, EXTERNAL_WORDS, Config
+from gossamer.golden.compiler import compile_network
+from gossamer.golden.cycles import CycleModel
+from gossamer.golden.interpreter import Machine
+from gossamer.golden.spec import CONFIGS, EXTERNAL_WORDS, REGISTERS, STORE_WINDOW, Config
 from gossamer.sim.flash import Flash
 from gossamer.sim.streams import Bench, never, randomly
+from tests.networks import Builder, inputs
+from tests.programs import with_fetch
 
 UP5K = CONFIGS["up5k"]
 WIDE = Config("wide", store_bytes=16, fetch_latency=55, fetch_interval=32)
@@ -144,3 +154,93 @@ def test_the_board_has_its_configuration_and_place():
     assert icebreaker.CONFIG is UP5K
     assert icebreaker.EXTERNAL >= 104090
     FlashMemory(icebreaker.CONFIG, base=icebreaker.EXTERNAL, clock_mhz=icebreaker.CLOCK_MHZ)
+
+
+# The core with its flash
+
+
+class Board(wiring.Component):
+    """A core whose external memory is in a flash."""
+
+    def __init__(self, config, base):
+        self._core = Core(config)
+        self._flash = FlashMemory(config, base=base, clock_mhz=1)
+        names = ("sck", "cs_n", "dq")
+        pins = {name: self._flash.signature.members[name] for name in names}
+        super().__init__({"bus": self._core.signature.members["bus"], "irq": Out(1), **pins})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.core, m.submodules.flash = core, flash = self._core, self._flash
+        connect(m, core.memory, flash.memory)
+        connect(m, wiring.flipped(self.bus), core.bus)
+        m.d.comb += [
+            self.irq.eq(core.irq),
+            self.sck.eq(flash.sck),
+            self.cs_n.eq(flash.cs_n),
+            self.dq.o.eq(flash.dq.o),
+            self.dq.oe.eq(flash.dq.oe),
+            flash.dq.i.eq(self.dq.i),
+        ]
+        return m
+
+
+def test_a_program_fetches_from_the_flash_in_the_predicted_cycles(rng):
+    """Both of the core's memories are as wide as they are on the board, and there is little of the rest."""
+    config = Config("board", lanes=8, store_words=512, fetch_latency=39, fetch_interval=16)
+    b = Builder(rng, (2, 2, 3))
+    b.conv(b.input, 5, (2, 2), same=False, relu=False)
+    network = b.network()
+    compiled = compile_network(network, config)
+    program = with_fetch(compiled.program)
+    x = inputs(rng, network, 1)
+    given = compiled.input_bytes(x[0]).tobytes()
+    machine = Machine(config)
+    for at, data in ((0, program.assemble()), (program.input.address, given)):
+        machine.store[at : at + len(data)] = np.frombuffer(data, np.uint8)
+    cycles = CycleModel(config).run(machine.execute(program))
+    base = EXTERNAL_WORDS * config.store_bytes
+    dut = Board(config, base)
+    bench = Bench(dut)
+    flash = Flash(dut, bytes(base) + program.external, clock_mhz=1)
+    registers = {register.name: register.address for register in REGISTERS}
+    found = {}
+
+    async def host(ctx):
+        bus = dut.bus
+
+        async def access(address, data=None):
+            for port, value in (
+                (bus.cyc, 1), (bus.stb, 1), (bus.we, data is not None), (bus.adr, address >> 2), (bus.sel, 15),
+                (bus.dat_w, data or 0),
+            ):  # fmt: skip
+                ctx.set(port, value)
+            await ctx.tick()
+            assert ctx.get(bus.ack)
+            result = ctx.get(bus.dat_r)
+            await ctx.tick()
+            ctx.set(bus.cyc, 0)
+            return result
+
+        for start, data in ((0, program.assemble()), (program.input.address, given)):
+            for at in range(0, len(data), 4):
+                bench.stay()
+                await access(STORE_WINDOW + start + at, int.from_bytes(data[at : at + 4], "little"))
+        await access(registers["control"], 3)
+        while not ctx.get(dut.irq):
+            bench.stay()
+            await ctx.tick()
+        bench.stay()
+        found["status"] = await access(registers["status"])
+        found["cycles"] = await access(registers["cycles"])
+        size = program.output.size(config)
+        words = [await access(STORE_WINDOW + program.output.address + at) for at in range(0, size, 4)]
+        found["output"] = b"".join(word.to_bytes(4, "little") for word in words)
+
+    bench.process(host)
+    bench.process(flash.run)
+    bench.run(quiet=40, limit=4000)
+    assert (found["status"], found["cycles"]) == (1 << 16 | 2, cycles)
+    output = compiled.output_values(np.frombuffer(found["output"], np.uint8))
+    np.testing.assert_array_equal(output, network.run(x)[compiled.device_output][0])
+    assert [entry[2] for entry in flash.log if entry[1] == 0xEB] == [base + 2 * config.store_bytes]
