@@ -333,6 +333,8 @@ class _Front:
             before = int(np.searchsorted(kept, word, side="right")) - 1
             if before >= 0:
                 return int(leave[before]) + word - int(kept[before])
+            if word >= 0:  # dropped in front of the first that is kept
+                return kept_first + word + 1
             return kept_first if word == -1 else moves(walked + 1) if word == -2 else walked
 
         # A range leaves the generator when the last word of the range before it is found, two words behind the one that

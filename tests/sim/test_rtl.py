@@ -94,6 +94,18 @@ def test_many_random_networks_equal_golden_in_value_and_cycle(name, kind, rng):
         compare(compiled, name, x, seed=int(rng.integers(1, 1 << 31)))
 
 
+@pytest.mark.parametrize("kernel", [(2, 5), (3, 5), (4, 5), (5, 3)])
+@pytest.mark.parametrize("name", ALL)
+def test_rows_of_one_window_whose_first_words_are_dropped(name, kernel, rng):
+    """The window begins behind the middle of a row buffer word, so that each of its rows has two; most of them are zero."""
+    b = Builder(rng, (7, 1, 1), zero_point=-128)
+    b.conv(b.input, 3, kernel)
+    network = b.network()
+    x = np.full((4, 7, 1, 1), -128, np.int8)
+    x[1, 3], x[2, 0], x[3, 6] = 5, 6, 7
+    compare(compile_network(network, ALL[name]), name, x, seed=4)
+
+
 # Weights from the external memory
 
 
