@@ -1,0 +1,150 @@
+"""What the weight and parameter buffers hold in each run step, and what must be loaded for that."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
+from gossamer.golden.tiling import Kernel, Piece
+
+__all__ = ["Load", "Part", "loads_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A load step: bytes ``start`` to ``stop`` of a load's data, into the buffer's entries from ``destination`` on."""
+
+    destination: int
+    start: int
+    stop: int
+    wait: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What a run step needs in a buffer: ``data``, or if None the partial sums from ``start`` on in their area.
+
+    ``piece`` is the number of the run step, or None if it stays in the buffer from one inference to the next."""
+
+    opcode: int
+    data: bytes | None
+    parts: tuple[Part, ...]
+    piece: int | None
+
+
+class _Buffer:
+    """Places the entries of consecutive run steps in a buffer.
+
+    What stays from one inference to the next lies at its start. The others lie behind each other in what is left, and
+    from its start again at its end; what is still there is not loaded again.
+    """
+
+    def __init__(self, opcode: int, size: int, entry: int, longest: int):
+        self.opcode, self._size, self._entry, self._longest = opcode, size, entry, longest
+        self._start = 0
+        self._resident: dict[bytes, int] = {}
+        self._used = range(0)
+        self._held: list[tuple[range, bytes]] = []
+
+    def keep(self, needed: Mapping[bytes, int]) -> Iterator[Load]:
+        """Keep as much of ``needed``, data and the alignment of their first entries, as leaves room for the rest; the loads.
+
+        If much had to be left out nothing is kept, so that loads can go on beside runs in the whole buffer.
+        """
+        sizes = {data: -(-len(data) // self._entry // align) * align for data, align in needed.items()}
+        order = sorted(needed, key=lambda data: (-needed[data], -sizes[data]))
+        for kept in range(len(order), 0, -1):
+            rest = sorted(sizes[data] for data in order[kept:])
+            if 4 * sum(rest) > sum(sizes.values()):
+                return
+            stop = sum(sizes[data] for data in order[:kept])
+            if stop + sum(rest[-2:]) <= self._size and all(needed[data] == 1 for data in order[kept:]):
+                for data in order[:kept]:
+                    self._resident[data] = self._start
+                    entries = range(self._start, self._start + len(data) // self._entry)
+                    yield from self.load(data, self._start, [(entries, 0)], None)
+                    self._start += sizes[data]
+                self._used = range(self._start, self._start)
+                return
+
+    def load(
+        self, data: bytes, base: int, parts: Sequence[tuple[range, int]], piece: int | None
+    ) -> Iterator[Load]:
+        """Load ``parts`` of the entries of ``data``, whose first is ``base``, each with whether to wait."""
+        for start in range(0, len(data), self._longest):
+            some = data[start : start + self._longest]
+            first, stop = base + start // self._entry, base + (start + len(some)) // self._entry
+            found = []
+            for entries, wait in parts:
+                common = range(max(entries.start, first), min(entries.stop, stop))
+                if common:
+                    low, high = ((at - first) * self._entry for at in (common.start, common.stop))
+                    found.append(Part(common.start, low, high, wait))
+            if found:
+                yield Load(self.opcode, some, tuple(found), piece)
+
+    def place(self, data: bytes | None, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
+        """Where ``count`` entries go, and the parts to load, with whether to wait until the step before is done with them."""
+        if data in self._resident:
+            return self._resident[data], []
+        for held, there in self._held:
+            if data is not None and there == data:
+                self._used = held
+                return held.start, []
+        used = self._used
+        start = -(-used.stop // align) * align
+        if start + count > self._size:
+            start = -(-self._start // align) * align
+        stop = start + count
+        self._used = range(start, stop)
+        self._held = [(held, there) for held, there in self._held if held.stop <= start or stop <= held.start]
+        if data is not None:
+            self._held.append((self._used, data))
+        common = range(max(start, used.start), min(stop, used.stop))
+        if not common:
+            return start, [(self._used, 0)]
+        parts = ((range(start, common.start), 0), (range(common.stop, stop), 0), (common, 1))
+        return start, [(part, wait) for part, wait in parts if part]
+
+
+def loads_of(
+    pieces: Sequence[tuple[Kernel, Piece]], config: Config
+) -> tuple[list[Load], list[tuple[tuple[int, int], list[Load]]]]:
+    """The loads of what stays in the buffers; and per run step the first entries of its weights and parameters, and the loads
+    in front of it. What the step before does not use is loaded while it runs."""
+    # What is fetched at a time must leave room in the store.
+    longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
+    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest)
+    parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
+    sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
+    cold = [*weights.keep({kernel.weights_of(piece): 1 for kernel, piece in pieces})]
+    if not sums:
+        tables = {kernel.parameters_of(piece): 256 if kernel.fields["add"] else 1 for kernel, piece in pieces}
+        cold += parameters.keep(tables)
+    found = []
+    before: Piece | None = None
+    for number, (kernel, piece) in enumerate(pieces):
+        data = kernel.weights_of(piece)
+        base, parts = weights.place(data, len(data) // config.lanes)
+        loads = [*weights.load(data, base, parts, number)]
+        if piece.partial_in:
+            first, parts = parameters.place(None, piece.windows * config.lanes)
+            # The first sums are those of the run step before.
+            fresh = before is None or (before.kernel_rows, before.beats) != (piece.kernel_rows, piece.beats)
+            shift = piece.partial_at * config.lanes - first
+            partial = tuple(
+                Part(
+                    part.start,
+                    (part.start + shift) * PARAMETER_BYTES,
+                    (part.stop + shift) * PARAMETER_BYTES,
+                    wait or int(fresh),
+                )
+                for part, wait in parts
+            )
+            loads.append(Load(Opcode.LOAD_PARAMETERS, None, partial, number))
+        else:
+            data = kernel.parameters_of(piece)
+            first, parts = parameters.place(data, len(data) // PARAMETER_BYTES, 256 if kernel.fields["add"] else 1)
+            loads += parameters.load(data, first, parts, number)
+        found.append(((base, first), sorted(loads, key=lambda load: any(part.wait for part in load.parts))))
+        before = piece
+    return cold, found
