@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from gossamer.golden.lowering import works_on_words
-from gossamer.golden.network import Concat, FullyConnected, Layer, Network, Reshape
+from gossamer.golden.network import Add, AveragePool, Concat, FullyConnected, Layer, Mean, Network, Reshape
 from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import Config
 from gossamer.golden.tiling import Map
@@ -13,6 +13,9 @@ __all__ = ["Layout", "map_shape"]
 
 IN_ORDER = (FullyConnected, Reshape)
 """Layers to which only the order of the values matters, not the shape of the map."""
+
+PASS_ON = (Add, AveragePool, Mean)
+"""Layers on words whose sums behind the last channel depend on what is there in their inputs."""
 
 
 def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -28,8 +31,8 @@ class Layout:
     that only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of
     which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
     that are neither: the channels, or a multiple of the lanes where whole words are read. ``filled`` are the tensors whose
-    bytes between pixels must be written, because they are read and, not being zero, would take time; whole words take the same
-    time whatever is in them.
+    bytes between pixels must be written, because they are read and, not being zero, would take time. Whole words take the same
+    time whatever is in them, but those that :data:`PASS_ON` makes of them are written too if that is to be filled.
     """
 
     network: Network
@@ -80,9 +83,11 @@ class Layout:
                 pitches[name] = -(-channels // config.lanes) * config.lanes if name in on_words else channels
         layout = cls(network, config, homes, views, pitches, frozenset())
         on_bytes = [layer for layer in device if not (works_on_words(layer, network) or isinstance(layer, Concat))]
-        return dataclasses.replace(
-            layout, filled=frozenset(layout.root(name)[0] for layer in on_bytes for name in layer.inputs)
-        )
+        filled = {layout.root(name)[0] for layer in on_bytes for name in layer.inputs}
+        for layer in reversed(device):
+            if isinstance(layer, PASS_ON) and layout.root(layer.output)[0] in filled:
+                filled |= {layout.root(name)[0] for name in layer.inputs}
+        return dataclasses.replace(layout, filled=frozenset(filled))
 
     def root(self, name: str) -> tuple[str, int]:
         """The tensor in whose bytes a tensor lies, and behind how many channels."""
