@@ -85,7 +85,8 @@ class Layout:
         on_bytes = [layer for layer in device if not (works_on_words(layer, network) or isinstance(layer, Concat))]
         filled = {layout.root(name)[0] for layer in on_bytes for name in layer.inputs}
         for layer in reversed(device):
-            if isinstance(layer, PASS_ON) and layout.root(layer.output)[0] in filled:
+            target = dataclasses.replace(layout, filled=frozenset(filled)).map(layer.output)
+            if isinstance(layer, PASS_ON) and target.written > target.channels:
                 filled |= {layout.root(name)[0] for name in layer.inputs}
         return dataclasses.replace(layout, filled=frozenset(filled))
 
