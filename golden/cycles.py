@@ -134,6 +134,13 @@ class CycleModel:
         if isinstance(step, Run):
             self._run(step, max(dispatch, self._idle))
             return
+        if step["opcode"] == Opcode.LOOP:
+            self._now = dispatch + 1
+            return
+        if step["opcode"] == Opcode.HOST:
+            self._follow_fetch(FOREVER)
+            self._now = max(dispatch, self._idle, self._fetcher) + 1
+            return
         if step["wait"]:
             dispatch = max(dispatch, self._idle)
         if step["opcode"] == Opcode.FETCH:

@@ -19,6 +19,7 @@ from gossamer.golden.spec import (
     PARAMETER,
     PARAMETER_BYTES,
     SHIFT_BIAS,
+    STEP_BYTES,
     Config,
     Field,
     Opcode,
@@ -63,6 +64,8 @@ class Machine:
     parameters : uint8 array ``(parameters, 8)``
     external : uint8 array
         The external memory, as :meth:`execute` finds it in the program.
+    step : int
+        The number of the step that was yielded last.
     """
 
     def __init__(self, config: Config):
@@ -71,15 +74,29 @@ class Machine:
         self.weights = np.zeros((config.weight_vectors, config.lanes), np.int8)
         self.parameters = np.zeros((config.parameters, 8), np.uint8)
         self.external = np.zeros(0, np.uint8)
+        self.step = 0
         self._fetching = range(0)  # bytes of the store that a fetch may still be writing
 
     def execute(self, program: Program, *, warm: bool = False) -> Iterator[Record | Run]:
-        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are.
+        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are. Whoever
+        is given a ``HOST`` step must have done what it says before the next is asked for.
 
         ``warm``: without the loads of what stays in the buffers, which a run before must have left there."""
         self.external = np.frombuffer(program.external, np.uint8)
-        for step in program.steps[program.warm if warm else 0 :]:
-            if step["opcode"] == Opcode.FETCH:
+        self.step = program.warm if warm else 0
+        turns = 0
+        while self.step < len(program.steps):
+            step = program.steps[self.step]
+            if step["opcode"] == Opcode.LOOP:
+                yield step
+                turns = turns + 1 if turns < step["count"] else 0
+                if turns:
+                    self.step = self._target(step, program)
+                    continue
+            elif step["opcode"] == Opcode.HOST:
+                self._fetching = range(0)
+                yield step
+            elif step["opcode"] == Opcode.FETCH:
                 self._fetch(step, program.size)
                 yield step
             elif step["opcode"] == Opcode.RUN:
@@ -89,6 +106,18 @@ class Machine:
             else:
                 self._load(step)
                 yield step
+            self.step += 1
+
+    def _target(self, loop: Record, program: Program) -> int:
+        """The step that a loop goes back to."""
+        size = STEP_BYTES // self.config.store_bytes
+        step, rest = divmod(loop["in_address"] - program.step_word(0), size)
+        if rest or not 0 <= step <= self.step:
+            raise MachineError(
+                f"a loop must go back to word {program.step_word(0)} to {program.step_word(self.step)}, where a step is, not to "
+                f"{loop['in_address']}"
+            )
+        return step
 
     def _read(self, word: int, words: int) -> NDArray[np.uint8]:
         if not 0 <= word <= word + words <= self.config.store_words:
@@ -209,6 +238,8 @@ class Machine:
             row[start : start + size] = self._read(address, granules)[:size]
             rows[step["lead_rows"] + i] = row
             address += layer["row_step_odd" if i % 2 else "row_step"]
+            if i + 1 == step["wrap_rows"]:
+                address = step["wrap_address"]
         return rows, blank
 
     def _weights(self, layer: Record) -> NDArray[np.int64]:

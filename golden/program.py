@@ -15,7 +15,9 @@ from gossamer.golden.spec import (
     MAGIC,
     STEP_BYTES,
     STEP_FETCH,
+    STEP_HOST,
     STEP_LOAD,
+    STEP_LOOP,
     STEP_RUN,
     VERSION,
     Config,
@@ -34,12 +36,19 @@ NAMES = {
     Opcode.LOAD_PARAMETERS: "load_parameters",
     Opcode.RUN: "run",
     Opcode.FETCH: "fetch",
+    Opcode.HOST: "host",
+    Opcode.LOOP: "loop",
 }
 """Of the steps but the end."""
 
-
-def _layout(opcode: int) -> Mapping[str, Field]:
-    return {Opcode.RUN: STEP_RUN, Opcode.FETCH: STEP_FETCH}.get(opcode, STEP_LOAD)
+LAYOUTS = {
+    Opcode.LOAD_WEIGHTS: STEP_LOAD,
+    Opcode.LOAD_PARAMETERS: STEP_LOAD,
+    Opcode.RUN: STEP_RUN,
+    Opcode.FETCH: STEP_FETCH,
+    Opcode.HOST: STEP_HOST,
+    Opcode.LOOP: STEP_LOOP,
+}
 
 
 class ImageError(UserError, ValueError):
@@ -122,9 +131,8 @@ class TensorPlace:
 class Program:
     """A program: what the image holds, decoded.
 
-    ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode``; load steps are ``STEP_LOAD``
-    records whose ``in_address`` counts store words, run steps are ``STEP_RUN`` and fetch steps ``STEP_FETCH`` records. A warm
-    start begins with step ``warm``. ``blob`` is the data behind the steps, ``external`` what must be in the external memory.
+    ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode`` and the fields of ``LAYOUTS[opcode]``.
+    A warm start begins with step ``warm``. ``blob`` is the data behind the steps, ``external`` what must be in the external memory.
     """
 
     config: Config
@@ -143,6 +151,10 @@ class Program:
         address = HEADER_BYTES + layers * DESCRIPTOR_BYTES + (steps + 1) * STEP_BYTES
         return -(-address // 16) * 16
 
+    def step_word(self, step: int) -> int:
+        """The store word of a step."""
+        return (HEADER_BYTES + len(self.layers) * DESCRIPTOR_BYTES + step * STEP_BYTES) // self.config.store_bytes
+
     @property
     def size(self) -> int:
         """Bytes of the image."""
@@ -153,7 +165,7 @@ class Program:
         """The image."""
         config = self.config
         table = b"".join(encode(DESCRIPTOR, layer, DESCRIPTOR_BYTES) for layer in self.layers)
-        steps = b"".join(encode(_layout(step["opcode"]), step, STEP_BYTES) for step in self.steps) + bytes(STEP_BYTES)
+        steps = b"".join(encode(LAYOUTS[step["opcode"]], step, STEP_BYTES) for step in self.steps) + bytes(STEP_BYTES)
         body = (table + steps).ljust(self.blob_address(len(self.layers), len(self.steps)) - HEADER_BYTES, b"\0")
         body = (body + self.blob).ljust(self.size - HEADER_BYTES, b"\0")
         header = {
@@ -161,8 +173,8 @@ class Program:
             "version": VERSION,
             "lanes": config.lanes,
             "store_bytes": config.store_bytes,
-            "steps": (HEADER_BYTES + len(table)) // config.store_bytes,
-            "warm_steps": (HEADER_BYTES + len(table) + self.warm * STEP_BYTES) // config.store_bytes,
+            "steps": self.step_word(0),
+            "warm_steps": self.step_word(self.warm),
             "image_words": self.size // config.store_bytes,
             "input_address": self.input.address,
             "output_address": self.output.address,
@@ -225,7 +237,7 @@ class Program:
                 break
             if opcode not in NAMES:
                 raise ImageError(f"the opcode of step {len(steps)} must be 0 to {max(NAMES)}, not {opcode}")
-            step = decode(_layout(opcode), record)
+            step = decode(LAYOUTS[opcode], record)
             if opcode == Opcode.RUN and not 1 <= step["layer"] <= len(layers):
                 raise ImageError(f"the layer of step {len(steps)} must be 1 to {len(layers)}, not {step['layer']}")
             steps.append(step)
@@ -252,5 +264,5 @@ class Program:
         for i, step in enumerate(self.steps):
             if i == self.warm and self.warm:
                 lines.append("warm start:")
-            lines.append(f"step {i}: {NAMES[step['opcode']]} {fields(_layout(step['opcode']), step)}")
+            lines.append(f"step {i}: {NAMES[step['opcode']]} {fields(LAYOUTS[step['opcode']], step)}")
         return "\n".join([*lines, f"step {len(self.steps)}: end", ""])

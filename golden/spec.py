@@ -31,7 +31,9 @@ __all__ = [
     "REGISTERS",
     "STEP_BYTES",
     "STEP_FETCH",
+    "STEP_HOST",
     "STEP_LOAD",
+    "STEP_LOOP",
     "STEP_RUN",
     "VERSION",
     "Config",
@@ -47,7 +49,7 @@ __all__ = [
 MAGIC = 0x5253_4D47
 """First four bytes of a program image: ``GMSR`` read as a little-endian 32-bit number."""
 
-VERSION = 1
+VERSION = 2
 """Version of the image format. Hardware and interpreter refuse every other one."""
 
 HEADER_BYTES = 64
@@ -195,15 +197,17 @@ STEP_RUN = _pack(
         (
             ("opcode", 4, "``Opcode.RUN``"),
             ("wait", 1, "not used: a run always waits until the core is idle"),
-            ("", 11, ""),
-            ("layer", 16, "entry of the layer table, whose descriptor is at byte 64 * layer"),
+            ("lead_rows", 6, "padding rows in front of the first input row"),
+            ("wrap_rows", 8, "input rows in front of the one at ``wrap_address``; 0: all follow the first"),
+            ("", 1, ""),
+            ("layer", 12, "entry of the layer table, whose descriptor is at byte 64 * layer"),
             ("rows", 16, "output rows"),
             ("in_rows", 16, "input rows that exist"),
         ),
         (
-            ("in_address", 24, "store word of the first input row"),
-            ("lead_rows", 8, "padding rows in front of it"),
-            ("out_address", 32, "first byte of the first output row"),
+            ("in_address", 20, "store word of the first input row"),
+            ("wrap_address", 20, "store word of the row behind ``wrap_rows`` others"),
+            ("out_address", 24, "first byte of the first output row"),
         ),
     )
 )
@@ -214,12 +218,12 @@ STEP_LOAD = _pack(
             ("opcode", 4, "``Opcode.LOAD_WEIGHTS`` or ``Opcode.LOAD_PARAMETERS``"),
             ("wait", 1, "1: wait until the core is idle"),
             ("fetched", 1, "1: wait until all fetches have ended"),
-            ("", 10, ""),
-            ("layer", 16, "entry of the layer table that the load is for; the status register shows it"),
+            ("", 14, ""),
+            ("layer", 12, "entry of the layer table that the load is for; the status register shows it"),
             ("count", 16, "store words"),
             ("destination", 16, "first weight vector or parameter entry"),
         ),
-        (("in_address", 24, "first store word"),),
+        (("in_address", 20, "first store word"),),
     )
 )
 
@@ -228,18 +232,50 @@ STEP_FETCH = _pack(
         (
             ("opcode", 4, "``Opcode.FETCH``"),
             ("wait", 1, "1: wait until the core is idle"),
-            ("", 11, ""),
-            ("layer", 16, "entry of the layer table that the words are for; the status register shows it"),
+            ("", 15, ""),
+            ("layer", 12, "entry of the layer table that the words are for; the status register shows it"),
             ("count", 16, "words"),
         ),
         (
-            ("in_address", 24, "store word that the first goes to"),
-            ("", 8, ""),
-            ("external", 32, "first word of the external memory"),
+            ("in_address", 20, "store word that the first goes to"),
+            ("", 20, ""),
+            ("external", 24, "first word of the external memory"),
         ),
     )
 )
 """A fetch begins when the one before has ended and no load is in work, and goes on beside the next steps."""
+
+STEP_HOST = _pack(
+    (
+        (
+            ("opcode", 4, "``Opcode.HOST``"),
+            ("take", 1, "1: the host takes output rows from the store; 0: it writes input rows there"),
+            ("first", 1, "1: the rows are the tensor's first; 0: they follow those of the last such step"),
+            ("", 14, ""),
+            ("", 12, ""),
+            ("rows", 16, "rows"),
+            ("columns", 16, "pixels of each"),
+        ),
+        (
+            ("in_address", 20, "store word of the first row"),
+            ("row_words", 16, "store words from one row to the next"),
+            ("column", 16, "the first of the pixels in the tensor's rows"),
+        ),
+    )
+)
+"""The core stops until the host has done what the step says and resumes it. It waits for everything under way before."""
+
+STEP_LOOP = _pack(
+    (
+        (
+            ("opcode", 4, "``Opcode.LOOP``"),
+            ("", 28, ""),
+            ("count", 16, "how often to go back"),
+        ),
+        (("in_address", 20, "store word of the step to go back to"),),
+    )
+)
+"""Loops must not be nested: there is one counter."""
 
 PARAMETER = _pack(
     (
@@ -271,6 +307,8 @@ class Opcode:
     LOAD_PARAMETERS = 2
     RUN = 3
     FETCH = 4
+    HOST = 5
+    LOOP = 6
 
 
 class Error:
@@ -327,10 +365,11 @@ REGISTERS = (
         "Start and interrupt enable.",
         {
             "start": Field(0, 1, doc="write 1: run the image at store word 0; reads 0; ignored while busy"),
-            "interrupt_enable": Field(1, 1, doc="the interrupt follows `status.done` while this is 1"),
+            "interrupt_enable": Field(1, 1, doc="the interrupt follows `status.done` and `status.paused` while this is 1"),
             "warm": Field(
                 2, 1, doc="with start: without the loads of what stays in the buffers, where the last run of this image left it"
             ),
+            "resume": Field(3, 1, doc="write 1: go on behind the host step; reads 0; ignored unless `status.paused`"),
         },
     ),
     Register(
@@ -342,12 +381,14 @@ REGISTERS = (
             "busy": Field(0, 1, doc="a program runs; the store window answers with a bus error"),
             "done": Field(1, 1, doc="the program has ended, with or without an error"),
             "refused": Field(2, 1, doc="the host touched the store while busy; cleared by start"),
+            "paused": Field(3, 1, doc="the program waits at a host step, which `step` tells, to be resumed"),
             "error": Field(8, 4, doc="error code, 0 for none"),
             "layer": Field(16, 12, doc="layer table entry of the last run step; after an error, of the step that failed"),
         },
     ),
-    Register("cycles", 0x0C, "r", "Clock cycles from start to done.", {"cycles": Field(0, 32)}),
+    Register("cycles", 0x0C, "r", "Clock cycles from start to done, without those of pauses.", {"cycles": Field(0, 32)}),
     Register("store_words", 0x10, "r", "Words of the store.", {"store_words": Field(0, 32)}),
+    Register("step", 0x14, "r", "Store word of the step behind the last one taken.", {"step": Field(0, 32)}),
 )
 
 STORE_WINDOW = 0x0080_0000
