@@ -9,7 +9,8 @@ import numpy as np
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.inference import Inference
 from gossamer.golden.network import Network, Weighted
-from gossamer.golden.schedule import FETCHED, PARTIAL_SUMS
+from gossamer.golden.rolling import PARTIAL_SUMS
+from gossamer.golden.schedule import FETCHED
 from gossamer.golden.spec import Opcode
 
 __all__ = ["CATEGORIES", "compile_report", "memory_picture", "run_report", "short", "streamed"]

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from gossamer.golden.rolling import Item, Transfer
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece
 
@@ -107,23 +108,36 @@ class _Buffer:
 
 
 def loads_of(
-    pieces: Sequence[tuple[Kernel, Piece]], config: Config
+    items: Sequence[Item], config: Config
 ) -> tuple[list[Load], list[tuple[tuple[int, int], list[Load]]]]:
-    """The loads of what stays in the buffers; and per run step the first entries of its weights and parameters, and the loads
-    in front of it. What the step before does not use is loaded while it runs."""
+    """The loads of what stays in the buffers; and per item the first entries of its weights and parameters, and the loads in
+    front of it. What the run step before does not use is loaded while it runs."""
+    pieces = [item for item in items if not isinstance(item, Transfer)]
+    given: dict[tuple[int, range, range, range], bytes] = {}
+
+    def weights_of(kernel: Kernel, piece: Piece) -> bytes:
+        key = id(kernel), piece.groups, piece.kernel_rows, piece.beats
+        if key not in given:
+            given[key] = kernel.weights_of(piece)
+        return given[key]
+
     # What is fetched at a time must leave room in the store.
     longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
     weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest)
     parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
-    cold = [*weights.keep({kernel.weights_of(piece): 1 for kernel, piece in pieces})]
+    cold = [*weights.keep({weights_of(kernel, piece): 1 for kernel, piece in pieces})]
     if not sums:
         tables = {kernel.parameters_of(piece): 256 if kernel.fields["add"] else 1 for kernel, piece in pieces}
         cold += parameters.keep(tables)
-    found = []
+    found: list[tuple[tuple[int, int], list[Load]]] = []
     before: Piece | None = None
-    for number, (kernel, piece) in enumerate(pieces):
-        data = kernel.weights_of(piece)
+    for number, item in enumerate(items):
+        if isinstance(item, Transfer):
+            found.append(((0, 0), []))
+            continue
+        kernel, piece = item
+        data = weights_of(kernel, piece)
         base, parts = weights.place(data, len(data) // config.lanes)
         loads = [*weights.load(data, base, parts, number)]
         if piece.partial_in:

@@ -1,7 +1,7 @@
 """The compiler: from a network to a program."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.schedule import LayerRun, Schedule, Work
+from gossamer.golden.rolling import Group, Item, Lowered, Transfer, lives_of, order, rings_of
+from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
-from gossamer.golden.tiling import Kernel, cut
+from gossamer.golden.tiling import Kernel
 
-__all__ = ["CompileError", "Compiled", "LayerRun", "compile_network"]
+__all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Order", "Strategy", "compile_network"]
 
 
 class CompileError(UserError, ValueError):
@@ -85,49 +86,122 @@ class Compiled:
         return tuple(layer.name for layer in (*self.head, *self.tail))
 
 
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """How the work of a network is ordered, and what of its tensors is in the store.
+
+    ``groups`` are the layers that the device computes, see :class:`Group`; without any they are computed one by one. With
+    ``stream`` the host writes the input, and takes an output of several rows, row by row, where it is otherwise there as a
+    whole from the start and until the end.
+    """
+
+    groups: tuple[Group, ...] = ()
+    stream: bool = False
+
+
 def compile_network(
     source: Network,
     config: Config,
     *,
     keep: bool = False,
     folding: bool = True,
+    strategy: Strategy = Strategy(),
     progress: Callable[[str], None] | None = None,
 ) -> Compiled:
-    """Compile a network layer by layer.
+    """Compile a network.
 
     Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`. With ``keep`` no tensor takes the place of
     another, so that all can be read after an inference. ``progress`` is called with the name of each layer. Raises
     :class:`CompileError`.
     """
-    network = fold(source).network if folding else source
-    head, device, tail = _split(network)
-    first = head[-1].output if head else network.input
-    output = device[-1].output
-    layout = Layout.of(network, device, output, config)
-    kernels: list[Kernel] = []
-    for layer in device:
-        if progress:
-            progress(layer.name)
-        kernels += _lower(network, layer, layout, config)
-    pieces = [(kernel, piece) for kernel in kernels for piece in cut(kernel, config, CompileError)]
+    return Frontend(source, config, folding=folding, progress=progress).compile(strategy, keep=keep)
 
-    placed = _place(network.name, pieces, layout, first, output, keep, config)
-    schedule, plan, blob, offsets, image = placed.schedule, placed.plan, placed.blob, placed.offsets, placed.image
-    addresses = {name: image + address for name, address in plan.addresses.items()}
-    places = {
-        name: layout.place(name, addresses[layout.root(name)[0]])
-        for name in dict.fromkeys([first, *(layer.output for layer in device)])
-        if layout.homes[name] == name
-    }
-    table, steps, runs = schedule.records(layout, addresses, offsets, CompileError)
-    program = Program(
-        config, table, steps, blob, places[first], places[layout.homes[output]], placed.needed, schedule.warm, schedule.external
-    )
-    try:
-        program.assemble()
-    except ImageError as error:
-        raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
-    return Compiled(source, network, program, places, runs, plan, tuple(head), tuple(tail), first, output)
+
+class Frontend:
+    """A network in the machine's terms, before the order of the work is decided. See :func:`compile_network`.
+
+    Attributes
+    ----------
+    network : Network
+    layers : list
+        Those that the device computes.
+    layout : Layout
+    """
+
+    def __init__(
+        self,
+        source: Network,
+        config: Config,
+        *,
+        folding: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ):
+        self.source, self.config = source, config
+        self.network = network = fold(source).network if folding else source
+        self._head, self.layers, self._tail = _split(network)
+        self._first = self._head[-1].output if self._head else network.input
+        self._output = self.layers[-1].output
+        self.layout = Layout.of(network, self.layers, self._output, config)
+        self._lowered: Lowered = []
+        for layer in self.layers:
+            if progress:
+                progress(layer.name)
+            self._lowered.append((layer, _lower(network, layer, self.layout, config)))
+
+    def work(self, strategy: Strategy) -> "Order":
+        """The order of the work, and the memory that it needs."""
+        layout, output = self.layout, self.layout.root(self._output)[0]
+        groups = strategy.groups or (Group(len(self.layers), 0),)
+        streams = strategy.stream and layout.place(output).rows > 1
+        given, taken = {self._first: 0} if strategy.stream else {}, {output: 0} if streams else {}
+        items = order(self._lowered, layout, groups, self.config, CompileError, given, taken)
+        names = {self._first: None, output: None}
+        for item in items:
+            names |= {item.tensor: None} if isinstance(item, Transfer) else dict.fromkeys([*item[0].inputs, item[0].target.name])
+        rows = {name: layout.place(name).rows for name in names}
+        row_bytes = {name: layout.place(name).size(self.config) // rows[name] for name in names}
+        first = [name for name in (self._first,) if name not in given]
+        last = [name for name in (output,) if name not in taken]
+        rings = rings_of(items, rows, first, last, row_bytes)
+        return Order(items, rings, {n: rings[n] * row_bytes[n] for n in rings}, lives_of(items, rows, first, last))
+
+    def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
+        """See :func:`compile_network`."""
+        network, layout, config, first, output = self.network, self.layout, self.config, self._first, self._output
+        placed = _place(network.name, self.work(strategy), layout, keep, config)
+        schedule, plan, image = placed.schedule, placed.plan, placed.image
+        addresses = {name: image + address for name, address in plan.addresses.items()}
+        whole = {name for name, rows in schedule.rings.items() if rows == layout.place(name).rows}
+        places = {
+            name: layout.place(name, addresses[layout.root(name)[0]])
+            for name in dict.fromkeys([first, *(layer.output for layer in self.layers)])
+            if layout.homes[name] == name and layout.root(name)[0] in whole
+        }
+        table, steps, runs = schedule.records(addresses, placed.offsets, CompileError)
+        ends = [
+            dataclasses.replace(layout.place(layout.homes[name]), address=addresses[layout.root(name)[0]])
+            for name in (first, output)
+        ]
+        program = Program(
+            config, table, steps, placed.blob, ends[0], ends[1], placed.needed, schedule.warm, schedule.external
+        )
+        try:
+            program.assemble()
+        except ImageError as error:
+            raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
+        head, tail = tuple(self._head), tuple(self._tail)
+        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The run steps and transfers of a network in their order. Of each tensor: ``rings``, the rows that the store has;
+    ``sizes``, the bytes; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
+
+    items: list[Item]
+    rings: dict[str, int]
+    sizes: dict[str, int]
+    lives: dict[str, list[range]]
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)
@@ -195,18 +269,16 @@ class _Placed:
         return self.image + self.plan.peak
 
 
-def _place(
-    name: str, pieces: Sequence[Work], layout: Layout, first: str, output: str, keep: bool, config: Config
-) -> _Placed:
+def _place(name: str, work: Order, layout: Layout, keep: bool, config: Config) -> _Placed:
     """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
 
     def place(streamed: Iterable[int] = (), segment: int = 0) -> _Placed:
-        schedule = Schedule(pieces, config, frozenset(streamed), segment)
+        schedule = Schedule(work.items, layout, work.rings, config, frozenset(streamed), segment)
         # The size of the image is known before the addresses in it are.
         address = Program.blob_address(schedule.table, schedule.steps)
         blob, offsets = schedule.blob(address)
         image = -(-(address + len(blob)) // config.store_bytes) * config.store_bytes
-        return _Placed(schedule, blob, offsets, image, _plan(pieces, schedule, layout, first, output, keep, config))
+        return _Placed(schedule, blob, offsets, image, _plan(work, schedule, keep, config))
 
     placed = place()
     if placed.needed > config.store_size and config.fetch_interval:
@@ -241,25 +313,31 @@ def _place(
     return placed
 
 
-def _plan(
-    pieces: Sequence[Work], schedule: Schedule, layout: Layout, first: str, output: str, keep: bool, config: Config
-) -> Plan:
-    """The memory plan: tensors by their roots, partial sums, and fetched words."""
-    sizes = {first: layout.place(first).size(config)}
-    steps: list[tuple[str, list[str], list[str]]] = []
-    held: list[str] = []  # what the run step before may still be using when the loads behind it begin
-    for load, piece in schedule.timeline():
-        owner = schedule.loads[load].piece if load is not None else piece
-        name = "(start)" if owner is None else pieces[owner][0].name
-        if piece is None:
-            steps.append((name, list(held), []))
-        else:
-            kernel = pieces[piece][0]
-            held = [*kernel.inputs, kernel.target.name]
-            steps.append((name, list(kernel.inputs), [kernel.target.name]))
-            sizes[kernel.target.name] = layout.place(kernel.target.name).size(config)
+def _plan(work: Order, schedule: Schedule, keep: bool, config: Config) -> Plan:
+    """The memory plan: tensors by their roots, partial sums, and fetched words. A step of it is half of an entry of the
+    schedule's timeline."""
+    sizes, lives = dict(work.sizes), {}
+    layers: list[str] = []
+    at: list[int] = []  # where each item is in the timeline
+    for time, (load, item) in enumerate(schedule.timeline()):
+        owner = schedule.loads[load].piece if load is not None else item
+        given = None if owner is None else work.items[owner]
+        layers.append("(start)" if given is None else given.tensor if isinstance(given, Transfer) else given[0].name)
+        if item is not None:
+            at.append(time)
+    at.append(len(layers))
+
+    def moment(of_items: int) -> int:
+        item, half = divmod(of_items, 2)
+        return 2 * at[item] + half
+
+    # What a run step uses in its second half it may still be using when the loads behind it begin.
+    for name, life in work.lives.items():
+        lives[name] = [range(moment(span.start) if span.start else 0, moment(span.stop)) for span in life]
     for area in schedule.areas():
         sizes[area.name] = area.size
-        steps[area.first][2].append(area.name)
-        steps[area.last][1].append(area.name)
-    return Arena(config.store_bytes).plan(sizes, steps, first, layout.root(output)[0], keep)
+        lives[area.name] = [range(2 * area.first, 2 * area.last + 2)]
+    layers = [layer for layer in layers for _ in range(2)]
+    if keep:
+        lives = {name: [range(life[0].start, len(layers))] for name, life in lives.items()}
+    return Arena(config.store_bytes).plan(sizes, lives, layers)

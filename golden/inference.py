@@ -78,12 +78,12 @@ def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Infe
             pass
     model = CycleModel(config)
     layers: list[LayerStatistics] = []
-    runs = iter(compiled.runs)
+    runs = {run.step: run for run in compiled.runs}
     end = 0
     for step in machine.execute(program, warm=warm):
         model.step(step)
         if isinstance(step, Run):
-            run, took = next(runs), model.steps[-1]
+            run, took = runs[machine.step], model.steps[-1]
             done = products(step, config) * len(run.channels)
             layers.append(LayerStatistics(run.layer, took.issue, took.stall, took.load, took.start - end, done))
             end = took.end

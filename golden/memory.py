@@ -5,18 +5,21 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["Arena", "Plan"]
 
+Life = Sequence[range]
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Addresses of tensors in an arena.
 
-    ``lives[name]`` is the range of steps in which the tensor exists; ``layers[i]`` is the layer of which step ``i`` computes
-    a part. ``peak`` is the arena's size and ``bound`` the most that exists at once, in bytes: no plan needs less.
+    ``lives[name]`` are the ranges of steps, in order and apart, in which something of the tensor exists; ``layers[i]`` is the
+    layer of which step ``i`` computes a part. ``peak`` is the arena's size and ``bound`` the most that exists at once, in
+    bytes: no plan needs less.
     """
 
     addresses: Mapping[str, int]
     sizes: Mapping[str, int]
-    lives: Mapping[str, range]
+    lives: Mapping[str, Life]
     peak: int
     bound: int
     layers: tuple[str, ...]
@@ -36,34 +39,15 @@ class Arena:
     def __init__(self, alignment: int):
         self._alignment = alignment
 
-    def plan(
-        self,
-        sizes: Mapping[str, int],
-        layers: Sequence[tuple[str, Sequence[str], Sequence[str]]],
-        first: str,
-        last: str,
-        keep: bool = False,
-    ) -> Plan:
-        """Plan the tensors of ``layers``, (name, inputs, outputs) of each step; ``first`` exists from the start and ``last`` to
-        the end. With ``keep`` all tensors exist to the end."""
-        born = {first: 0}
-        dies = {first: 0}
-        for i, (_, inputs, outputs) in enumerate(layers):
-            for name in outputs:
-                born.setdefault(name, i)
-            for name in (*inputs, *outputs):
-                dies[name] = i
-        dies[last] = len(layers) - 1
-        end = len(layers)
-        lives = {name: range(born[name], end if keep else dies[name] + 1) for name in sizes}
+    def plan(self, sizes: Mapping[str, int], lives: Mapping[str, Life], layers: Sequence[str]) -> Plan:
+        """Plan tensors of ``sizes`` bytes; ``lives`` and ``layers`` are those of the :class:`Plan`."""
         rounded = {name: -(-size // self._alignment) * self._alignment for name, size in sizes.items()}
-        order = {name: i for i, name in enumerate(born)}
         addresses: dict[str, int] = {}
-        for name in sorted(sizes, key=lambda n: (-rounded[n], order[n])):
+        for name in sorted(sizes, key=lambda n: (-rounded[n], lives[n][0].start)):
             near = sorted(
                 (addresses[other], addresses[other] + rounded[other])
                 for other in addresses
-                if lives[other].start < lives[name].stop and lives[name].start < lives[other].stop
+                if _meet(lives[name], lives[other])
             )
             address = 0
             for start, stop in near:
@@ -71,6 +55,27 @@ class Arena:
                     break
                 address = max(address, stop)
             addresses[name] = address
-        bound = max(sum(rounded[n] for n in sizes if step in lives[n]) for step in range(max(len(layers), 1)))
+        changes: dict[int, int] = {}
+        for name, life in lives.items():
+            for span in life:
+                changes[span.start] = changes.get(span.start, 0) + rounded[name]
+                changes[span.stop] = changes.get(span.stop, 0) - rounded[name]
+        bound = now = 0
+        for step in sorted(changes):
+            now += changes[step]
+            bound = max(bound, now)
         peak = max(addresses[n] + rounded[n] for n in sizes)
-        return Plan(addresses, dict(sizes), lives, peak, bound, tuple(name for name, _, _ in layers))
+        return Plan(addresses, dict(sizes), dict(lives), peak, bound, tuple(layers))
+
+
+def _meet(one: Life, other: Life) -> bool:
+    """Whether two lives have a step in common."""
+    i = j = 0
+    while i < len(one) and j < len(other):
+        if one[i].start < other[j].stop and other[j].start < one[i].stop:
+            return True
+        if one[i].stop <= other[j].stop:
+            i += 1
+        else:
+            j += 1
+    return False

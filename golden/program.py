@@ -151,9 +151,15 @@ class Program:
         address = HEADER_BYTES + layers * DESCRIPTOR_BYTES + (steps + 1) * STEP_BYTES
         return -(-address // 16) * 16
 
+    @staticmethod
+    def step_words(layers: int, config: Config) -> tuple[int, int]:
+        """The store word of the first step in an image with so many layers, and the words from one step to the next."""
+        return (HEADER_BYTES + layers * DESCRIPTOR_BYTES) // config.store_bytes, STEP_BYTES // config.store_bytes
+
     def step_word(self, step: int) -> int:
         """The store word of a step."""
-        return (HEADER_BYTES + len(self.layers) * DESCRIPTOR_BYTES + step * STEP_BYTES) // self.config.store_bytes
+        first, words = self.step_words(len(self.layers), self.config)
+        return first + step * words
 
     @property
     def size(self) -> int:

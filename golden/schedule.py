@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gossamer.golden.buffers import Load, loads_of
 from gossamer.golden.layout import Layout
-from gossamer.golden.program import Record
+from gossamer.golden.loops import fold
+from gossamer.golden.program import Program, Record
+from gossamer.golden.rolling import MOST_RING, Item, Transfer, Work, partial_sums
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
-from gossamer.golden.tiling import Kernel, Piece, descriptor
+from gossamer.golden.tiling import Kernel, Piece, Position, descriptor
 
-__all__ = ["FETCHED", "PARTIAL_SUMS", "Area", "LayerRun", "Schedule", "Work", "partial_sums"]
+__all__ = ["FETCHED", "Area", "LayerRun", "Schedule"]
 
-Work = tuple[Kernel, Piece]
-
-FETCHED, PARTIAL_SUMS = "(fetched, ", " (partial sums)"
-"""How the names of areas of fetched words begin, and those of areas of partial sums end."""
+FETCHED = "(fetched, "
+"""How the names of areas of fetched words begin."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,6 @@ class Area:
     last: int
 
 
-def partial_sums(kernel: Kernel) -> str:
-    """What the area of a layer's partial sums is called."""
-    return kernel.name + PARTIAL_SUMS
-
-
 @dataclasses.dataclass(frozen=True)
 class _Segment:
     """Loads whose data are fetched together from word ``external`` of the external memory."""
@@ -56,8 +51,11 @@ class Schedule:
 
     Parameters
     ----------
-    pieces : sequence of (Kernel, Piece)
-        The run steps, in order.
+    items : sequence of (Kernel, Piece) or Transfer
+        The run steps and the host's transfers, in order.
+    layout : Layout
+    rings : mapping
+        The rows that the store has of each tensor.
     config : Config
     streamed : set of int
         Numbers in ``loads`` whose data lie in the external memory.
@@ -78,9 +76,18 @@ class Schedule:
         The contents of the external memory.
     """
 
-    def __init__(self, pieces: Sequence[Work], config: Config, streamed: frozenset[int] = frozenset(), segment: int = 0):
-        self._pieces, self._config = pieces, config
-        cold, found = loads_of(pieces, config)
+    def __init__(
+        self,
+        items: Sequence[Item],
+        layout: Layout,
+        rings: Mapping[str, int],
+        config: Config,
+        streamed: frozenset[int] = frozenset(),
+        segment: int = 0,
+    ):
+        self._items, self._config = items, config
+        self._layout, self.rings = layout, rings
+        cold, found = loads_of(items, config)
         self._bases = [bases for bases, _ in found]
         self.loads = [*cold, *(load for _, loads in found for load in loads if load.parts)]
         self._segments: list[_Segment] = []
@@ -96,9 +103,15 @@ class Schedule:
             if early:
                 self.cold = len(self._segments)
         self._streamed = {load: (i, j) for i, seg in enumerate(self._segments) for j, load in enumerate(seg.loads)}
-        self.table = len({_entry(work, bases) for work, bases in zip(pieces, self._bases)})
+        works = [(item, bases) for item, bases in zip(items, self._bases) if not isinstance(item, Transfer)]
+        self.table = len({_entry(work, bases) for work, bases in works})
         self.warm = sum(len(load.parts) for load in cold) + self.cold
-        self.steps = len(pieces) + sum(len(load.parts) for load in self.loads) + len(self._segments)
+        self.steps = len(works) + sum(len(load.parts) for load in self.loads) + len(self._segments)
+        # Where rows lie in rings, steps repeat.
+        self._folded = any(rows < layout.place(name).rows for name, rows in rings.items()) or len(works) < len(items)
+        if self._folded:
+            anywhere = dict.fromkeys([*rings, *(area.name for area in self.areas())], 0)
+            self.steps = len(self._steps(anywhere, self.blob(0)[1], ValueError)[1])
 
     def _next(self, load: int) -> int | None:
         """The segment that is fetched while that of ``load``, its first, is used."""
@@ -130,25 +143,36 @@ class Schedule:
         hidden = {}
         for number, load in enumerate(self.loads):
             if load.data is not None:
-                before = self._pieces[load.piece - 1] if load.piece else None
+                before = self._items[load.piece - 1] if load.piece else None
                 hidden[number] = guess(before, config) / len(load.data) if before else 0.0
                 if load.piece is None:
                     hidden[number] = float("inf")
         return sorted(hidden, key=lambda number: -hidden[number])
 
     def timeline(self) -> list[tuple[int | None, int | None]]:
-        """Loads and run steps in their order, as ``(load, None)`` and ``(None, piece)``."""
+        """Loads and items in their order, as ``(load, None)`` and ``(None, item)``."""
         found: list[tuple[int | None, int | None]] = []
-        for piece in (None, *range(len(self._pieces))):
-            found += [(number, None) for number, load in enumerate(self.loads) if load.piece == piece]
-            found += [] if piece is None else [(None, piece)]
+        loads = self._by_item()
+        for item in (None, *range(len(self._items))):
+            found += [(number, None) for number in loads.get(item, ())]
+            found += [] if item is None else [(None, item)]
+        return found
+
+    def _by_item(self) -> dict[int | None, list[int]]:
+        """The numbers of the loads in front of each item."""
+        found: dict[int | None, list[int]] = {}
+        for number, load in enumerate(self.loads):
+            found.setdefault(load.piece, []).append(number)
         return found
 
     def areas(self) -> Iterator[Area]:
         """Where partial sums and fetched words wait."""
         times = {entry: time for time, entry in enumerate(self.timeline())}
         found: dict[str, Area] = {}
-        for number, (kernel, piece) in enumerate(self._pieces):
+        for number, item in enumerate(self._items):
+            if isinstance(item, Transfer):
+                continue
+            kernel, piece = item
             name, time = partial_sums(kernel), times[None, number]
             if piece.partial_out or (name in found and piece.partial_in):
                 stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
@@ -187,7 +211,7 @@ class Schedule:
             fetch(self.cold)
         waiting = iter(enumerate(self.loads))
         pending = next(waiting, None)
-        for piece, work in enumerate(self._pieces):
+        for piece, work in enumerate(self._items):
             while pending is not None and (pending[1].piece is None or pending[1].piece <= piece):
                 number = pending[0]
                 if number in self._streamed and pending[1].piece is not None:
@@ -201,54 +225,133 @@ class Schedule:
         return now
 
     def records(
-        self, layout: Layout, addresses: Mapping[str, int], offsets: Mapping[bytes, int], refuse: Callable[[str], Exception]
+        self, addresses: Mapping[str, int], offsets: Mapping[bytes, int], refuse: Callable[[str], Exception]
     ) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[LayerRun, ...]]:
         """The layer table, the steps, and what the run steps compute. ``addresses`` are bytes, of tensors and areas;
         ``offsets`` are of :meth:`blob`."""
+        table, steps, runs = self._steps(addresses, offsets, refuse)
+        return table, tuple(steps), tuple(dataclasses.replace(run, step=number) for number, run in runs.items())
+
+    def _steps(
+        self, addresses: Mapping[str, int], offsets: Mapping[bytes, int], refuse: Callable[[str], Exception]
+    ) -> tuple[tuple[Record, ...], list[Record], dict[int, LayerRun]]:
         config = self._config
         table: dict[tuple, Record] = {}
         numbers: dict[tuple, int] = {}
         steps: list[Record] = []
-        runs: list[LayerRun] = []
+        runs: dict[int, LayerRun] = {}
+        loads = self._by_item()
         if self.cold:
             steps.append(self._fetch(0, 1, addresses))
-        steps += self._load_steps(None, 1, addresses, offsets)
+        steps += self._load_steps(loads.get(None, ()), 1, addresses, offsets)
         if self.cold < len(self._segments):
             steps.append(self._fetch(self.cold, 1, addresses))
-        for i, (work, bases) in enumerate(zip(self._pieces, self._bases)):
-            kernel, piece = work
-            fields, step = descriptor(kernel, piece, layout.place(kernel.inputs[0]).row_words(config), config)
-            _check_limits(kernel, {**fields, **step}, refuse)
-            entry = _entry(work, bases)
+        for i, (item, bases) in enumerate(zip(self._items, self._bases)):
+            if isinstance(item, Transfer):
+                self._transfer(item, addresses, steps)
+                continue
+            kernel, piece = item
+            entry = _entry(item, bases)
             layer = numbers.setdefault(entry, len(numbers) + 1)
-            row_steps = _row_steps(kernel, layout, addresses, config)
-            table.setdefault(entry, {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]})
-            steps += self._load_steps(i, layer, addresses, offsets)
+            fields, step, position = descriptor(kernel, piece, config)
+            step |= self._addresses(kernel, piece, position, addresses)
+            if entry not in table:
+                row_steps = self._row_steps(kernel, piece, addresses)
+                table[entry] = {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]}
+            _check_limits(kernel, {**fields, **step}, refuse)
+            steps += self._load_steps(loads.get(i, ()), layer, addresses, offsets)
             stop = min(piece.groups.stop * config.lanes, kernel.target.channels)
             channels = range(piece.groups.start * config.lanes, stop)
-            runs.append(LayerRun(len(steps), kernel.name, kernel.target.name, channels))
-            step["in_address"] += addresses[kernel.inputs[0]] // config.store_bytes
-            step["out_address"] += addresses[partial_sums(kernel) if piece.partial_out else kernel.target.name]
+            runs[len(steps)] = LayerRun(len(steps), kernel.name, kernel.target.name, channels)
             steps.append({"opcode": Opcode.RUN, "layer": layer, **step})
-        return tuple(table.values()), tuple(steps), tuple(runs)
+        if self._folded:
+            steps, kept = fold(steps, Program.step_words(len(table), config), self.warm)
+            runs = {new: runs[old] for old, new in kept.items() if old in runs}
+        return tuple(table.values()), steps, runs
+
+    def _slot(self, name: str, row: int, addresses: Mapping[str, int]) -> int:
+        """The byte at which a row of a tensor lies."""
+        place = self._layout.place(name)
+        return addresses[name] + row % self.rings[name] * place.row_words(self._config) * self._config.store_bytes
+
+    def _addresses(
+        self, kernel: Kernel, piece: Piece, position: Position, addresses: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Where a run step finds its input rows, and where its output rows go."""
+        size = self._config.store_bytes
+        name, row = kernel.inputs[0], position.in_row
+        start = self._slot(name, row, addresses) // size + position.in_word
+        wrap_rows = wrap_address = 0
+        if len(kernel.inputs) > 1 and len(piece.rows) == 1:
+            other = kernel.inputs[1]
+            wrap_rows = 1
+            wrap_address = self._slot(other, row, addresses) // size + position.in_word
+            wrap_address += kernel.second * self._layout.map(other).pitch // size
+        elif row % self.rings[name] + position.in_rows > self.rings[name]:
+            wrap_rows = self.rings[name] - row % self.rings[name]
+            wrap_address = addresses[name] // size + position.in_word
+        if piece.partial_out:
+            out = addresses[partial_sums(kernel)]
+        else:
+            out = self._slot(kernel.target.name, position.out_row, addresses)
+        return {
+            "in_address": start,
+            "wrap_rows": wrap_rows,
+            "wrap_address": wrap_address,
+            "out_address": out + position.out_byte,
+        }
+
+    def _row_steps(self, kernel: Kernel, piece: Piece, addresses: Mapping[str, int]) -> dict[str, int]:
+        """How the input rows follow each other in the store; those of an addition come from its two inputs in turn."""
+        words = self._layout.place(kernel.inputs[0]).row_words(self._config)
+        if len(kernel.inputs) == 1 or len(piece.rows) == 1:
+            return {"row_step": words, "row_step_odd": words}
+        over = (addresses[kernel.inputs[1]] - addresses[kernel.inputs[0]]) // self._config.store_bytes
+        return {"row_step": over, "row_step_odd": words - over}
+
+    def _transfer(self, item: Transfer, addresses: Mapping[str, int], steps: list[Record]) -> None:
+        """A step for each part of a ring; one that goes on where the step before has ended lengthens that."""
+        place = self._layout.place(item.tensor)
+        rows, words = self.rings[item.tensor], place.row_words(self._config)
+        y = item.rows.start
+        while y < item.rows.stop:
+            stop = min(item.rows.stop, y - y % rows + rows)
+            record = {
+                "opcode": Opcode.HOST,
+                "take": int(item.take),
+                "first": int(y == 0),
+                "rows": stop - y,
+                "columns": place.columns,
+                "in_address": self._slot(item.tensor, y, addresses) // self._config.store_bytes,
+                "row_words": words,
+                "column": item.column,
+            }
+            before = steps[-1] if steps else {}
+            same = all(before.get(key) == record[key] for key in ("opcode", "take", "columns", "row_words", "column"))
+            if same and y % rows and before["in_address"] + before["rows"] * words == record["in_address"]:
+                steps[-1] = {**before, "rows": before["rows"] + stop - y}
+            else:
+                steps.append(record)
+            y = stop
 
     def _load_steps(
-        self, piece: int | None, layer: int, addresses: Mapping[str, int], offsets: Mapping[bytes, int]
+        self, numbers: Sequence[int], layer: int, addresses: Mapping[str, int], offsets: Mapping[bytes, int]
     ) -> list[Record]:
-        """The loads in front of a run step, and the fetches for which they make way. Those that need not wait come first."""
+        """Loads, and the fetches for which they make way. Those that need not wait come first."""
         size = self._config.store_bytes
         fetched: list[Record] = []
         others: list[Record] = []
-        for number, load in enumerate(self.loads):
-            if load.piece != piece:
-                continue
+        for number in numbers:
+            load = self.loads[number]
             segment, place = self._streamed.get(number, (None, 0))
             if segment is not None:
                 before = sum(len(self._padded(self.loads[n])) for n in self._segments[segment].loads[:place])
                 at = (addresses[_stream(segment)] + before) // size
             elif load.data is None:
-                assert piece is not None
-                at = addresses[partial_sums(self._pieces[piece][0])] // size
+                assert load.piece is not None
+                work = self._items[load.piece]
+                assert not isinstance(work, Transfer)
+                at = addresses[partial_sums(work[0])] // size
             else:
                 at = offsets[load.data]
             for i, part in enumerate(load.parts):
@@ -280,9 +383,11 @@ class Schedule:
         }
 
 
-def guess(work: Work, config: Config) -> int:
+def guess(item: Item, config: Config) -> int:
     """A rough guess of the cycles of a run step: half of all activations are zero."""
-    kernel, piece = work
+    if isinstance(item, Transfer):
+        return 0
+    kernel, piece = item
     beats = piece.windows * len(piece.kernel_rows) * len(piece.beats)
     return max(beats if kernel.word_mode else beats // 2, piece.windows * config.lanes)
 
@@ -297,15 +402,6 @@ def _entry(work: Work, bases: tuple[int, int]) -> tuple:
     return id(kernel), len(piece.rows), piece.groups, piece.columns, piece.kernel_rows, piece.beats, bases
 
 
-def _row_steps(kernel: Kernel, layout: Layout, addresses: Mapping[str, int], config: Config) -> dict[str, int]:
-    """How the input rows follow each other in the store; those of an addition come from its two inputs in turn."""
-    words = layout.place(kernel.inputs[0]).row_words(config)
-    if len(kernel.inputs) == 1:
-        return {"row_step": words, "row_step_odd": words}
-    over = (addresses[kernel.inputs[1]] - addresses[kernel.inputs[0]]) // config.store_bytes
-    return {"row_step": over, "row_step_odd": words - over}
-
-
 def _check_limits(kernel: Kernel, fields: Record, refuse: Callable[[str], Exception]) -> None:
     """What the fields of the sequencer can hold, gossamer.hdl.sequencer.descriptor_layout, where cutting does not see to it."""
     for field, most, what in (
@@ -313,6 +409,7 @@ def _check_limits(kernel: Kernel, fields: Record, refuse: Callable[[str], Except
         ("kernel_rows", 63, "kernel rows"),
         ("stride_rows", 15, "rows of stride"),
         ("lead_rows", 63, "padding rows"),
+        ("wrap_rows", MOST_RING, "rows of a ring"),
         ("out_x_step", 4095, "bytes per output pixel"),
         ("rows", 2047, "output rows"),
         ("in_rows", 2047, "input rows"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gossamer.golden.program import Record
 from gossamer.golden.spec import PARAMETER, PARAMETER_BYTES, Config
 
-__all__ = ["Kernel", "Map", "Piece", "cut", "descriptor"]
+__all__ = ["Kernel", "Map", "Piece", "Position", "cut", "cut_window", "descriptor", "rows_read"]
 
 Pair = tuple[int, int]
 
@@ -47,7 +47,8 @@ class Kernel:
     ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that
     say what is computed.
 
-    The rows of an addition's ``source`` are those of its two inputs in turn.
+    The rows of an addition's ``source`` are those of its two inputs in turn; its window in the second starts ``second`` pixels
+    further to the right than in the first.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Kernel:
     place: Pair
     rows: int
     columns: int
+    second: int = 0
 
     @property
     def lanes(self) -> int:
@@ -145,11 +147,11 @@ MOST_KERNEL_ROWS = 63
 MOST_GROUPS = 255
 
 
-def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception]) -> list[Piece]:
-    """The run steps of a kernel, in order. What cannot be cut to fit raises ``refuse(sentence)``."""
-    whole = Piece(
-        range(kernel.groups), range(kernel.rows), range(kernel.columns), range(kernel.kernel_rows), range(kernel.beats)
-    )
+def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception], rows: int | None = None) -> list[Piece]:
+    """The run steps of a kernel, or of its first ``rows`` output rows, in order. What cannot be cut to fit raises
+    ``refuse(sentence)``."""
+    rows = kernel.rows if rows is None else rows
+    whole = Piece(range(kernel.groups), range(rows), range(kernel.columns), range(kernel.kernel_rows), range(kernel.beats))
     worst = None
     for kernel_rows, beats in _windows(kernel, config):
         partial = len(kernel_rows) * len(beats) > 1
@@ -183,6 +185,37 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception]) -> l
     )
 
 
+def cut_window(kernel: Kernel, config: Config, refuse: Callable[[str], Exception], most: int) -> list[list[Piece]]:
+    """The run steps of a kernel with one output pixel, in order, in lists that read at most ``most`` input rows each. Empty if
+    there is nothing to gain, or something does not fit."""
+    whole = Piece(range(kernel.groups), range(1), range(1), range(kernel.kernel_rows), range(kernel.beats))
+    if (kernel.rows, kernel.columns) != (1, 1) or not kernel.divisible or most >= kernel.kernel_rows:
+        return []
+    most = min(most, config.weight_vectors // kernel.beats)
+    if not most:
+        return []
+    parts, beats = _parts_of(whole.kernel_rows, most), [whole.beats]
+    if _overflow(kernel, parts, beats, config) is not None or not _fits(kernel, whole, parts, beats, 1, config):
+        return []
+    _check_partial_sums(kernel, parts, beats, refuse)
+    vectors = 0 if kernel.shared else most * kernel.beats
+    groups = min(config.parameters // 2 // config.lanes, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
+    return [
+        [
+            dataclasses.replace(
+                whole,
+                groups=some,
+                kernel_rows=part,
+                partial_in=part.start > 0,
+                partial_out=part.stop < kernel.kernel_rows,
+                partial_at=some.start,
+            )
+            for some in _parts(whole.groups, max(groups, 1))
+        ]
+        for part in parts
+    ]
+
+
 def _windows(kernel: Kernel, config: Config) -> Iterator[tuple[list[range], list[range]]]:
     """Ways to cut a window, the coarsest first: ranges of kernel rows, and of beats."""
     rows, beats = range(kernel.kernel_rows), range(kernel.beats)
@@ -210,10 +243,11 @@ def _overflow(kernel: Kernel, kernel_rows: list[range], beats: list[range], conf
     if not kernel.divisible:
         return None
     limit = 1 << config.acc_bits - 1
-    weights = 255 * kernel.weights.astype(np.int64)
+    if 255 * 128 * len(kernel_rows[0]) * len(beats[0]) < limit:
+        return None
     for rows in kernel_rows:
         for part in beats:
-            some = weights[:, _slice(rows), _slice(part)]
+            some = 255 * kernel.weights[:, _slice(rows), _slice(part)].astype(np.int64)
             low, high = int(np.minimum(some, 0).sum((1, 2)).min()), int(np.maximum(some, 0).sum((1, 2)).max())
             if low < -limit:
                 return low
@@ -244,8 +278,8 @@ def _fits(
     kernel: Kernel, whole: Piece, kernel_rows: list[range], beats: list[range], columns: int, config: Config
 ) -> bool:
     """Whether the row buffer holds the input rows of all pieces with so many output columns."""
-    for tile in {*_parts(whole.columns, columns)}:
-        for taps in {*beats}:
+    for tile in _parts(whole.columns, columns):
+        for taps in beats:
             piece = dataclasses.replace(whole, columns=tile, kernel_rows=kernel_rows[0], beats=taps)
             if _ring(kernel, piece, config)["ring_words"] > config.row_words:
                 return False
@@ -300,8 +334,6 @@ def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
     last = first + (len(piece.columns) - 1) * step
     if kernel.word_mode:
         first, last = first + piece.beats.start // repeat * pitch, last + -(-piece.beats.stop // repeat) * pitch
-        # Behind a pixel's words may be those of a group that only fills up the output's last word.
-        last += max(kernel.groups * lanes - pitch, 0)
     else:
         first, last = first + piece.beats.start, last + piece.beats.stop
     # The slot starts with a word; at least one byte of the map is in it.
@@ -333,21 +365,36 @@ def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
     }
 
 
-def descriptor(kernel: Kernel, piece: Piece, row_words: int, config: Config) -> tuple[dict[str, int], dict[str, int]]:
-    """The fields of a piece's layer descriptor and of its run step that do not depend on where maps and weights lie.
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where the data of a piece begin: row ``in_row`` of the inputs, word ``in_word`` of it, and row ``out_row`` of the output,
+    byte ``out_byte`` of it; of partial sums byte ``out_byte`` of their area. ``in_rows`` are the rows that are read."""
 
-    ``row_words`` are the store words from one row of the input to the next. The addresses in the step count from the start of
-    the input and of the output, or of the partial sums.
-    """
-    lanes, source, target = config.lanes, kernel.source, kernel.target
-    ring = _ring(kernel, piece, config)
-    start = ring.pop("start")
-    pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
+    in_row: int
+    in_rows: int
+    in_word: int
+    out_row: int
+    out_byte: int
+
+
+def rows_read(kernel: Kernel, piece: Piece) -> tuple[int, int, int]:
+    """Of the input rows that a piece's windows cover: those in front of the map, the first in the map, and those in it; an
+    addition's rows are those of its inputs in turn."""
     first = kernel.origin[0] + piece.rows.start * kernel.stride[0] + piece.kernel_rows.start
     needed = (len(piece.rows) - 1) * kernel.stride[0] + len(piece.kernel_rows)
     lead = min(max(-first, 0), needed)
-    real = min(max(first, 0), source.rows - 1) // pair * pair
-    exist = max(min(source.rows - max(first, 0), needed - lead), 0)
+    exist = max(min(kernel.source.rows - max(first, 0), needed - lead), 0)
+    return lead, min(max(first, 0), kernel.source.rows - 1), exist
+
+
+def descriptor(kernel: Kernel, piece: Piece, config: Config) -> tuple[dict[str, int], dict[str, int], Position]:
+    """The fields of a piece's layer descriptor and of its run step that do not depend on where maps and weights lie, and where
+    in those maps it begins."""
+    lanes, source, target = config.lanes, kernel.source, kernel.target
+    ring = _ring(kernel, piece, config)
+    start = ring.pop("start")
+    lead, first, exist = rows_read(kernel, piece)
+    pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
     last_lanes = target.written - (kernel.groups - 1) * lanes if piece.groups.stop == kernel.groups else lanes
     out_row_words = -(-target.columns * target.pitch // config.store_bytes)
     fields = {
@@ -366,16 +413,10 @@ def descriptor(kernel: Kernel, piece: Piece, row_words: int, config: Config) -> 
         "partial_in": int(piece.partial_in),
         "partial_out": int(piece.partial_out),
     }
-    y, x = kernel.place[0] + piece.rows.start, kernel.place[1] + piece.columns.start
-    out = y * out_row_words * config.store_bytes + x * target.pitch + target.offset + piece.groups.start * lanes
+    out_row = kernel.place[0] + piece.rows.start
+    out_byte = (kernel.place[1] + piece.columns.start) * target.pitch + target.offset + piece.groups.start * lanes
     if piece.partial_out:
         fields |= {"out_x_step": lanes * PARAMETER_BYTES, "out_row_step": 0}
-        out = piece.partial_at * lanes * PARAMETER_BYTES
-    step = {
-        "rows": len(piece.rows),
-        "in_rows": exist,
-        "lead_rows": lead,
-        "in_address": real // pair * row_words + start // config.store_bytes,
-        "out_address": out,
-    }
-    return fields, step
+        out_row, out_byte = 0, piece.partial_at * lanes * PARAMETER_BYTES
+    step = {"rows": len(piece.rows), "in_rows": exist, "lead_rows": lead}
+    return fields, step, Position(first // pair, -(-exist // pair), start // config.store_bytes, out_row, out_byte)

@@ -1,0 +1,301 @@
+"""The order of the work: layer by layer, or row by row through a group of layers.
+
+In a group that is computed row by row (depth-first) every layer computes a few output rows when the layer behind it needs them.
+Of a tensor only the rows exist then that somebody still has to read, in a ring: row ``y`` lies in slot ``y % rows``. A layer
+whose one output pixel depends on all rows, like a global pooling, adds each row to its partial sums when it comes.
+
+Ref: Alwani et al., "Fused-Layer CNN Accelerators", 2016; Stoutchinin et al., "Optimally Scheduling CNN Convolutions for
+Efficient Memory Access", 2019.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from gossamer.golden.layout import Layout
+from gossamer.golden.network import Concat, Layer, Reshape
+from gossamer.golden.spec import Config
+from gossamer.golden.tiling import Kernel, Piece, cut, cut_window, rows_read
+
+__all__ = [
+    "MOST_RING",
+    "PARTIAL_SUMS",
+    "Group",
+    "Item",
+    "Lowered",
+    "Transfer",
+    "Work",
+    "lives_of",
+    "order",
+    "partial_sums",
+    "rings_of",
+]
+
+Work = tuple[Kernel, Piece]
+Lowered = Sequence[tuple[Layer, Sequence[Kernel]]]
+
+MOST_RING = 255
+"""Rows of the largest ring: what ``wrap_rows`` can count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """The host writes ``rows`` of ``tensor`` into the store, or takes them from it; ``column`` is that of the network's tensor
+    where the tensor begins."""
+
+    tensor: str
+    rows: range
+    take: bool
+    column: int = 0
+
+
+Item = Work | Transfer
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Layers up to ``stop`` that are computed together, ``rows`` output rows at a time; 0: layer by layer."""
+
+    stop: int
+    rows: int
+
+
+PARTIAL_SUMS = " (partial sums)"
+
+
+def partial_sums(kernel: Kernel) -> str:
+    """What the area of a layer's partial sums is called."""
+    return kernel.name + PARTIAL_SUMS
+
+
+class _Order:
+    def __init__(self, lowered: Lowered, layout: Layout, config: Config, refuse: Callable[[str], Exception], rows: int):
+        self.items: list[Item] = []
+        self._lowered, self._layout, self._config, self._refuse = lowered, layout, config, refuse
+        self._makers = {layout.homes[layer.output]: i for i, (layer, _) in reversed(list(enumerate(lowered)))}
+        self._done = [0] * len(lowered)
+        self._parts: dict[int, list[list[Piece]]] = {}
+        self._cuts: dict[tuple[int, int], list[Piece]] = {}
+        self._rows = rows
+        self._given: dict[str, int] = {}
+        self._columns: Mapping[str, int] = {}
+
+    def stream(self, columns: Mapping[str, int]) -> None:
+        """These inputs are given by the host, row by row; ``columns`` are their first."""
+        self._columns = columns
+
+    def total(self, i: int) -> int:
+        """Output rows of a layer."""
+        return self._layout.map(self._lowered[i][0].output).rows
+
+    def make(self, i: int, upto: int, rolling: bool) -> None:
+        """See to it that a layer's output rows are there up to a row."""
+        layer, kernels = self._lowered[i]
+        total = self.total(i)
+        barrier = isinstance(layer, Reshape) or (not kernels and not isinstance(layer, Concat))
+        while self._done[i] < min(upto, total):
+            start = self._done[i]
+            stop = min(start + self._rows, total) if rolling and not barrier else total
+            self._done[i] = stop
+            if barrier:
+                self._need_all(layer)
+            if isinstance(layer, Concat):
+                for name in layer.inputs:
+                    self._need(name, stop, rolling)
+            for kernel in kernels:
+                if rolling and self._by_parts(layer, kernel):
+                    continue
+                low, high = max(start - kernel.place[0], 0), min(stop - kernel.place[0], kernel.rows)
+                if low < high:
+                    self._run(layer, kernel, range(low, high), rolling, barrier)
+
+    def _run(self, layer: Layer, kernel: Kernel, rows: range, rolling: bool, barrier: bool) -> None:
+        pair = len(kernel.inputs)
+        # An addition's inputs may lie in rings of different lengths, so that each of its rows is a step.
+        for block in [range(y, y + 1) for y in rows] if rolling and pair > 1 else [rows]:
+            key = id(kernel), len(block)
+            if key not in self._cuts:
+                self._cuts[key] = cut(kernel, self._config, self._refuse, len(block))
+            pieces = [
+                dataclasses.replace(piece, rows=range(block.start + piece.rows.start, block.start + piece.rows.stop))
+                for piece in self._cuts[key]
+            ]
+            if not barrier:
+                for name in layer.inputs:
+                    ends = [rows_read(kernel, piece) for piece in pieces]
+                    self._need(name, max(-(-(first + exist) // pair) for _, first, exist in ends), rolling)
+            self.items += [(kernel, piece) for piece in pieces]
+
+    def _by_parts(self, layer: Layer, kernel: Kernel) -> bool:
+        """Whether a kernel could be run part by part, as its input rows come."""
+        parts = cut_window(kernel, self._config, self._refuse, self._rows)
+        for part in parts:
+            for name in layer.inputs:
+                self._need(name, max(first + exist for _, first, exist in (rows_read(kernel, piece) for piece in part)), True)
+            self.items += [(kernel, piece) for piece in part]
+        return bool(parts)
+
+    def _need_all(self, layer: Layer) -> None:
+        for name in layer.inputs:
+            self._need(name, self._layout.map(name).rows, True)
+
+    def _need(self, name: str, upto: int, rolling: bool) -> None:
+        home = self._layout.homes[name]
+        if home in self._makers:
+            self.make(self._makers[home], upto, rolling)
+        elif home in self._columns:
+            start = self._given.get(home, 0)
+            if start < upto:
+                self.items.append(Transfer(home, range(start, upto), False, self._columns[home]))
+                self._given[home] = upto
+
+
+def order(
+    lowered: Lowered,
+    layout: Layout,
+    groups: Sequence[Group],
+    config: Config,
+    refuse: Callable[[str], Exception],
+    given: Mapping[str, int] | None = None,
+    taken: Mapping[str, int] | None = None,
+) -> list[Item]:
+    """The run steps of all layers, and the host's transfers, in order.
+
+    ``given`` are the inputs that the host writes row by row, ``taken`` the outputs that it takes so, both with the columns of
+    the network's tensors where they begin.
+    """
+    worker = _Order(lowered, layout, config, refuse, 0)
+    worker.stream(given or {})
+    start = 0
+    for group in groups:
+        worker._rows = group.rows
+        for i in range(start, group.stop):
+            if group.rows and i + 1 < group.stop and _inside(lowered, layout, i, group.stop):
+                continue  # its readers ask for its rows
+            output = layout.homes[lowered[i][0].output]
+            total = worker.total(i)
+            for stop in [*range(group.rows, total, group.rows), total] if group.rows else [total]:
+                before = worker._done[i]
+                worker.make(i, stop, bool(group.rows))
+                if taken and output in taken and worker._done[i] > before:
+                    worker.items.append(Transfer(output, range(before, worker._done[i]), True, taken[output]))
+        start = group.stop
+    return worker.items
+
+
+def _inside(lowered: Lowered, layout: Layout, i: int, stop: int) -> bool:
+    """Whether a layer's output has a reader, and all of them lie in front of ``stop``."""
+    home = layout.homes[lowered[i][0].output]
+    readers = [j for j, (layer, _) in enumerate(lowered) if any(layout.homes[name] == home for name in layer.inputs)]
+    return bool(readers) and max(readers) < stop
+
+
+def _touched(item: Item) -> tuple[list[tuple[str, range]], list[tuple[str, range]]]:
+    """The rows that an item reads, and those that it writes, by tensor."""
+    if isinstance(item, Transfer):
+        rows = [(item.tensor, item.rows)]
+        return (rows, []) if item.take else ([], rows)
+    kernel, piece = item
+    pair = len(kernel.inputs)
+    _, first, exist = rows_read(kernel, piece)
+    read = [(name, range(first // pair, -(-(first + exist) // pair))) for name in kernel.inputs]
+    y = kernel.place[0]
+    written = [] if piece.partial_out else [(kernel.target.name, range(y + piece.rows.start, y + piece.rows.stop))]
+    return read, written
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The moments in which each row of a tensor is written first and used last; -1: never.
+
+    Item ``i`` has two moments, ``2*i`` and ``2*i + 1``. A run step of one output row has read its input when it writes its
+    first output, so that one can take the place of the other; everything else reads and writes in both.
+    """
+
+    written: list[int]
+    used: list[int]
+
+
+def _follow(items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str]) -> dict[str, _Rows]:
+    found = {name: _Rows([-1] * rows, [-1] * rows) for name, rows in sizes.items()}
+    for name in first:
+        found[name].written[:] = [0] * sizes[name]
+    for i, item in enumerate(items):
+        in_place = not isinstance(item, Transfer) and len(item[1].rows) == 1
+        read, written = _touched(item)
+        for name, rows in read:
+            for y in rows:
+                found[name].used[y] = 2 * i if in_place else 2 * i + 1
+        for name, rows in written:
+            for y in rows:
+                if found[name].written[y] < 0:
+                    found[name].written[y] = 2 * i + 1 if in_place else 2 * i
+                found[name].used[y] = 2 * i + 1
+    for name in last:
+        found[name].used[:] = [2 * len(items) - 1] * sizes[name]
+    return found
+
+
+def rings_of(
+    items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str], bytes_of: Mapping[str, int]
+) -> dict[str, int]:
+    """The rows that the ring of each tensor must have: all of them, if it is no ring.
+
+    ``sizes`` are the rows of the tensors, ``bytes_of`` the bytes of one. ``first`` exist from the start, ``last`` to the end.
+    """
+    found = _follow(items, sizes, first, last)
+    blocks = dict.fromkeys(sizes, 1)  # rows that are written at once
+    for item in items:
+        for name, rows in _touched(item)[1]:
+            blocks[name] = max(blocks[name], len(rows))
+    least = {}
+    for name, rows in found.items():
+        low, most = 0, 0
+        times = sorted({(time, y) for y, time in enumerate(rows.written) if time >= 0})
+        high = 0
+        for time, y in times:
+            high = max(high, y + 1)
+            while low < high and rows.used[low] < time:
+                low += 1
+            most = max(most, high - low)
+        most = -(-most // blocks[name]) * blocks[name]
+        least[name] = sizes[name] if most >= sizes[name] or most > MOST_RING else most
+    return _periodic(least, sizes, blocks, bytes_of, len(items))
+
+
+def _periodic(
+    least: dict[str, int], sizes: Mapping[str, int], blocks: Mapping[str, int], bytes_of: Mapping[str, int], items: int
+) -> dict[str, int]:
+    """Rings a little larger, so that the steps repeat after few rows: then they can be a loop in the program."""
+    rings = {name: rows for name, rows in least.items() if rows < sizes[name]}
+    if not rings or items * 16 < 8192:
+        return least
+    per_row = items / max(sizes[name] for name in rings)
+    best, found = 0.0, least
+    longest = max(rings.values())
+    for period in range(longest, 2 * longest + 1):
+        wider = {
+            name: next((n for n in range(rows, period + 1) if period % n == 0 and n % blocks[name] == 0), None)
+            for name, rows in rings.items()
+        }
+        if None in wider.values():
+            continue
+        cost = sum(rows * bytes_of[name] for name, rows in wider.items() if rows) + period * per_row * 16
+        if not best or cost < best:
+            best, found = cost, {**least, **{name: rows for name, rows in wider.items() if rows}}
+    return found
+
+
+def lives_of(
+    items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str]
+) -> dict[str, list[range]]:
+    """When something of each tensor exists: ranges of moments, of which every item has two."""
+    lives = {}
+    for name, rows in _follow(items, sizes, first, last).items():
+        spans: list[range] = []
+        for start, stop in sorted((w, max(u, w) + 1) for w, u in zip(rows.written, rows.used) if w >= 0):
+            if spans and start < spans[-1].stop:
+                spans[-1] = range(spans[-1].start, max(stop, spans[-1].stop))
+            else:
+                spans.append(range(start, stop))
+        lives[name] = spans or [range(1)]
+    return lives
