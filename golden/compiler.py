@@ -139,35 +139,35 @@ class Frontend:
         self.source, self.config = source, config
         self.network = network = fold(source).network if folding else source
         self._head, self.layers, self._tail = _split(network)
-        self._first = self._head[-1].output if self._head else network.input
-        self._output = self.layers[-1].output
-        self.layout = Layout.of(network, self.layers, self._output, config)
-        self._lowered: Lowered = []
+        self.first = self._head[-1].output if self._head else network.input
+        self.output = self.layers[-1].output
+        self.layout = Layout.of(network, self.layers, self.output, config)
+        self.lowered: Lowered = []
         for layer in self.layers:
             if progress:
                 progress(layer.name)
-            self._lowered.append((layer, _lower(network, layer, self.layout, config)))
+            self.lowered.append((layer, _lower(network, layer, self.layout, config)))
 
     def work(self, strategy: Strategy) -> "Order":
         """The order of the work, and the memory that it needs."""
-        layout, output = self.layout, self.layout.root(self._output)[0]
+        layout, output = self.layout, self.layout.root(self.output)[0]
         groups = strategy.groups or (Group(len(self.layers), 0),)
         streams = strategy.stream and layout.place(output).rows > 1
-        given, taken = {self._first: 0} if strategy.stream else {}, {output: 0} if streams else {}
-        items = order(self._lowered, layout, groups, self.config, CompileError, given, taken)
-        names = {self._first: None, output: None}
+        given, taken = {self.first: 0} if strategy.stream else {}, {output: 0} if streams else {}
+        items = order(self.lowered, layout, groups, self.config, CompileError, given, taken)
+        names = {self.first: None, output: None}
         for item in items:
             names |= {item.tensor: None} if isinstance(item, Transfer) else dict.fromkeys([*item[0].inputs, item[0].target.name])
         rows = {name: layout.place(name).rows for name in names}
         row_bytes = {name: layout.place(name).size(self.config) // rows[name] for name in names}
-        first = [name for name in (self._first,) if name not in given]
+        first = [name for name in (self.first,) if name not in given]
         last = [name for name in (output,) if name not in taken]
         rings = rings_of(items, rows, first, last, row_bytes)
         return Order(items, rings, {n: rings[n] * row_bytes[n] for n in rings}, lives_of(items, rows, first, last))
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
-        network, layout, config, first, output = self.network, self.layout, self.config, self._first, self._output
+        network, layout, config, first, output = self.network, self.layout, self.config, self.first, self.output
         placed = _place(network.name, self.work(strategy), layout, keep, config)
         schedule, plan, image = placed.schedule, placed.plan, placed.image
         addresses = {name: image + address for name, address in plan.addresses.items()}

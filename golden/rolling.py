@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Work = tuple[Kernel, Piece]
+Cuts = dict[tuple[int, int], list[Piece]]
 Lowered = Sequence[tuple[Layer, Sequence[Kernel]]]
 
 MOST_RING = 255
@@ -74,7 +75,7 @@ class _Order:
         self._makers = {layout.homes[layer.output]: i for i, (layer, _) in reversed(list(enumerate(lowered)))}
         self._done = [0] * len(lowered)
         self._parts: dict[int, list[list[Piece]]] = {}
-        self._cuts: dict[tuple[int, int], list[Piece]] = {}
+        self._cuts: Cuts = {}
         self._rows = rows
         self._given: dict[str, int] = {}
         self._columns: Mapping[str, int] = {}
@@ -157,15 +158,18 @@ def order(
     refuse: Callable[[str], Exception],
     given: Mapping[str, int] | None = None,
     taken: Mapping[str, int] | None = None,
+    start: int = 0,
+    cuts: Cuts | None = None,
 ) -> list[Item]:
-    """The run steps of all layers, and the host's transfers, in order.
+    """The run steps of all layers from ``start`` on, and the host's transfers, in order.
 
     ``given`` are the inputs that the host writes row by row, ``taken`` the outputs that it takes so, both with the columns of
-    the network's tensors where they begin.
+    the network's tensors where they begin. ``cuts`` keeps what is found out about kernels for the next call with the same ones.
     """
     worker = _Order(lowered, layout, config, refuse, 0)
     worker.stream(given or {})
-    start = 0
+    worker._done[:start] = [worker.total(i) for i in range(start)]
+    worker._cuts = {} if cuts is None else cuts
     for group in groups:
         worker._rows = group.rows
         for i in range(start, group.stop):

@@ -1,0 +1,182 @@
+"""The planner: which layers to compute row by row, so that the activations take few bytes and the work few cycles.
+
+The layers are cut into groups behind each other. Each is computed layer by layer, or in blocks of 1, 2, 4 or 8 rows (see
+:mod:`gossamer.golden.rolling`); what one group leaves for another is there as a whole. What a group needs does not depend on
+how the others are computed, so that dynamic programming finds the best cut: the least cycles among those that need no more than
+a given number of bytes. The cycles are a guess here; the bytes are what exists at once, which the arena seldom exceeds.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from gossamer.golden.buffers import loads_of
+from gossamer.golden.compiler import CompileError, Compiled, Frontend, Strategy
+from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of
+from gossamer.golden.schedule import guess
+from gossamer.golden.spec import PARAMETER_BYTES
+from gossamer.golden.tiling import rows_read
+
+__all__ = ["Planner", "Point", "fit"]
+
+BLOCKS = (0, 1, 2, 4, 8)
+"""Rows that are computed at once; 0: all, layer by layer."""
+
+STEP_CYCLES = 60
+"""What a run step takes that nothing hides: its record, the descriptor, and the pipeline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A strategy, with the activation bytes that it needs and a guess of its cycles."""
+
+    peak: int
+    cycles: int
+    strategy: Strategy
+
+
+class Planner:
+    """Strategies for a network.
+
+    Parameters
+    ----------
+    frontend : Frontend
+    progress : function of two int
+        Told how many groups out of how many have been looked at.
+    """
+
+    def __init__(self, frontend: Frontend, progress: Callable[[int, int], None] = lambda done, total: None):
+        self._frontend = frontend
+        self._cuts: Cuts = {}
+        layers = len(frontend.layers)
+        self._layers = layers
+        candidates = [
+            (i, j, rows)
+            for i in range(layers)
+            for j in range(i + 1, layers + 1)
+            for rows in BLOCKS
+            if (rows == 0) == (j == i + 1) or rows and j == layers
+        ]
+        self._segments: dict[bool, dict[tuple[int, int, int], tuple[int, int]]] = {False: {}, True: {}}
+        for done, (i, j, rows) in enumerate(candidates):
+            progress(done, len(candidates))
+            for stream in (False, True):
+                if stream and not self._streams(i, j):
+                    self._segments[stream][i, j, rows] = self._segments[False][i, j, rows]
+                else:
+                    self._segments[stream][i, j, rows] = self._evaluate(i, j, rows, stream)
+
+    def _streams(self, i: int, j: int) -> bool:
+        """Whether a group has to do with the network's input or output."""
+        return i == 0 or j == self._layers
+
+    def points(self) -> list[Point]:
+        """The strategies that need fewer bytes than all that are faster, the smallest first."""
+        found: list[Point] = []
+        for stream in (False, True):
+            for limit in sorted({peak for peak, _ in self._segments[stream].values()}):
+                point = self._best(limit, stream)
+                if point:
+                    found.append(point)
+        best: list[Point] = []
+        for point in sorted(found, key=lambda point: (point.peak, point.cycles)):
+            if not best or point.cycles < best[-1].cycles:
+                best.append(point)
+        return best
+
+    def _best(self, limit: int, stream: bool) -> Point | None:
+        """The strategy of fewest cycles that needs at most ``limit`` bytes."""
+        best: list[tuple[int, int, tuple[Group, ...]] | None] = [(0, 0, ())] + [None] * self._layers
+        for (i, j, rows), (peak, cycles) in sorted(self._segments[stream].items(), key=lambda item: item[0][1]):
+            before = best[i]
+            if before is None or peak > limit:
+                continue
+            now = best[j]
+            if now is None or before[0] + cycles < now[0]:
+                best[j] = before[0] + cycles, max(before[1], peak), (*before[2], Group(j, rows))
+        end = best[self._layers]
+        return end and Point(end[1], end[0], Strategy(end[2], stream))
+
+    def _evaluate(self, i: int, j: int, rows: int, stream: bool) -> tuple[int, int]:
+        """The bytes that exist at once while a group is computed, and a guess of the cycles."""
+        frontend = self._frontend
+        layout, config = frontend.layout, frontend.config
+        home = layout.root
+        given = {frontend.first: 0} if stream and i == 0 else {}
+        output = home(frontend.output)[0]
+        taken = {output: 0} if stream and layout.place(output).rows > 1 else {}
+        items = order(frontend.lowered, layout, [Group(j, rows)], config, CompileError, given, taken, i, self._cuts)
+        made = {home(layer.output)[0] for layer in frontend.layers[i:j]}
+        needed = {home(name)[0] for layer in frontend.layers[i:j] for name in layer.inputs}
+        later = {home(name)[0] for layer in frontend.layers[j:] for name in layer.inputs} | ({output} - {*taken})
+        earlier = {home(layer.output)[0] for layer in frontend.layers[:i]} | {frontend.first}
+        names = made | needed
+        sizes = {name: layout.place(name).rows for name in names}
+        first = [name for name in needed & earlier if name not in given]
+        last = [name for name in names & later if name not in given]
+        row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
+        rings = rings_of(items, sizes, first, last, row_bytes)
+        changes: dict[int, int] = {}
+        for name, life in lives_of(items, sizes, first, last).items():
+            for span in life:
+                changes[span.start] = changes.get(span.start, 0) + rings[name] * row_bytes[name]
+                changes[span.stop] = changes.get(span.stop, 0) - rings[name] * row_bytes[name]
+        sums: dict[int, tuple[int, int, int]] = {}
+        for time, item in enumerate(items):
+            if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
+                size = (item[1].partial_at + item[1].windows) * config.lanes * PARAMETER_BYTES
+                start, _, most = sums.get(id(item[0]), (time, 0, 0))
+                sums[id(item[0])] = start, time, max(most, size)
+        for start, stop, size in sums.values():
+            changes[2 * start] = changes.get(2 * start, 0) + size
+            changes[2 * stop + 2] = changes.get(2 * stop + 2, 0) - size
+        through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
+        peak = now = through
+        for time in sorted(changes):
+            now += changes[time]
+            peak = max(peak, now)
+        return peak, self._cycles(items)
+
+    def _cycles(self, items: list[Item]) -> int:
+        """Run steps one behind the other, and beside each the loads for the next."""
+        config = self._frontend.config
+        _, found = loads_of(items, config)
+        total = before = 0
+        for item, (_, loads) in zip(items, found):
+            if isinstance(item, Transfer):
+                continue
+            words = sum(part.stop - part.start for load in loads for part in load.parts) // config.store_bytes
+            kernel, piece = item
+            _, _, exist = rows_read(kernel, piece)
+            row = kernel.source.columns * kernel.source.pitch // config.store_bytes
+            filled = row * min(exist, len(piece.kernel_rows))
+            total += max(words - before, 0) + STEP_CYCLES + filled
+            before = guess(item, config)
+            total += max(before, row * exist - filled)
+        return total
+
+
+def fit(frontend: Frontend, memory: int, planner: Planner | None = None) -> Compiled:
+    """The fastest program, by the planner's guess, whose activations take at most ``memory`` bytes. Raises
+    :class:`CompileError` if there is none."""
+    least: Compiled | None = None
+    points = [point for point in (planner or Planner(frontend)).points()]
+    refused: CompileError | None = None
+    for compiled in _compiled(frontend, [point for point in reversed(points) if point.peak <= memory] or points[:1]):
+        if isinstance(compiled, CompileError):
+            refused = compiled
+        elif compiled.plan.peak <= memory:
+            return compiled
+        elif least is None or compiled.plan.peak < least.plan.peak:
+            least = compiled
+    if least is None and refused is not None:
+        raise refused
+    needed = least.plan.peak if least else points[0].peak
+    raise CompileError(f"network {frontend.network.name!r} needs at least {needed} bytes for activations, not {memory}")
+
+
+def _compiled(frontend: Frontend, points: list[Point]) -> Iterator[Compiled | CompileError]:
+    for point in points:
+        try:
+            yield frontend.compile(point.strategy)
+        except CompileError as error:
+            yield error
