@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gossamer.golden.folding import fold
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.lowering import copies, lower
-from gossamer.golden.memory import Arena, Plan
+from gossamer.golden.memory import Area, Arena, Plan
 from gossamer.golden.network import (
     Concat,
     Dequantize,
@@ -163,7 +163,7 @@ class Frontend:
         first = [name for name in (self.first,) if name not in given]
         last = [name for name in (output,) if name not in taken]
         rings = rings_of(items, rows, first, last, row_bytes)
-        return Order(items, rings, {n: rings[n] * row_bytes[n] for n in rings}, lives_of(items, rows, first, last))
+        return Order(items, rings, row_bytes, lives_of(items, rows, rings, first, last))
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
@@ -196,12 +196,12 @@ class Frontend:
 @dataclasses.dataclass(frozen=True)
 class Order:
     """The run steps and transfers of a network in their order. Of each tensor: ``rings``, the rows that the store has;
-    ``sizes``, the bytes; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
+    ``row_bytes``, the bytes of one; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
 
     items: list[Item]
     rings: dict[str, int]
-    sizes: dict[str, int]
-    lives: dict[str, list[range]]
+    row_bytes: dict[str, int]
+    lives: dict[str, list[list[range]]]
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)
@@ -316,7 +316,7 @@ def _place(name: str, work: Order, layout: Layout, keep: bool, config: Config) -
 def _plan(work: Order, schedule: Schedule, keep: bool, config: Config) -> Plan:
     """The memory plan: tensors by their roots, partial sums, and fetched words. A step of it is half of an entry of the
     schedule's timeline."""
-    sizes, lives = dict(work.sizes), {}
+    areas: dict[str, Area] = {}
     layers: list[str] = []
     at: list[int] = []  # where each item is in the timeline
     for time, (load, item) in enumerate(schedule.timeline()):
@@ -333,11 +333,14 @@ def _plan(work: Order, schedule: Schedule, keep: bool, config: Config) -> Plan:
 
     # What a run step uses in its second half it may still be using when the loads behind it begin.
     for name, life in work.lives.items():
-        lives[name] = [range(moment(span.start) if span.start else 0, moment(span.stop)) for span in life]
-    for area in schedule.areas():
-        sizes[area.name] = area.size
-        lives[area.name] = [range(2 * area.first, 2 * area.last + 2)]
+        slots = [[range(moment(span.start) if span.start else 0, moment(span.stop)) for span in slot] for slot in life]
+        areas[name] = Area(work.row_bytes[name], slots)
+    for waiting in schedule.areas():
+        size = -(-waiting.size // config.store_bytes) * config.store_bytes
+        areas[waiting.name] = Area(size, [[range(2 * waiting.first, 2 * waiting.last + 2)]])
     layers = [layer for layer in layers for _ in range(2)]
     if keep:
-        lives = {name: [range(life[0].start, len(layers))] for name, life in lives.items()}
-    return Arena(config.store_bytes).plan(sizes, lives, layers)
+        areas = {
+            name: Area(area.bytes, [[range(area.life.start, len(layers))]]) for name, area in areas.items()
+        }
+    return Arena(config.store_bytes).plan(areas, layers)

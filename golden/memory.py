@@ -1,71 +1,119 @@
 """Where feature maps lie in the store, and when."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Arena", "Plan"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Area", "Arena", "Plan"]
 
 Life = Sequence[range]
+"""Ranges of steps, in order and apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Area:
+    """Parts of ``size`` bytes each, one behind the other; ``lives[i]`` are the steps in which part ``i`` holds something."""
+
+    size: int
+    lives: Sequence[Life]
+
+    @property
+    def bytes(self) -> int:
+        """Of all parts."""
+        return self.size * len(self.lives)
+
+    @property
+    def life(self) -> range:
+        """From the first step in which there is something to the last."""
+        return range(min(life[0].start for life in self.lives), max(life[-1].stop for life in self.lives))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Addresses of tensors in an arena.
+    """Addresses of areas in an arena.
 
-    ``lives[name]`` are the ranges of steps, in order and apart, in which something of the tensor exists; ``layers[i]`` is the
-    layer of which step ``i`` computes a part. ``peak`` is the arena's size and ``bound`` the most that exists at once, in
-    bytes: no plan needs less.
+    ``layers[i]`` is the layer of which step ``i`` computes a part. ``peak`` is the arena's size and ``bound`` the most that
+    exists at once, in bytes: no plan needs less.
     """
 
     addresses: Mapping[str, int]
-    sizes: Mapping[str, int]
-    lives: Mapping[str, Life]
+    areas: Mapping[str, Area]
     peak: int
     bound: int
     layers: tuple[str, ...]
 
 
 class Arena:
-    """Places tensors by their live ranges, the largest first, each at the lowest address that is free throughout its life.
+    """Places areas by the live ranges of their parts, each at the lowest address at which no part meets another that lives at the
+    same time. So a map may begin in rows of another that have been read. The areas are placed from the largest to the
+    smallest, from the first to the last and from the last to the first: the best of these plans counts.
 
     Ref: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020 (greedy by size).
 
     Parameters
     ----------
     alignment : int
-        Addresses are multiples of this.
+        Addresses, and bytes of parts, are multiples of this.
     """
 
     def __init__(self, alignment: int):
         self._alignment = alignment
 
-    def plan(self, sizes: Mapping[str, int], lives: Mapping[str, Life], layers: Sequence[str]) -> Plan:
-        """Plan tensors of ``sizes`` bytes; ``lives`` and ``layers`` are those of the :class:`Plan`."""
-        rounded = {name: -(-size // self._alignment) * self._alignment for name, size in sizes.items()}
-        addresses: dict[str, int] = {}
-        for name in sorted(sizes, key=lambda n: (-rounded[n], lives[n][0].start)):
-            near = sorted(
-                (addresses[other], addresses[other] + rounded[other])
-                for other in addresses
-                if _meet(lives[name], lives[other])
-            )
-            address = 0
-            for start, stop in near:
-                if address + rounded[name] <= start:
-                    break
-                address = max(address, stop)
-            addresses[name] = address
+    def plan(self, areas: Mapping[str, Area], layers: Sequence[str]) -> Plan:
+        """Plan ``areas``; ``layers`` is the plan's."""
+        forbidden: dict[tuple[str, str], NDArray[np.int64]] = {}
+        orders: tuple[Callable[[Area], tuple[int, int]], ...] = (
+            lambda area: (-area.bytes, area.life.start),
+            lambda area: (-area.bytes, -area.life.start),
+            lambda area: (area.life.start, -area.bytes),
+            lambda area: (-area.life.start, -area.bytes),
+            lambda area: (-area.life.stop, -area.bytes),
+        )
+        found = [self._place(areas, sorted(areas, key=lambda name: key(areas[name])), forbidden) for key in orders]
+        peaks = [max(places[name] + area.bytes for name, area in areas.items()) for places in found]
+        addresses = found[int(np.argmin(peaks))]
         changes: dict[int, int] = {}
-        for name, life in lives.items():
-            for span in life:
-                changes[span.start] = changes.get(span.start, 0) + rounded[name]
-                changes[span.stop] = changes.get(span.stop, 0) - rounded[name]
-        bound = now = 0
+        for area in areas.values():
+            for life in area.lives:
+                for span in life:
+                    changes[span.start] = changes.get(span.start, 0) + area.size
+                    changes[span.stop] = changes.get(span.stop, 0) - area.size
+        now, bound = 0, 0
         for step in sorted(changes):
             now += changes[step]
             bound = max(bound, now)
-        peak = max(addresses[n] + rounded[n] for n in sizes)
-        return Plan(addresses, dict(sizes), dict(lives), peak, bound, tuple(layers))
+        return Plan(addresses, dict(areas), min(peaks), bound, tuple(layers))
+
+    def _place(
+        self, areas: Mapping[str, Area], order: Sequence[str], forbidden: dict[tuple[str, str], NDArray[np.int64]]
+    ) -> dict[str, int]:
+        addresses: dict[str, int] = {}
+        for name in order:
+            ranges = [np.zeros((0, 2), np.int64)]
+            for other, there in addresses.items():
+                if (name, other) not in forbidden:
+                    forbidden[name, other] = _forbidden(areas[name], areas[other])
+                    forbidden[other, name] = -forbidden[name, other][:, ::-1]
+                ranges.append(forbidden[name, other] + there)
+            address = 0
+            both = np.concatenate(ranges)
+            for start, stop in both[np.argsort(both[:, 0])].tolist():
+                if start >= address:
+                    break
+                address = max(address, -(-stop // self._alignment) * self._alignment)
+            addresses[name] = address
+        return addresses
+
+
+def _forbidden(one: Area, other: Area) -> NDArray[np.int64]:
+    """Where ``one`` must not begin if ``other`` begins at 0: between the two numbers of each row, which are allowed."""
+    if one.life.stop <= other.life.start or other.life.stop <= one.life.start:
+        return np.zeros((0, 2), np.int64)
+    i, j = np.nonzero([[_meet(a, b) for b in other.lives] for a in one.lives])
+    found = np.stack([j * other.size - (i + 1) * one.size, (j + 1) * other.size - i * one.size], axis=1)
+    return np.unique(found.astype(np.int64), axis=0)
 
 
 def _meet(one: Life, other: Life) -> bool:

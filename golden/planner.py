@@ -7,7 +7,7 @@ a given number of bytes. The cycles are a guess here; the bytes are what exists 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gossamer.golden.buffers import loads_of
 from gossamer.golden.compiler import CompileError, Compiled, Frontend, Strategy
@@ -116,10 +116,13 @@ class Planner:
         row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
         rings = rings_of(items, sizes, first, last, row_bytes)
         changes: dict[int, int] = {}
-        for name, life in lives_of(items, sizes, first, last).items():
-            for span in life:
-                changes[span.start] = changes.get(span.start, 0) + rings[name] * row_bytes[name]
-                changes[span.stop] = changes.get(span.stop, 0) - rings[name] * row_bytes[name]
+        for name, slots in lives_of(items, sizes, rings, first, last).items():
+            # Slots of whole maps can be taken by others when they have been read, those of rings seldom.
+            whole = rings[name] == sizes[name]
+            for span in [span for slot in slots for span in slot] if whole else _union(slots):
+                size = row_bytes[name] * (1 if whole else rings[name])
+                changes[span.start] = changes.get(span.start, 0) + size
+                changes[span.stop] = changes.get(span.stop, 0) - size
         sums: dict[int, tuple[int, int, int]] = {}
         for time, item in enumerate(items):
             if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
@@ -153,6 +156,17 @@ class Planner:
             before = guess(item, config)
             total += max(before, row * exist - filled)
         return total
+
+
+def _union(slots: Sequence[Sequence[range]]) -> list[range]:
+    """The ranges in which there is something in any slot."""
+    found: list[range] = []
+    for span in sorted((span for slot in slots for span in slot), key=lambda span: span.start):
+        if found and span.start < found[-1].stop:
+            found[-1] = range(found[-1].start, max(span.stop, found[-1].stop))
+        else:
+            found.append(span)
+    return found
 
 
 def fit(frontend: Frontend, memory: int, planner: Planner | None = None) -> Compiled:

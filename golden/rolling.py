@@ -261,8 +261,9 @@ def rings_of(
             while low < high and rows.used[low] < time:
                 low += 1
             most = max(most, high - low)
-        most = -(-most // blocks[name]) * blocks[name]
-        least[name] = sizes[name] if most >= sizes[name] or most > MOST_RING else most
+        most = max(-(-most // blocks[name]), 1) * blocks[name]
+        whole = name in first or name in last or most >= sizes[name] or most > MOST_RING
+        least[name] = sizes[name] if whole else most
     return _periodic(least, sizes, blocks, bytes_of, len(items))
 
 
@@ -290,16 +291,14 @@ def _periodic(
 
 
 def lives_of(
-    items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str]
-) -> dict[str, list[range]]:
-    """When something of each tensor exists: ranges of moments, of which every item has two."""
+    items: Sequence[Item], sizes: Mapping[str, int], rings: Mapping[str, int], first: Sequence[str], last: Sequence[str]
+) -> dict[str, list[list[range]]]:
+    """When there is something in each slot of each tensor's ring: ranges of moments, of which every item has two."""
     lives = {}
     for name, rows in _follow(items, sizes, first, last).items():
-        spans: list[range] = []
-        for start, stop in sorted((w, max(u, w) + 1) for w, u in zip(rows.written, rows.used) if w >= 0):
-            if spans and start < spans[-1].stop:
-                spans[-1] = range(spans[-1].start, max(stop, spans[-1].stop))
-            else:
-                spans.append(range(start, stop))
-        lives[name] = spans or [range(1)]
+        slots: list[list[range]] = [[] for _ in range(rings[name])]
+        for y, (written, used) in enumerate(zip(rows.written, rows.used)):
+            if written >= 0:
+                slots[y % rings[name]].append(range(written, used + 1))
+        lives[name] = [slot or [range(1)] for slot in slots]
     return lives

@@ -11,7 +11,7 @@ from gossamer.golden.rolling import MOST_RING, Item, Transfer, Work, partial_sum
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece, Position, descriptor
 
-__all__ = ["FETCHED", "Area", "LayerRun", "Schedule"]
+__all__ = ["FETCHED", "LayerRun", "Schedule", "Waiting"]
 
 FETCHED = "(fetched, "
 """How the names of areas of fetched words begin."""
@@ -28,7 +28,7 @@ class LayerRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Area:
+class Waiting:
     """Bytes of the store that hold something from time ``first`` to time ``last``, both in :meth:`Schedule.timeline`."""
 
     name: str
@@ -165,10 +165,10 @@ class Schedule:
             found.setdefault(load.piece, []).append(number)
         return found
 
-    def areas(self) -> Iterator[Area]:
+    def areas(self) -> Iterator[Waiting]:
         """Where partial sums and fetched words wait."""
         times = {entry: time for time, entry in enumerate(self.timeline())}
-        found: dict[str, Area] = {}
+        found: dict[str, Waiting] = {}
         for number, item in enumerate(self._items):
             if isinstance(item, Transfer):
                 continue
@@ -176,13 +176,13 @@ class Schedule:
             name, time = partial_sums(kernel), times[None, number]
             if piece.partial_out or (name in found and piece.partial_in):
                 stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
-                area = found.get(name, Area(name, 0, time, time))
+                area = found.get(name, Waiting(name, 0, time, time))
                 found[name] = dataclasses.replace(area, size=max(area.size, stop), last=time)
         yield from found.values()
         for number, seg in enumerate(self._segments):
             # A fetch begins when the first load of the segment before is done, or at the start.
             first = times[self._segments[number - 1].loads[0], None] if number else 0
-            yield Area(_stream(number), seg.size, first, times[seg.loads[-1], None])
+            yield Waiting(_stream(number), seg.size, first, times[seg.loads[-1], None])
 
     def blob(self, address: int) -> tuple[bytes, dict[bytes, int]]:
         """The data of all loads that are not streamed, equal data once, and the store word of each if the first is at byte
