@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Area", "Arena", "Plan"]
 
+TURNS = 30
+"""How often an order is changed."""
+
 Life = Sequence[range]
 """Ranges of steps, in order and apart."""
 
@@ -48,7 +51,8 @@ class Plan:
 class Arena:
     """Places areas by the live ranges of their parts, each at the lowest address at which no part meets another that lives at the
     same time. So a map may begin in rows of another that have been read. The areas are placed from the largest to the
-    smallest, from the first to the last and from the last to the first: the best of these plans counts.
+    smallest, from the first to the last and from the last to the first, and again with those in front that ended highest;
+    the best of these plans counts.
 
     Ref: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020 (greedy by size).
 
@@ -71,9 +75,6 @@ class Arena:
             lambda area: (-area.life.start, -area.bytes),
             lambda area: (-area.life.stop, -area.bytes),
         )
-        found = [self._place(areas, sorted(areas, key=lambda name: key(areas[name])), forbidden) for key in orders]
-        peaks = [max(places[name] + area.bytes for name, area in areas.items()) for places in found]
-        addresses = found[int(np.argmin(peaks))]
         changes: dict[int, int] = {}
         for area in areas.values():
             for life in area.lives:
@@ -84,7 +85,19 @@ class Arena:
         for step in sorted(changes):
             now += changes[step]
             bound = max(bound, now)
-        return Plan(addresses, dict(areas), min(peaks), bound, tuple(layers))
+        best, addresses = 0, dict[str, int]()
+        for key in orders:
+            order = sorted(areas, key=lambda name: key(areas[name]))
+            for _ in range(TURNS):
+                found = self._place(areas, order, forbidden)
+                peak = max(found[name] + area.bytes for name, area in areas.items())
+                if not addresses or peak < best:
+                    best, addresses = peak, found
+                top = [name for name in order if found[name] + areas[name].bytes == peak]
+                if best == bound or order[: len(top)] == top:
+                    break
+                order = [*top, *(name for name in order if name not in top)]
+        return Plan(addresses, dict(areas), best, bound, tuple(layers))
 
     def _place(
         self, areas: Mapping[str, Area], order: Sequence[str], forbidden: dict[tuple[str, str], NDArray[np.int64]]
