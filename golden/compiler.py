@@ -25,9 +25,13 @@ from gossamer.golden.program import ImageError, Program, TensorPlace
 from gossamer.golden.rolling import Group, Item, Lowered, Transfer, lives_of, order, rings_of
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
+from gossamer.golden.strips import Strips
 from gossamer.golden.tiling import Kernel
 
 __all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Order", "Strategy", "compile_network"]
+
+
+AnyLayout = Layout | Strips
 
 
 class CompileError(UserError, ValueError):
@@ -92,11 +96,13 @@ class Strategy:
 
     ``groups`` are the layers that the device computes, see :class:`Group`; without any they are computed one by one. With
     ``stream`` the host writes the input, and takes an output of several rows, row by row, where it is otherwise there as a
-    whole from the start and until the end.
+    whole from the start and until the end. All that is done for each of ``strips`` of the maps (see
+    :mod:`gossamer.golden.strips`), of which more than one need ``stream``.
     """
 
     groups: tuple[Group, ...] = ()
     stream: bool = False
+    strips: int = 1
 
 
 def compile_network(
@@ -150,28 +156,41 @@ class Frontend:
 
     def work(self, strategy: Strategy) -> "Order":
         """The order of the work, and the memory that it needs."""
-        layout, output = self.layout, self.layout.root(self.output)[0]
+        layout: AnyLayout = self.layout
+        lowered, output = self.lowered, self.layout.root(self.output)[0]
         groups = strategy.groups or (Group(len(self.layers), 0),)
         streams = strategy.stream and layout.place(output).rows > 1
         given, taken = {self.first: 0} if strategy.stream else {}, {output: 0} if streams else {}
-        items = order(self.lowered, layout, groups, self.config, CompileError, given, taken)
-        names = {self.first: None, output: None}
+        if strategy.strips > 1:
+            if not strategy.stream:
+                raise CompileError(f"{strategy.strips} strips need an input and an output that are streamed")
+            layout = strips = Strips(lowered, self.layout, self.first, self.output, strategy.strips, CompileError)
+            lowered, given, taken = strips.lowered, strips.given, strips.taken
+            groups = tuple(
+                Group(group.stop + strip * len(self.layers), group.rows)
+                for strip in range(strategy.strips)
+                for group in groups
+            )
+        items = order(lowered, layout, groups, self.config, CompileError, given, taken)
+        ends = [] if strategy.strips > 1 else [self.first, output]
+        names: dict[str, None] = dict.fromkeys(ends)
         for item in items:
             names |= {item.tensor: None} if isinstance(item, Transfer) else dict.fromkeys([*item[0].inputs, item[0].target.name])
         rows = {name: layout.place(name).rows for name in names}
         row_bytes = {name: layout.place(name).size(self.config) // rows[name] for name in names}
-        first = [name for name in (self.first,) if name not in given]
-        last = [name for name in (output,) if name not in taken]
+        first = [name for name in ends[:1] if name not in given]
+        last = [name for name in ends[1:] if name not in taken]
         rings = rings_of(items, rows, first, last, row_bytes)
-        return Order(items, rings, row_bytes, lives_of(items, rows, rings, first, last))
+        return Order(items, layout, rings, row_bytes, lives_of(items, rows, rings, first, last))
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
         network, layout, config, first, output = self.network, self.layout, self.config, self.first, self.output
-        placed = _place(network.name, self.work(strategy), layout, keep, config)
+        placed = _place(network.name, self.work(strategy), keep, config)
         schedule, plan, image = placed.schedule, placed.plan, placed.image
         addresses = {name: image + address for name, address in plan.addresses.items()}
-        whole = {name for name, rows in schedule.rings.items() if rows == layout.place(name).rows}
+        own = layout.pitches.keys() & schedule.rings.keys()
+        whole = {name for name in own if schedule.rings[name] == layout.place(name).rows}
         places = {
             name: layout.place(name, addresses[layout.root(name)[0]])
             for name in dict.fromkeys([first, *(layer.output for layer in self.layers)])
@@ -179,7 +198,7 @@ class Frontend:
         }
         table, steps, runs = schedule.records(addresses, placed.offsets, CompileError)
         ends = [
-            dataclasses.replace(layout.place(layout.homes[name]), address=addresses[layout.root(name)[0]])
+            layout.place(layout.homes[name], addresses.get(layout.root(name)[0], image))
             for name in (first, output)
         ]
         program = Program(
@@ -199,6 +218,7 @@ class Order:
     ``row_bytes``, the bytes of one; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
 
     items: list[Item]
+    layout: AnyLayout
     rings: dict[str, int]
     row_bytes: dict[str, int]
     lives: dict[str, list[list[range]]]
@@ -269,11 +289,11 @@ class _Placed:
         return self.image + self.plan.peak
 
 
-def _place(name: str, work: Order, layout: Layout, keep: bool, config: Config) -> _Placed:
+def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
     """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
 
     def place(streamed: Iterable[int] = (), segment: int = 0) -> _Placed:
-        schedule = Schedule(work.items, layout, work.rings, config, frozenset(streamed), segment)
+        schedule = Schedule(work.items, work.layout, work.rings, config, frozenset(streamed), segment)
         # The size of the image is known before the addresses in it are.
         address = Program.blob_address(schedule.table, schedule.steps)
         blob, offsets = schedule.blob(address)

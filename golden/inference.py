@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.cycles import CycleModel
+from gossamer.golden.host import Host
 from gossamer.golden.interpreter import Machine, Run
-from gossamer.golden.spec import Config
+from gossamer.golden.spec import Config, Opcode
 
 __all__ = ["Inference", "LayerStatistics", "infer", "products"]
 
@@ -68,10 +69,11 @@ def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Infe
     program = compiled.program
     config = program.config
     machine = Machine(config)
-    for address, data in (
-        (0, np.frombuffer(program.assemble(), np.uint8)),
-        (program.input.address, compiled.input_bytes(x)),
-    ):
+    host = Host(program, compiled.input_bytes(x))
+    contents = [(0, np.frombuffer(program.assemble(), np.uint8))]
+    if not host.gives:
+        contents.append((program.input.address, compiled.input_bytes(x)))
+    for address, data in contents:
         machine.store[address : address + len(data)] = data
     if program.warm and warm:  # the run before
         for _ in zip(range(program.warm), machine.execute(program)):
@@ -82,6 +84,8 @@ def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Infe
     end = 0
     for step in machine.execute(program, warm=warm):
         model.step(step)
+        if not isinstance(step, Run) and step["opcode"] == Opcode.HOST:
+            host.serve(step, machine.store)
         if isinstance(step, Run):
             run, took = runs[machine.step], model.steps[-1]
             done = products(step, config) * len(run.channels)
@@ -90,5 +94,6 @@ def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Infe
     cycles = model.finish()
     layers[-1] = dataclasses.replace(layers[-1], weights=layers[-1].weights + cycles - end)
     place = program.output
-    output = compiled.output_values(machine.store[place.address : place.address + place.size(config)])
+    stored = machine.store[place.address : place.address + place.size(config)]
+    output = compiled.output_values(host.output() if host.takes else stored)
     return Inference(output, cycles, tuple(layers))
