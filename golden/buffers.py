@@ -36,7 +36,7 @@ class _Buffer:
     """Places the entries of consecutive run steps in a buffer.
 
     What stays from one inference to the next lies at its start. The others lie behind each other in what is left, and
-    from its start again at its end; what is still there is not loaded again.
+    from its start again at its end; what is still there is not loaded again, and what is loaded again goes to where it was.
     """
 
     def __init__(self, opcode: int, size: int, entry: int, longest: int):
@@ -45,6 +45,7 @@ class _Buffer:
         self._resident: dict[bytes, int] = {}
         self._used = range(0)
         self._held: list[tuple[range, bytes]] = []
+        self._before: dict[bytes, int] = {}
 
     def keep(self, needed: Mapping[bytes, int]) -> Iterator[Load]:
         """Keep as much of ``needed``, data and the alignment of their first entries, as leaves room for the rest; the loads.
@@ -92,14 +93,17 @@ class _Buffer:
                 self._used = held
                 return held.start, []
         used = self._used
-        start = -(-used.stop // align) * align
-        if start + count > self._size:
-            start = -(-self._start // align) * align
+        start = self._before.get(data, -1) if data is not None else -1
+        if start < 0 or start < used.stop and used.start < start + count:
+            start = -(-used.stop // align) * align
+            if start + count > self._size:
+                start = -(-self._start // align) * align
         stop = start + count
         self._used = range(start, stop)
         self._held = [(held, there) for held, there in self._held if held.stop <= start or stop <= held.start]
         if data is not None:
             self._held.append((self._used, data))
+            self._before[data] = start
         common = range(max(start, used.start), min(stop, used.stop))
         if not common:
             return start, [(self._used, 0)]

@@ -301,7 +301,8 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
         return _Placed(schedule, blob, offsets, image, _plan(work, schedule, keep, config))
 
     placed = place()
-    if placed.needed > config.store_size and config.fetch_interval:
+    # Fetches do not make room for activations.
+    if placed.needed > config.store_size > placed.plan.peak and config.fetch_interval and not placed.schedule.folded:
         order = placed.schedule.streamable()
         found = []
         for size in (min(config.store_size >> shift, MOST_FETCHED * config.store_bytes) for shift in (6, 5, 4, 3)):

@@ -247,9 +247,9 @@ def rings_of(
     ``sizes`` are the rows of the tensors, ``bytes_of`` the bytes of one. ``first`` exist from the start, ``last`` to the end.
     """
     found = _follow(items, sizes, first, last)
-    blocks = dict.fromkeys(sizes, 1)  # rows that are written at once
+    blocks = dict.fromkeys(sizes, 1)  # rows that a run step writes
     for item in items:
-        for name, rows in _touched(item)[1]:
+        for name, rows in [] if isinstance(item, Transfer) else _touched(item)[1]:
             blocks[name] = max(blocks[name], len(rows))
     least = {}
     for name, rows in found.items():

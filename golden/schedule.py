@@ -104,14 +104,13 @@ class Schedule:
                 self.cold = len(self._segments)
         self._streamed = {load: (i, j) for i, seg in enumerate(self._segments) for j, load in enumerate(seg.loads)}
         works = [(item, bases) for item, bases in zip(items, self._bases) if not isinstance(item, Transfer)]
-        self.table = len({_entry(work, bases) for work, bases in works})
         self.warm = sum(len(load.parts) for load in cold) + self.cold
-        self.steps = len(works) + sum(len(load.parts) for load in self.loads) + len(self._segments)
         # Where rows lie in rings, steps repeat.
-        self._folded = any(rows < layout.place(name).rows for name, rows in rings.items()) or len(works) < len(items)
-        if self._folded:
-            anywhere = dict.fromkeys([*rings, *(area.name for area in self.areas())], 0)
-            self.steps = len(self._steps(anywhere, self.blob(0)[1], ValueError)[1])
+        self.folded = any(rows < layout.place(name).rows for name, rows in rings.items()) or len(works) < len(items)
+        # The sizes of the image's parts do not depend on where things lie.
+        anywhere = dict.fromkeys([*rings, *(area.name for area in self.areas())], 0)
+        table, steps, _ = self._steps(anywhere, self.blob(0)[1], ValueError)
+        self.table, self.steps = len(table), len(steps)
 
     def _next(self, load: int) -> int | None:
         """The segment that is fetched while that of ``load``, its first, is used."""
@@ -236,7 +235,7 @@ class Schedule:
         self, addresses: Mapping[str, int], offsets: Mapping[bytes, int], refuse: Callable[[str], Exception]
     ) -> tuple[tuple[Record, ...], list[Record], dict[int, LayerRun]]:
         config = self._config
-        table: dict[tuple, Record] = {}
+        table: list[Record] = []
         numbers: dict[tuple, int] = {}
         steps: list[Record] = []
         runs: dict[int, LayerRun] = {}
@@ -251,23 +250,23 @@ class Schedule:
                 self._transfer(item, addresses, steps)
                 continue
             kernel, piece = item
-            entry = _entry(item, bases)
-            layer = numbers.setdefault(entry, len(numbers) + 1)
             fields, step, position = descriptor(kernel, piece, config)
             step |= self._addresses(kernel, piece, position, addresses)
-            if entry not in table:
-                row_steps = self._row_steps(kernel, piece, addresses)
-                table[entry] = {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]}
+            row_steps = self._row_steps(kernel, piece, addresses)
+            entry = {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]}
+            layer = numbers.setdefault(tuple(entry.values()), len(numbers) + 1)
+            if layer > len(table):
+                table.append(entry)
             _check_limits(kernel, {**fields, **step}, refuse)
             steps += self._load_steps(loads.get(i, ()), layer, addresses, offsets)
             stop = min(piece.groups.stop * config.lanes, kernel.target.channels)
             channels = range(piece.groups.start * config.lanes, stop)
             runs[len(steps)] = LayerRun(len(steps), kernel.name, kernel.target.name, channels)
             steps.append({"opcode": Opcode.RUN, "layer": layer, **step})
-        if self._folded:
+        if self.folded:
             steps, kept = fold(steps, Program.step_words(len(table), config), self.warm)
             runs = {new: runs[old] for old, new in kept.items() if old in runs}
-        return tuple(table.values()), steps, runs
+        return tuple(table), steps, runs
 
     def _slot(self, name: str, row: int, addresses: Mapping[str, int]) -> int:
         """The byte at which a row of a tensor lies."""
@@ -394,12 +393,6 @@ def guess(item: Item, config: Config) -> int:
 
 def _stream(segment: int) -> str:
     return f"{FETCHED}{segment})"
-
-
-def _entry(work: Work, bases: tuple[int, int]) -> tuple:
-    """What tells two entries of the layer table apart."""
-    kernel, piece = work
-    return id(kernel), len(piece.rows), piece.groups, piece.columns, piece.kernel_rows, piece.beats, bases
 
 
 def _check_limits(kernel: Kernel, fields: Record, refuse: Callable[[str], Exception]) -> None:
