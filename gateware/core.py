@@ -28,8 +28,9 @@ class Core(wiring.Component):
     """A neural-network inference core.
 
     The host writes a program image to the start of the store and the input where the image says, sets
-    ``control.start``, waits for the interrupt or ``status.done``, and reads the output. What a program does is defined by
-    :class:`gossamer.golden.interpreter.Machine`; how many cycles it takes by :mod:`gossamer.golden.cycles`.
+    ``control.start``, waits for the interrupt or ``status.done``, and reads the output. With ``status.paused`` in place of
+    ``status.done`` the program has come to a host step: the host does it, and sets ``control.resume``. What a program does is
+    defined by :class:`gossamer.golden.interpreter.Machine`; how many cycles it takes by :mod:`gossamer.golden.cycles`.
 
     Each bus access takes two cycles. Accesses to the store while the core is busy, and accesses outside registers and
     store, end with ``err`` instead of ``ack`` and have no effect. Register writes take whole words.
@@ -43,9 +44,9 @@ class Core(wiring.Component):
     bus : ``In(wishbone_signature())``
         See :data:`gossamer.golden.spec.REGISTERS` for the map.
     irq : ``Out(1)``
-        High while ``status.done`` and ``control.interrupt_enable`` are set.
+        High while ``status.done`` or ``status.paused``, and ``control.interrupt_enable`` are set.
     busy, failed : ``Out(1)``
-        A program runs; the last one ended with an error.
+        A program runs, and does not wait for the host; the last one ended with an error.
     memory : ``Out(memory_signature(...))``
         To the external memory, if the configuration has ``fetch_interval``. A reset of the core alone, in the middle of a
         request, leaves the memory with words that nobody takes.
@@ -242,6 +243,7 @@ class Core(wiring.Component):
         m.d.comb += [
             sequencer.start.eq(control_write & bus.dat_w[control.fields["start"].offset] & ~sequencer.busy),
             sequencer.warm.eq(bus.dat_w[control.fields["warm"].offset]),
+            sequencer.resume.eq(control_write & bus.dat_w[control.fields["resume"].offset]),
         ]
         with m.If(control_write):
             m.d.sync += interrupt_enable.eq(bus.dat_w[control.fields["interrupt_enable"].offset])
@@ -252,7 +254,7 @@ class Core(wiring.Component):
         with m.If(sequencer.start):
             m.d.sync += [cycles.eq(0), refused.eq(0)]
         m.d.comb += [
-            self.irq.eq(sequencer.done & interrupt_enable),
+            self.irq.eq((sequencer.done | sequencer.paused) & interrupt_enable),
             self.busy.eq(sequencer.busy),
             self.failed.eq(sequencer.error != 0),
         ]
@@ -263,14 +265,17 @@ class Core(wiring.Component):
             "store_bytes": Const(config.store_bytes, 8),
             "start": Const(0, 1),
             "warm": Const(0, 1),
+            "resume": Const(0, 1),
             "interrupt_enable": interrupt_enable,
             "busy": sequencer.busy,
             "done": sequencer.done,
             "refused": refused,
+            "paused": sequencer.paused,
             "error": sequencer.error,
             "layer": sequencer.layer,
             "cycles": cycles,
             "store_words": Const(config.store_words, 32),
+            "step": sequencer.step_address,
         }
         register = Signal(32)
         with m.Switch(bus.adr[:3]):

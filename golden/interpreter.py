@@ -16,6 +16,7 @@ from gossamer.golden.program import Program, Record
 from gossamer.golden.spec import (
     ADD_TABLE,
     MOST_FETCHED,
+    MOST_TURNS,
     PARAMETER,
     PARAMETER_BYTES,
     SHIFT_BIAS,
@@ -110,6 +111,8 @@ class Machine:
 
     def _target(self, loop: Record, program: Program) -> int:
         """The step that a loop goes back to."""
+        if loop["count"] > MOST_TURNS:
+            raise MachineError(f"a loop must go back at most {MOST_TURNS} times, not {loop['count']}")
         size = STEP_BYTES // self.config.store_bytes
         step, rest = divmod(loop["in_address"] - program.step_word(0), size)
         if rest or not 0 <= step <= self.step:

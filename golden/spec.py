@@ -26,6 +26,7 @@ __all__ = [
     "HEADER_BYTES",
     "MAGIC",
     "MOST_FETCHED",
+    "MOST_TURNS",
     "PARAMETER",
     "PARAMETER_BYTES",
     "REGISTERS",
@@ -62,6 +63,9 @@ EXTERNAL_WORDS = 1 << 18
 
 MOST_FETCHED = 4095
 """Words of the longest fetch."""
+
+MOST_TURNS = 255
+"""How often a loop can go back."""
 
 SHIFT_BIAS = 7
 """A parameter's ``shift`` field holds the right shift ``e`` plus this: 0 means a left shift by 7."""
@@ -275,7 +279,7 @@ STEP_LOOP = _pack(
         (("in_address", 20, "store word of the step to go back to"),),
     )
 )
-"""Loops must not be nested: there is one counter."""
+"""It goes back at most ``MOST_TURNS`` times. Loops must not be nested: there is one counter."""
 
 PARAMETER = _pack(
     (

@@ -13,6 +13,7 @@ from gossamer.golden.spec import (
     EXTERNAL_WORDS,
     HEADER,
     MAGIC,
+    MOST_TURNS,
     STEP_BYTES,
     STEP_FETCH,
     STEP_LOAD,
@@ -71,6 +72,9 @@ class Sequencer(wiring.Component):
     has ended or failed and stays until the next start. On a failure ``clear`` is high for one cycle, in which all other
     components must be reset.
 
+    A ``HOST`` step waits as the end does; then ``busy`` falls and ``paused`` rises, until ``resume``, with which the next step
+    follows, or ``start``. A ``LOOP`` step takes no other time than the fetch of its words.
+
     Parameters
     ----------
     config : Config
@@ -78,7 +82,12 @@ class Sequencer(wiring.Component):
     Members
     -------
     start, warm : ``In(1)``
-    busy, done, clear : ``Out(1)``
+        ``start`` is ignored while ``busy``.
+    resume : ``In(1)``
+        Ignored unless ``paused``.
+    busy, done, paused, clear : ``Out(1)``
+    step_address : ``Out``
+        The store word behind the step that was asked for last.
     error : ``Out(4)``
         One of :class:`gossamer.golden.spec.Error`.
     layer : ``Out(12)``
@@ -111,11 +120,14 @@ class Sequencer(wiring.Component):
             {
                 "start": In(1),
                 "warm": In(1),
+                "resume": In(1),
                 "fetch": Out(stream.Signature(fetch_layout(store_words=store_words))),
                 "fetch_idle": In(1),
                 "fetch_error": In(1),
                 "busy": Out(1),
                 "done": Out(1),
+                "paused": Out(1),
+                "step_address": Out(address),
                 "clear": Out(1),
                 "error": Out(4),
                 "layer": Out(12),
@@ -173,7 +185,8 @@ class Sequencer(wiring.Component):
         destination = in_rows  # of a load step
         entry = Signal.like(self.layer)  # of the layer table
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
-        step_address = Signal(address_bits, reset_less=True)
+        wrap_address, wrap_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
+        turns = Signal(range(MOST_TURNS + 1), reset_less=True)  # that the loop has made
 
         # Rows under way: `begun` have been begun to load and not been computed, `loaded` of them are complete.
         begun, loaded = Signal(2), Signal(2)
@@ -200,9 +213,20 @@ class Sequencer(wiring.Component):
         granule_bits = exact_log2(config.granules)
 
         command = self.command.p
+        descriptor_address = self.layer * (DESCRIPTOR_BYTES // store_bytes)
 
         def fetch(target, address):
             m.d.comb += [self.command.valid.eq(1), command.target.eq(target), command.address.eq(address)]
+
+        def fetch_step(address):
+            fetch(Target.STEP, address)
+            with m.If(self.command.ready):
+                m.d.sync += self.step_address.eq(command.address + STEP_BYTES // store_bytes)
+                m.next = "STEP WAIT"
+
+        def capture_addresses(first: Field, second: Field):
+            capture(in_address, first, address_like=True)
+            capture(wrap_address, second, address_like=True)
 
         def fail(code):
             m.d.sync += [self.error.eq(code), self.layer.eq(entry)]
@@ -228,17 +252,18 @@ class Sequencer(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), entry.eq(0)]
-                    m.d.sync += [step_address.eq(0), warm.eq(self.warm)]
+                    m.d.sync += [self.paused.eq(0), turns.eq(0), warm.eq(self.warm)]
                     m.next = "HEADER"
+                with m.Elif(self.resume & self.paused):
+                    m.d.sync += [self.busy.eq(1), self.paused.eq(0)]
+                    m.next = "STEP"
             with state("HEADER"):
-                fetch(Target.STEP, step_address)
+                fetch(Target.STEP, descriptor_address)  # the header has the place of layer 0
                 with m.If(self.command.ready):
                     m.next = "HEADER WAIT"
             with state("HEADER WAIT"):
                 with m.If(self.control.en):
-                    capture(step_address, HEADER["steps"], address_like=True)
-                    with m.If(warm):
-                        capture(step_address, HEADER["warm_steps"], address_like=True)
+                    capture_addresses(HEADER["steps"], HEADER["warm_steps"])
                     capture(self.image_words, HEADER["image_words"])
                     with m.If(self.control.index == 0):
                         with m.If(received(HEADER["magic"]) != MAGIC):
@@ -253,14 +278,15 @@ class Sequencer(wiring.Component):
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "CHECK"
             with state("CHECK"):
-                m.next = "STEP"
+                with m.If(warm):
+                    m.d.sync += in_address.eq(wrap_address)
+                m.next = "JUMP"
                 with m.If(self.error != Error.NONE):
                     m.next = "FAIL"
+            with state("JUMP"):
+                fetch_step(in_address)
             with state("STEP"):
-                fetch(Target.STEP, step_address)
-                with m.If(self.command.ready):
-                    m.d.sync += step_address.eq(step_address + STEP_BYTES // store_bytes)
-                    m.next = "STEP WAIT"
+                fetch_step(self.step_address)
             with state("STEP WAIT"):
                 with m.If(self.control.en):
                     capture(opcode, STEP_RUN["opcode"])
@@ -269,8 +295,9 @@ class Sequencer(wiring.Component):
                     capture(entry, STEP_RUN["layer"])
                     capture(count, STEP_RUN["rows"])
                     capture(in_rows, STEP_RUN["in_rows"])
-                    capture(in_address, STEP_RUN["in_address"], address_like=True)
+                    capture_addresses(STEP_RUN["in_address"], STEP_RUN["wrap_address"])
                     capture(lead_rows, STEP_RUN["lead_rows"])
+                    capture(wrap_rows, STEP_RUN["wrap_rows"])
                     capture(self.out_address, STEP_RUN["out_address"], address_like=True)
                     if config.fetch_interval and high_bits:
                         capture(external_high, Field(external.offset + low_bits, high_bits))
@@ -282,6 +309,17 @@ class Sequencer(wiring.Component):
                         with m.If(idle & self.fetch_idle):
                             m.d.sync += [self.busy.eq(0), self.done.eq(1)]
                             m.next = "IDLE"
+                    with m.Case(Opcode.HOST):
+                        with m.If(idle & self.fetch_idle):
+                            m.d.sync += [self.busy.eq(0), self.paused.eq(1)]
+                            m.next = "IDLE"
+                    with m.Case(Opcode.LOOP):
+                        with m.If(turns == count[: len(turns)]):
+                            m.d.sync += turns.eq(0)
+                            m.next = "STEP"
+                        with m.Else():
+                            m.d.sync += turns.eq(turns + 1)
+                            m.next = "JUMP"
                     with m.Case(Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
                         with m.If(count == 0):
                             fail(Error.EMPTY)
@@ -320,7 +358,7 @@ class Sequencer(wiring.Component):
                     with m.If(self.command.ready & self.fetch.ready):
                         m.next = "STEP"
             with state("DESCRIPTOR"):
-                fetch(Target.DESCRIPTOR, self.layer * (DESCRIPTOR_BYTES // store_bytes))
+                fetch(Target.DESCRIPTOR, descriptor_address)
                 with m.If(self.command.ready):
                     m.next = "DESCRIPTOR WAIT"
             with state("DESCRIPTOR WAIT"):
@@ -360,6 +398,10 @@ class Sequencer(wiring.Component):
                             odd.eq(~odd),
                             in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step)),
                         ]
+                        with m.If(wrap_rows != 0):
+                            m.d.sync += wrap_rows.eq(wrap_rows - 1)
+                        with m.If(wrap_rows == 1):
+                            m.d.sync += in_address.eq(wrap_address)
                     with m.If(need == 1):
                         m.d.sync += [need.eq(d.stride_rows), count.eq(count - 1)]
                         m.next = "ROW WAIT"
