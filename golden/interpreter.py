@@ -79,8 +79,8 @@ class Machine:
         self._fetching = range(0)  # bytes of the store that a fetch may still be writing
 
     def execute(self, program: Program, *, warm: bool = False) -> Iterator[Record | Run]:
-        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are. Whoever
-        is given a ``HOST`` step must have done what it says before the next is asked for.
+        """Run a program that lies in the store, and yield each step: run steps as :class:`Run`, the others as they are.
+        Whoever is given a ``HOST`` step must have done what it says before the next is asked for.
 
         ``warm``: without the loads of what stays in the buffers, which a run before must have left there."""
         self.external = np.frombuffer(program.external, np.uint8)
@@ -117,8 +117,8 @@ class Machine:
         step, rest = divmod(loop["in_address"] - program.step_word(0), size)
         if rest or not 0 <= step <= self.step:
             raise MachineError(
-                f"a loop must go back to word {program.step_word(0)} to {program.step_word(self.step)}, where a step is, not to "
-                f"{loop['in_address']}"
+                f"a loop must go back to word {program.step_word(0)} to {program.step_word(self.step)}, where a step is, not "
+                f"to {loop['in_address']}"
             )
         return step
 

@@ -131,8 +131,9 @@ class TensorPlace:
 class Program:
     """A program: what the image holds, decoded.
 
-    ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode`` and the fields of ``LAYOUTS[opcode]``.
-    A warm start begins with step ``warm``. ``blob`` is the data behind the steps, ``external`` what must be in the external memory.
+    ``layers[i]`` is entry ``i + 1`` of the layer table. A step is a record with ``opcode`` and the fields of
+    ``LAYOUTS[opcode]``. A warm start begins with step ``warm``. ``blob`` is the data behind the steps, ``external`` what must
+    be in the external memory.
     """
 
     config: Config

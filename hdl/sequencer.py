@@ -173,7 +173,7 @@ class Sequencer(wiring.Component):
             with m.If(self.control.index == beat(field)):
                 m.d.sync += target.eq(value)
 
-        # The step. Its numbers count down, or on, while it is executed.
+        # The step. Its numbers count down while it is executed, and its address goes on.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
         fetched, warm = Signal(reset_less=True), Signal(reset_less=True)
         # The address in the external memory has the place of the output's in the step, and may be longer.
@@ -248,7 +248,8 @@ class Sequencer(wiring.Component):
                     with m.If(self.writer_error):
                         m.d.sync += self.layer.eq(self.layer)
 
-        with m.FSM():
+        count_down = Signal(4)
+        with m.FSM() as machine:
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.busy.eq(1), self.done.eq(0), self.error.eq(0), self.layer.eq(0), entry.eq(0)]
@@ -293,11 +294,7 @@ class Sequencer(wiring.Component):
                     capture(wait, STEP_LOAD["wait"])
                     capture(fetched, STEP_LOAD["fetched"])
                     capture(entry, STEP_RUN["layer"])
-                    capture(count, STEP_RUN["rows"])
-                    capture(in_rows, STEP_RUN["in_rows"])
                     capture_addresses(STEP_RUN["in_address"], STEP_RUN["wrap_address"])
-                    capture(lead_rows, STEP_RUN["lead_rows"])
-                    capture(wrap_rows, STEP_RUN["wrap_rows"])
                     capture(self.out_address, STEP_RUN["out_address"], address_like=True)
                     if config.fetch_interval and high_bits:
                         capture(external_high, Field(external.offset + low_bits, high_bits))
@@ -391,19 +388,15 @@ class Sequencer(wiring.Component):
                     next_slot = slot + d.slot_words
                     m.d.sync += [need.eq(need - 1), slot.eq(Mux(next_slot == d.ring_words, 0, next_slot))]
                     with m.If(lead_rows != 0):
-                        m.d.sync += lead_rows.eq(lead_rows - 1)
+                        m.d.comb += count_down[0].eq(1)
                     with m.Elif(in_rows != 0):
-                        m.d.sync += [
-                            in_rows.eq(in_rows - 1),
-                            odd.eq(~odd),
-                            in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step)),
-                        ]
-                        with m.If(wrap_rows != 0):
-                            m.d.sync += wrap_rows.eq(wrap_rows - 1)
+                        m.d.comb += [count_down[1].eq(1), count_down[2].eq(wrap_rows != 0)]
+                        m.d.sync += [odd.eq(~odd), in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step))]
                         with m.If(wrap_rows == 1):
                             m.d.sync += in_address.eq(wrap_address)
                     with m.If(need == 1):
-                        m.d.sync += [need.eq(d.stride_rows), count.eq(count - 1)]
+                        m.d.comb += count_down[3].eq(1)
+                        m.d.sync += need.eq(d.stride_rows)
                         m.next = "ROW WAIT"
                         with m.If(count == 1):
                             m.next = "STEP"
@@ -412,4 +405,15 @@ class Sequencer(wiring.Component):
                 m.d.sync += [self.busy.eq(0), self.done.eq(1)]
                 m.d.sync += [begun.eq(0), loaded.eq(0)]
                 m.next = "IDLE"
+
+        # The step's counters: added is either -1 or, when what the sum is does not matter, 0. So each bit is one logic cell.
+        capturing = machine.ongoing("STEP WAIT")
+        for counter, name, down in zip(
+            (lead_rows, in_rows, wrap_rows, count), ("lead_rows", "in_rows", "wrap_rows", "rows"), count_down
+        ):
+            captured = self.control.en & (self.control.index == beat(STEP_RUN[name]))
+            with m.If(Mux(capturing, captured, down)):
+                m.d.sync += counter.eq(
+                    Mux(capturing, received(STEP_RUN[name]), counter + (~capturing).replicate(len(counter)))
+                )
         return m

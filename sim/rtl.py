@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 
 from gossamer.gateware.generate import LINT_WAIVERS, TOP, emit_verilog
 from gossamer.golden.compiler import Compiled
+from gossamer.golden.host import Host
 from gossamer.golden.spec import Config, Error, UserError
 from gossamer.sim.tools import ToolError, verilator_environment
 
@@ -31,9 +32,9 @@ class RtlError(UserError, RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class RtlResult:
-    """``outputs`` is what was read from the store, ``(N, bytes)``; ``cycles`` the core's own count per inference, of warm
-    starts where the program has them; ``cold`` that of a cold start; ``simulated`` all clock cycles of the simulation, with
-    those of the bus."""
+    """``outputs`` is what was read from the store, or what host steps took, ``(N, bytes)``; ``cycles`` the core's own count per
+    inference, of warm starts where the program has them; ``cold`` that of a cold start; ``simulated`` all clock cycles of the
+    simulation, with those of the bus."""
 
     outputs: NDArray[np.uint8]
     cycles: list[int]
@@ -140,23 +141,30 @@ class Simulator:
         seed: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> RtlResult:
-        """Run ``inputs`` ``(N, …)`` one after the other. If the program has a warm start, the first runs cold before.
+        """Run ``inputs`` ``(N, …)`` one after the other. If the program has a warm start, the first runs cold before. Host
+        steps are served through the bus, which takes none of the cycles that count.
 
-        ``read`` is the range of the store to return after each, by default the output's. ``limit`` is the number of cycles
+        ``read`` is the range of the store to return after each, by default the output: what host steps took, if the program
+        has such, and otherwise its place in the store. ``limit`` is the number of cycles
         after which an inference is given up. With a ``seed`` the store holds random bytes before the image is loaded.
         ``progress`` is told how many inferences are done. Raises :class:`RtlError`.
         """
         program = compiled.program
         place = program.output
-        read = range(place.address, place.address + place.size(self.config)) if read is None else read
         data = np.stack([compiled.input_bytes(x) for x in inputs])
+        host = Host(program, data[0])
+        # No tensor begins at byte 0, where the image is.
+        given = 0 if host.gives else program.input.address
+        if read is None:
+            start = 0 if host.takes else place.address
+            read = range(start, start + place.size(self.config))
         with tempfile.TemporaryDirectory(prefix="gossamer-") as name:
             folder = Path(name)
             (folder / "image").write_bytes(program.assemble())
             (folder / "external").write_bytes(program.external)
             (folder / "inputs").write_bytes(data.tobytes())
             warm = int(program.warm > 0)
-            numbers = [program.input.address, data.shape[1], len(data), read.start, len(read), limit, warm]
+            numbers = [given, data.shape[1], len(data), read.start, len(read), limit, warm]
             command = [self._bench, *(folder / name for name in ("image", "external", "inputs", "outputs")), *numbers]
             command += [] if seed is None else [seed]
             with subprocess.Popen(

@@ -129,6 +129,21 @@ def test_the_end_waits_for_the_last_word(count, latency, interval, expected):
     assert cycles(fetch(count), latency=latency, interval=interval) == expected  # a cycle after its write
 
 
+HOST, LOOP = {"opcode": Opcode.HOST}, {"opcode": Opcode.LOOP}
+
+
+def test_a_loop_takes_only_the_time_of_its_words():
+    # asked for in cycle 6, acted on in 10; then the end step, in 15
+    assert [cycles(*[LOOP] * n) for n in range(4)] == [10, 15, 20, 25]
+
+
+def test_a_host_step_takes_the_time_of_its_words_and_waits_for_the_fetch():
+    assert [cycles(*[HOST] * n) for n in range(4)] == [10, 15, 20, 25]
+    # a fetch of three words has written the last in cycle 23; the core is busy in 24, and then fetches the end
+    assert cycles(fetch(3), HOST) == 24 + 5
+    assert cycles(fetch(3), LOOP) == 24
+
+
 def test_a_fetch_waits_for_the_one_before():
     # words in cycles 19, 21 and 23; the second goes out in 24, its words come in 32 and 34
     assert cycles(fetch(3), fetch(2)) == 35

@@ -217,10 +217,10 @@ WORDS = UP5K.store_words
     "code, address, data, message",
     [
         (Error.MAGIC, 0, [0], "an image's magic must be 0x52534d47, not 0x52534d00"),
-        (Error.VERSION, 4, [9], "an image's version must be 0x1, not 0x9"),
+        (Error.VERSION, 4, [9], "an image's version must be 0x2, not 0x9"),
         (Error.CONFIG, 6, [64], "an image's lanes must be 0x10, not 0x40"),
         (Error.CONFIG, 7, [16], "an image's store_bytes must be 0x8, not 0x10"),
-        (Error.OPCODE, FIRST_STEP, [5], "the opcode of step 0 must be 0 to 4, not 5"),
+        (Error.OPCODE, FIRST_STEP, [7], "the opcode of step 0 must be 0 to 6, not 7"),
         (
             Error.READ, FIRST_STEP, encode(STEP_LOAD, {"opcode": 1, "count": 4, "in_address": WORDS - 3}, 16),
             "a step must read store words 0 to 16383, not 16381 to 16384",
@@ -474,6 +474,124 @@ def test_a_warm_start_does_without_what_is_in_the_buffers():
     warm = list(machine.execute(program, warm=True))
     assert (len(cold), len(warm)) == (3, 1)
     assert machine.store[576:580].tolist() == [6, 0, 3, 2]  # windows (4, 1) and (1, 1)
+
+
+# Rows that wrap
+
+
+ROWS = {"layer": {"row_step": 2, "row_step_odd": 3}, "rows": 5, "in_rows": 5}
+"""Without a wrap the rows by hand are in words 64, 66, 69, 71 and 74."""
+
+
+@pytest.mark.parametrize(
+    "wrap, words",
+    [
+        ({}, [64, 66, 69, 71, 74]),
+        ({"wrap_address": 90}, [64, 66, 69, 71, 74]),  # never, without wrap_rows
+        ({"wrap_rows": 1, "wrap_address": 90}, [64, 90, 93, 95, 98]),
+        ({"wrap_rows": 2, "wrap_address": 60}, [64, 66, 60, 62, 65]),
+        ({"wrap_rows": 4, "wrap_address": 64}, [64, 66, 69, 71, 64]),
+        ({"wrap_rows": 5, "wrap_address": 1}, [64, 66, 69, 71, 74]),
+        ({"wrap_rows": 2, "wrap_address": 60, "lead_rows": 1, "rows": 6}, [None, 64, 66, 60, 62, 65]),
+        ({"wrap_rows": 1, "wrap_address": 60, "lead_rows": 2, "rows": 5, "in_rows": 2}, [None, None, 64, 60, None]),
+    ],
+)
+def test_the_row_behind_wrap_rows_others_is_at_wrap_address(wrap, words):
+    machine, program = by_hand(**{**ROWS, **wrap})
+    put(machine, 480, bytes(range(480 // 8, 120)) * 8)
+    machine.store[480:960] = np.repeat(np.arange(60, 120, dtype=np.uint8), 8)  # word n holds bytes of value n
+    *_, run = machine.execute(program)
+    assert run.rows[:, 0].tolist() == [word or 0 for word in words]
+    assert run.blank.tolist() == [word is None for word in words]
+
+
+def test_a_row_behind_the_wrap_must_be_in_the_store():
+    machine, program = by_hand(**ROWS, wrap_rows=4, wrap_address=WORDS)
+    with pytest.raises(MachineError, match=r"^a step must read store words 0 to 16383, not 16384 to 16384$"):
+        list(machine.execute(program))
+
+
+# Loops and host steps
+
+
+def looping(*steps):
+    """A machine and a program of these steps; a loop's ``in_address`` is the number of a step."""
+    program = Program(UP5K, (), (), b"", TensorPlace(512, 1, 1, 1, 1), TensorPlace(512, 1, 1, 1, 1), 640)
+    steps = [
+        {**step, "in_address": program.step_word(step["in_address"])} if step["opcode"] == Opcode.LOOP else step
+        for step in steps
+    ]
+    program = dataclasses.replace(program, steps=tuple(steps))
+    machine = Machine(UP5K)
+    put(machine, 0, program.assemble())
+    return machine, Program.disassemble(program.assemble(), UP5K)
+
+
+def step_numbers(machine, program):
+    return [machine.step for _ in machine.execute(program)]
+
+
+def loop(count, back=0):
+    return {"opcode": Opcode.LOOP, "count": count, "in_address": back}
+
+
+HOST = {"opcode": Opcode.HOST, "rows": 1, "columns": 1, "row_words": 1, "in_address": 64}
+A_LOAD = {"opcode": Opcode.LOAD_PARAMETERS, "count": 1, "in_address": 64, "destination": 3}
+
+
+@pytest.mark.parametrize(
+    "steps, order",
+    [
+        ([A_LOAD, loop(0)], [0, 1]),
+        ([A_LOAD, loop(1)], [0, 1] * 2),
+        ([A_LOAD, HOST, loop(3, 1)], [0, *[1, 2] * 4]),
+        ([A_LOAD, loop(2), A_LOAD, HOST, loop(1, 2), A_LOAD], [*[0, 1] * 3, *[2, 3, 4] * 2, 5]),
+        ([loop(2)], [0] * 3),  # of nothing but itself
+        ([A_LOAD, loop(255)], [0, 1] * 256),
+    ],
+)
+def test_a_loop_goes_back_as_often_as_it_says(steps, order):
+    machine, program = looping(*steps)
+    assert step_numbers(machine, program) == order
+    assert step_numbers(machine, program) == order  # the counter begins at 0 again
+
+
+def test_a_loop_left_in_the_middle_begins_anew():
+    machine, program = looping(A_LOAD, loop(3))
+    for _ in zip(range(4), machine.execute(program)):
+        pass
+    assert step_numbers(machine, program) == [0, 1] * 4
+
+
+@pytest.mark.parametrize("back, message", [(7, "7"), (9, "9"), (12, "12"), (1 << 19, "524288")])
+def test_a_loop_must_go_back_to_a_step(back, message):
+    machine, program = looping(A_LOAD, loop(1))
+    program = dataclasses.replace(program, steps=(program.steps[0], program.steps[1] | {"in_address": back}))
+    sentence = f"a loop must go back to word 8 to 10, where a step is, not to {message}"
+    with pytest.raises(MachineError, match=f"^{sentence}$"):
+        list(machine.execute(program))
+
+
+def test_a_loop_has_at_most_so_many_turns_as_the_counter():
+    machine, program = looping(A_LOAD, loop(256))
+    with pytest.raises(MachineError, match=r"^a loop must go back at most 255 times, not 256$"):
+        list(machine.execute(program))
+
+
+def test_what_the_host_does_is_seen_by_the_next_step():
+    machine, program = looping(HOST, A_LOAD)
+    execution = machine.execute(program)
+    assert next(execution)["opcode"] == Opcode.HOST
+    put(machine, 512, range(1, 9))
+    next(execution)
+    assert machine.parameters[3].tolist() == [*range(1, 9)]
+
+
+def test_a_host_step_waits_for_the_fetches():
+    step = {**HOST, "take": 0, "first": 1, "column": 0}
+    with pytest.raises(MachineError, match="before a load has waited"):
+        run_steps(FETCH, LOAD)
+    run_steps(FETCH, step, LOAD)
 
 
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)

@@ -33,13 +33,16 @@ def small():
         ({"kernel_rows": 3, "zero_point": -5},),
         (
             {"opcode": Opcode.LOAD_PARAMETERS, "wait": 1, "destination": 7, "count": 3, "in_address": 22},
-            {"opcode": Opcode.RUN, "layer": 1, "rows": 2, "in_rows": 4, "in_address": 25, "lead_rows": 1, "out_address": 300},
+            {
+                "opcode": Opcode.RUN, "layer": 1, "rows": 2, "in_rows": 4, "in_address": 25, "lead_rows": 1, "out_address": 300,
+                "wrap_rows": 3, "wrap_address": 20,
+            },
         ),
         bytes(range(1, 24)),
         TensorPlace(200, 4, 5, 3, 3),
         TensorPlace(300, 2, 5, 1, 16),
         512,
-    )
+    )  # fmt: skip
 
 
 # Records
@@ -125,7 +128,7 @@ def number(data, start, size):
 def test_header_by_hand(small):
     image = small.assemble()
     assert len(image) == 200  # 199 bytes, filled up to a store word
-    assert image[:8] == b"GMSR" + bytes([1, 0, 16, 8])
+    assert image[:8] == b"GMSR" + bytes([2, 0, 16, 8])
     # the steps lie behind the header and one descriptor; a warm start begins with the first
     assert number(image, 8, 8) == 128 // 8 | 128 // 8 << 20 | 200 // 8 << 40
     assert (number(image, 16, 4), number(image, 20, 4), number(image, 24, 4)) == (200, 300, 512)
@@ -144,8 +147,8 @@ def test_descriptors_steps_and_blob_follow_each_other(small):
     assert decode(HEADER, image[:64])["steps"] * 8 == 128
     # a load step: opcode 2 and wait, layer, count, destination, store word
     assert image[128:144] == bytes([2 | 1 << 4, 0, 0, 0, 3, 0, 7, 0, 22, 0, 0, 0, 0, 0, 0, 0])
-    # a run step: opcode 3, layer, rows, input rows, store word, lead rows, first byte of the output
-    assert image[144:160] == bytes([3, 0, 1, 0, 2, 0, 4, 0, 25, 0, 0, 1, 300 % 256, 1, 0, 0])
+    # a run step: opcode 3, lead rows and rows up to the wrap; layer; rows, input rows, store words, first byte of the output
+    assert image[144:160] == bytes([3 | 1 << 5, 3 << 3, 1 << 4, 0, 2, 0, 4, 0, 25, 0, 0x40, 1, 0, 300 % 256, 1, 0])
     assert image[160:176] == bytes(16)  # the end
     assert image[176:] == bytes([*range(1, 24), 0])
 
@@ -189,7 +192,7 @@ def refusal(image, config=CONFIGS["up5k"]):
         (lambda image: image[:-8], "an image's image_words must be 0x18, not 0x19"),
         (lambda image: image + bytes(8), "an image's image_words must be 0x1a, not 0x19"),
         (lambda image: put(image, 0, b"GMSQ"), "an image's magic must be 0x52534d47, not 0x51534d47"),
-        (lambda image: put(image, 4, [2]), "an image's version must be 0x1, not 0x2"),
+        (lambda image: put(image, 4, [3]), "an image's version must be 0x2, not 0x3"),
         (lambda image: put(image, 6, [64]), "an image's lanes must be 0x10, not 0x40"),
         (lambda image: put(image, 7, [16]), "an image's store_bytes must be 0x8, not 0x10"),
         (lambda image: put(image, 10, [0, 0]), "an image's warm start must be at one of its steps, not at byte 0"),
@@ -198,10 +201,10 @@ def refusal(image, config=CONFIGS["up5k"]):
         (lambda image: put(image, 8, [7]), "an image's steps must start at byte 64 to 199, not 56"),
         (lambda image: put(image, 8, [25]), "an image's steps must start at byte 64 to 199, not 200"),
         (lambda image: put(image, 8, [17]), "an image's layer table must be a multiple of 64 bytes, not 72"),
-        (lambda image: put(image, 144, [5]), "the opcode of step 1 must be 0 to 4, not 5"),
-        (lambda image: put(image, 128, [15]), "the opcode of step 0 must be 0 to 4, not 15"),
+        (lambda image: put(image, 144, [7]), "the opcode of step 1 must be 0 to 6, not 7"),
+        (lambda image: put(image, 128, [15]), "the opcode of step 0 must be 0 to 6, not 15"),
         (lambda image: put(image, 146, [0]), "the layer of step 1 must be 1 to 1, not 0"),
-        (lambda image: put(image, 146, [2]), "the layer of step 1 must be 1 to 1, not 2"),
+        (lambda image: put(image, 146, [0x20]), "the layer of step 1 must be 1 to 1, not 2"),
         (lambda image: put(image, 160, [1] * 40), "an image's steps must end with an END step, not with the image"),
     ],
 )  # fmt: skip
@@ -267,7 +270,7 @@ def test_listing_by_hand(small):
     assert small.listing() == (
         "layer 1: zero_point=-5 kernel_rows=3\n"
         "step 0: load_parameters wait=1 count=3 destination=7 in_address=22\n"
-        "step 1: run layer=1 rows=2 in_rows=4 in_address=25 lead_rows=1 out_address=300\n"
+        "step 1: run lead_rows=1 wrap_rows=3 layer=1 rows=2 in_rows=4 in_address=25 wrap_address=20 out_address=300\n"
         "step 2: end\n"
     )
 

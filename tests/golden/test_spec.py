@@ -14,6 +14,9 @@ RECORDS = {
     "DESCRIPTOR": (spec.DESCRIPTOR, spec.DESCRIPTOR_BYTES),
     "STEP_RUN": (spec.STEP_RUN, spec.STEP_BYTES),
     "STEP_LOAD": (spec.STEP_LOAD, spec.STEP_BYTES),
+    "STEP_FETCH": (spec.STEP_FETCH, spec.STEP_BYTES),
+    "STEP_HOST": (spec.STEP_HOST, spec.STEP_BYTES),
+    "STEP_LOOP": (spec.STEP_LOOP, spec.STEP_BYTES),
     "PARAMETER": (spec.PARAMETER, spec.PARAMETER_BYTES),
     "ADD_TABLE": (spec.ADD_TABLE, spec.PARAMETER_BYTES),
 }
@@ -211,9 +214,10 @@ def test_fields_fit_their_record_and_no_beat_cuts_one(name):
 
 
 def test_opcodes_are_at_one_place_and_distinct():
-    assert bits(spec.STEP_RUN["opcode"]) == bits(spec.STEP_LOAD["opcode"]) == bits(spec.STEP_FETCH["opcode"])
+    steps = (spec.STEP_RUN, spec.STEP_LOAD, spec.STEP_FETCH, spec.STEP_HOST, spec.STEP_LOOP)
+    assert len({tuple(bits(fields["opcode"])) for fields in steps}) == 1
     codes = [v for k, v in vars(spec.Opcode).items() if k.isupper()]
-    assert len(set(codes)) == len(codes) == 5
+    assert len(set(codes)) == len(codes) == 7
     assert max(codes) < 1 << spec.STEP_RUN["opcode"].width
 
 
