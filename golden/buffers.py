@@ -94,7 +94,7 @@ class _Buffer:
                 return held.start, []
         used = self._used
         start = self._before.get(data, -1) if data is not None else -1
-        if start < 0 or start < used.stop and used.start < start + count:
+        if start < 0 or (start < used.stop and used.start < start + count):
             start = -(-used.stop // align) * align
             if start + count > self._size:
                 start = -(-self._start // align) * align

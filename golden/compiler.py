@@ -175,7 +175,8 @@ class Frontend:
         ends = [] if strategy.strips > 1 else [self.first, output]
         names: dict[str, None] = dict.fromkeys(ends)
         for item in items:
-            names |= {item.tensor: None} if isinstance(item, Transfer) else dict.fromkeys([*item[0].inputs, item[0].target.name])
+            found = [item.tensor] if isinstance(item, Transfer) else [*item[0].inputs, item[0].target.name]
+            names |= dict.fromkeys(found)
         rows = {name: layout.place(name).rows for name in names}
         row_bytes = {name: layout.place(name).size(self.config) // rows[name] for name in names}
         first = [name for name in ends[:1] if name not in given]

@@ -49,8 +49,8 @@ class Plan:
 
 
 class Arena:
-    """Places areas by the live ranges of their parts, each at the lowest address at which no part meets another that lives at the
-    same time. So a map may begin in rows of another that have been read. The areas are placed from the largest to the
+    """Places areas by the live ranges of their parts, each at the lowest address at which no part meets another that lives at
+    the same time. So a map may begin in rows of another that have been read. The areas are placed from the largest to the
     smallest, from the first to the last and from the last to the first, and again with those in front that ended highest;
     the best of these plans counts.
 

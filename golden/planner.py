@@ -7,10 +7,10 @@ a given number of bytes. The cycles are a guess here; the bytes are what exists 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gossamer.golden.buffers import loads_of
-from gossamer.golden.compiler import CompileError, Compiled, Frontend, Strategy
+from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy
 from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of
 from gossamer.golden.schedule import guess
 from gossamer.golden.spec import PARAMETER_BYTES
@@ -20,6 +20,9 @@ __all__ = ["Planner", "Point", "fit"]
 
 BLOCKS = (0, 1, 2, 4, 8)
 """Rows that are computed at once; 0: all, layer by layer."""
+
+STRIPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Strips that are tried where maps are too wide for the memory."""
 
 STEP_CYCLES = 60
 """What a run step takes that nothing hides: its record, the descriptor, and the pipeline."""
@@ -47,27 +50,22 @@ class Planner:
     def __init__(self, frontend: Frontend, progress: Callable[[int, int], None] = lambda done, total: None):
         self._frontend = frontend
         self._cuts: Cuts = {}
-        layers = len(frontend.layers)
-        self._layers = layers
+        layers = self._layers = len(frontend.layers)
         candidates = [
             (i, j, rows)
             for i in range(layers)
             for j in range(i + 1, layers + 1)
             for rows in BLOCKS
-            if (rows == 0) == (j == i + 1) or rows and j == layers
+            if (rows == 0) == (j == i + 1) or (rows and j == layers)
         ]
         self._segments: dict[bool, dict[tuple[int, int, int], tuple[int, int]]] = {False: {}, True: {}}
         for done, (i, j, rows) in enumerate(candidates):
             progress(done, len(candidates))
             for stream in (False, True):
-                if stream and not self._streams(i, j):
+                if stream and not (i == 0 or j == layers):  # it has to do with neither input nor output
                     self._segments[stream][i, j, rows] = self._segments[False][i, j, rows]
                 else:
                     self._segments[stream][i, j, rows] = self._evaluate(i, j, rows, stream)
-
-    def _streams(self, i: int, j: int) -> bool:
-        """Whether a group has to do with the network's input or output."""
-        return i == 0 or j == self._layers
 
     def points(self) -> list[Point]:
         """The strategies that need fewer bytes than all that are faster, the smallest first."""
@@ -77,6 +75,10 @@ class Planner:
                 point = self._best(limit, stream)
                 if point:
                     found.append(point)
+        least = min(point.peak for point in found)
+        found += [point for point in [self._easiest(least)] if point]
+        if least > self._frontend.config.store_size // 4:
+            found += self._strips()
         best: list[Point] = []
         for point in sorted(found, key=lambda point: (point.peak, point.cycles)):
             if not best or point.cycles < best[-1].cycles:
@@ -85,16 +87,43 @@ class Planner:
 
     def _best(self, limit: int, stream: bool) -> Point | None:
         """The strategy of fewest cycles that needs at most ``limit`` bytes."""
-        best: list[tuple[int, int, tuple[Group, ...]] | None] = [(0, 0, ())] + [None] * self._layers
+        return self._search(limit, stream, lambda peak, cycles: cycles)
+
+    def _easiest(self, limit: int) -> Point | None:
+        """A strategy for ``limit`` bytes that leaves room in most groups, so that the arena is most likely to manage."""
+        for stream in (False, True):
+            found = self._search(limit, stream, lambda peak, cycles: peak * peak)
+            if found:
+                return dataclasses.replace(found, peak=limit - 1)
+        return None
+
+    def _search(self, limit: int, stream: bool, cost: Callable[[int, int], int]) -> Point | None:
+        """The cut into groups of least cost, all of at most ``limit`` bytes."""
+        best: list[tuple[int, int, int, tuple[Group, ...]] | None] = [(0, 0, 0, ())] + [None] * self._layers
         for (i, j, rows), (peak, cycles) in sorted(self._segments[stream].items(), key=lambda item: item[0][1]):
-            before = best[i]
+            before, now = best[i], best[j]
             if before is None or peak > limit:
                 continue
-            now = best[j]
-            if now is None or before[0] + cycles < now[0]:
-                best[j] = before[0] + cycles, max(before[1], peak), (*before[2], Group(j, rows))
+            total = before[0] + cost(peak, cycles)
+            if now is None or total < now[0]:
+                best[j] = total, before[1] + cycles, max(before[2], peak), (*before[3], Group(j, rows))
         end = best[self._layers]
-        return end and Point(end[1], end[0], Strategy(end[2], stream))
+        return end and Point(end[2], end[1], Strategy(end[3], stream))
+
+    def _strips(self) -> list[Point]:
+        """The whole network row by row, in strips."""
+        found = []
+        for strips in STRIPS:
+            for rows in (1, 2):
+                strategy = Strategy((Group(self._layers, rows),), True, strips)
+                try:
+                    work = self._frontend.work(strategy)
+                except CompileError:
+                    return found
+                whole = {name: work.layout.place(name).rows for name in work.rings}
+                peak = _most(work.items, work.lives, work.rings, whole, work.row_bytes, self._frontend.config.lanes)
+                found.append(Point(peak, self._cycles(work.items), strategy))
+        return found
 
     def _evaluate(self, i: int, j: int, rows: int, stream: bool) -> tuple[int, int]:
         """The bytes that exist at once while a group is computed, and a guess of the cycles."""
@@ -115,31 +144,11 @@ class Planner:
         last = [name for name in names & later if name not in given]
         row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
         rings = rings_of(items, sizes, first, last, row_bytes)
-        changes: dict[int, int] = {}
-        for name, slots in lives_of(items, sizes, rings, first, last).items():
-            # Slots of whole maps can be taken by others when they have been read, those of rings seldom.
-            whole = rings[name] == sizes[name]
-            for span in [span for slot in slots for span in slot] if whole else _union(slots):
-                size = row_bytes[name] * (1 if whole else rings[name])
-                changes[span.start] = changes.get(span.start, 0) + size
-                changes[span.stop] = changes.get(span.stop, 0) - size
-        sums: dict[int, tuple[int, int, int]] = {}
-        for time, item in enumerate(items):
-            if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
-                size = (item[1].partial_at + item[1].windows) * config.lanes * PARAMETER_BYTES
-                start, _, most = sums.get(id(item[0]), (time, 0, 0))
-                sums[id(item[0])] = start, time, max(most, size)
-        for start, stop, size in sums.values():
-            changes[2 * start] = changes.get(2 * start, 0) + size
-            changes[2 * stop + 2] = changes.get(2 * stop + 2, 0) - size
+        lives = lives_of(items, sizes, rings, first, last)
         through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
-        peak = now = through
-        for time in sorted(changes):
-            now += changes[time]
-            peak = max(peak, now)
-        return peak, self._cycles(items)
+        return through + _most(items, lives, rings, sizes, row_bytes, config.lanes), self._cycles(items)
 
-    def _cycles(self, items: list[Item]) -> int:
+    def _cycles(self, items: Sequence[Item]) -> int:
         """Run steps one behind the other, and beside each the loads for the next."""
         config = self._frontend.config
         _, found = loads_of(items, config)
@@ -158,6 +167,41 @@ class Planner:
         return total
 
 
+def _most(
+    items: Sequence[Item],
+    lives: Mapping[str, Sequence[Sequence[range]]],
+    rings: Mapping[str, int],
+    sizes: Mapping[str, int],
+    row_bytes: Mapping[str, int],
+    lanes: int,
+) -> int:
+    """The most bytes that exist at once. Slots of whole maps can be taken by others when they have been read, those of rings
+    seldom."""
+    changes: dict[int, int] = {}
+
+    def exists(span: range, size: int) -> None:
+        changes[span.start] = changes.get(span.start, 0) + size
+        changes[span.stop] = changes.get(span.stop, 0) - size
+
+    for name, slots in lives.items():
+        whole = rings[name] == sizes[name]
+        for span in [span for slot in slots for span in slot] if whole else _union(slots):
+            exists(span, row_bytes[name] * (1 if whole else rings[name]))
+    sums: dict[int, tuple[int, int, int]] = {}
+    for time, item in enumerate(items):
+        if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
+            size = (item[1].partial_at + item[1].windows) * lanes * PARAMETER_BYTES
+            start, _, most = sums.get(id(item[0]), (time, 0, 0))
+            sums[id(item[0])] = start, time, max(most, size)
+    for start, stop, size in sums.values():
+        exists(range(2 * start, 2 * stop + 2), size)
+    peak = now = 0
+    for time in sorted(changes):
+        now += changes[time]
+        peak = max(peak, now)
+    return peak
+
+
 def _union(slots: Sequence[Sequence[range]]) -> list[range]:
     """The ranges in which there is something in any slot."""
     found: list[range] = []
@@ -169,28 +213,25 @@ def _union(slots: Sequence[Sequence[range]]) -> list[range]:
     return found
 
 
-def fit(frontend: Frontend, memory: int, planner: Planner | None = None) -> Compiled:
-    """The fastest program, by the planner's guess, whose activations take at most ``memory`` bytes. Raises
-    :class:`CompileError` if there is none."""
-    least: Compiled | None = None
-    points = [point for point in (planner or Planner(frontend)).points()]
+def fit(frontend: Frontend, memory: int, points: Sequence[Point] | None = None) -> Compiled:
+    """The fastest program, by the planner's guess, whose activations take at most ``memory`` bytes. ``points`` are those of a
+    planner. Raises :class:`CompileError` if there is none."""
+    points = Planner(frontend).points() if points is None else points
+    least = min(point.peak for point in points)
     refused: CompileError | None = None
-    for compiled in _compiled(frontend, [point for point in reversed(points) if point.peak <= memory] or points[:1]):
-        if isinstance(compiled, CompileError):
-            refused = compiled
-        elif compiled.plan.peak <= memory:
-            return compiled
-        elif least is None or compiled.plan.peak < least.plan.peak:
-            least = compiled
-    if least is None and refused is not None:
+    for point in reversed(points):
+        if point.peak <= memory:
+            try:
+                compiled = frontend.compile(point.strategy)
+            except CompileError as error:
+                refused = error
+                continue
+            if compiled.plan.peak <= memory:
+                return compiled
+            least = min(least, compiled.plan.peak) if least > memory else compiled.plan.peak
+    if refused is not None:
         raise refused
-    needed = least.plan.peak if least else points[0].peak
-    raise CompileError(f"network {frontend.network.name!r} needs at least {needed} bytes for activations, not {memory}")
-
-
-def _compiled(frontend: Frontend, points: list[Point]) -> Iterator[Compiled | CompileError]:
-    for point in points:
-        try:
-            yield frontend.compile(point.strategy)
-        except CompileError as error:
-            yield error
+    raise CompileError(
+        f"the activations of network {frontend.network.name!r} on configuration {frontend.config.name!r} need at least {least} "
+        f"bytes, not {memory}"
+    )

@@ -7,7 +7,7 @@ from gossamer.golden.buffers import Load, loads_of
 from gossamer.golden.layout import Layout
 from gossamer.golden.loops import fold
 from gossamer.golden.program import Program, Record
-from gossamer.golden.rolling import MOST_RING, Item, Transfer, Work, partial_sums
+from gossamer.golden.rolling import MOST_RING, Item, Transfer, partial_sums
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece, Position, descriptor
 

@@ -1,7 +1,7 @@
 """Strips: a network's maps cut into vertical strips that are computed one after the other.
 
-A strip of a map is as wide as those who read it need: next to the strip of the output there are halos, computed once for each of
-the two strips beside an edge. Within a strip nothing is computed twice, however many rows it has. So a map that is too wide for
+A strip of a map is as wide as those who read it need: next to the strip of the output there are halos, computed once for each
+of the two strips beside an edge. Within a strip nothing is computed twice, however many rows it has. So a map that is too wide for
 the memory, or for the row buffer, costs a few columns of halo and not a tile's rows as well.
 
 Ref: Lin et al., "MCUNetV2: Memory-Efficient Patch-based Inference for Tiny Deep Learning", 2021 (patches with halos).
@@ -84,7 +84,8 @@ class Strips:
         if count > width:
             raise refuse(f"an output of {width} columns must have at most {width} strips, not {count}")
         for layer, kernels in lowered:
-            if isinstance(layer, Reshape) or any(kernel.source.columns != layout.place(kernel.inputs[0]).columns for kernel in kernels):
+            shared = all(kernel.source.columns == layout.place(kernel.inputs[0]).columns for kernel in kernels)
+            if isinstance(layer, Reshape) or not shared:
                 raise refuse(f"layer {layer.name!r}: maps must not be reshaped where they are cut into strips")
         for strip in range(count):
             columns = range(width * strip // count, width * (strip + 1) // count)
