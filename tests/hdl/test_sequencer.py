@@ -5,7 +5,7 @@ import itertools
 import pytest
 from amaranth.hdl import Value
 
-from gossamer.golden.program import encode
+from gossamer.golden.program import LAYOUTS, encode
 from gossamer.golden.spec import (
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
@@ -13,9 +13,7 @@ from gossamer.golden.spec import (
     HEADER_BYTES,
     MAGIC,
     STEP_BYTES,
-    STEP_FETCH,
     STEP_LOAD,
-    STEP_RUN,
     VERSION,
     Config,
     Error,
@@ -52,6 +50,7 @@ LAYER = {
 RUN = {"opcode": Opcode.RUN, "layer": 1, "rows": 4, "in_rows": 7, "in_address": 80, "lead_rows": 1, "out_address": 999}
 WEIGHTS = {"opcode": Opcode.LOAD_WEIGHTS, "layer": 1, "count": 12, "destination": 6, "in_address": 100}
 PARAMETERS = {"opcode": Opcode.LOAD_PARAMETERS, "layer": 1, "count": 9, "destination": 10, "in_address": 120, "wait": 1}
+HOST = {"opcode": Opcode.HOST, "rows": 5, "columns": 9, "in_address": 140, "row_words": 3}
 FETCH = {"opcode": Opcode.FETCH, "layer": 1, "count": 7, "in_address": 130, "external": 0x2A1AB}
 
 
@@ -70,9 +69,34 @@ def image(config, layers, steps, header=(), warm=0):
     }
     body = encode(HEADER, fields | dict(header), HEADER_BYTES) + table
     for step in steps:
-        fields = {Opcode.RUN: STEP_RUN, Opcode.FETCH: STEP_FETCH}.get(step["opcode"], STEP_LOAD)
-        body += encode(fields, step, STEP_BYTES)
+        if step["opcode"] == Opcode.LOOP:
+            step = step | {"in_address": step_word(config, layers, step["in_address"])}
+        body += encode(LAYOUTS.get(step["opcode"], STEP_LOAD), step, STEP_BYTES)
     return body + bytes(STEP_BYTES)
+
+
+def step_word(config, layers, number):
+    """The store word of a step."""
+    return (HEADER_BYTES + DESCRIPTOR_BYTES * len(layers) + STEP_BYTES * number) // config.store_bytes
+
+
+def loop(count, back=0):
+    """A loop to step number ``back``."""
+    return {"opcode": Opcode.LOOP, "count": count, "in_address": back}
+
+
+def order(steps, at=0):
+    """The numbers of the steps as they are executed, to the end, which is a step too."""
+    turns = 0
+    while at < len(steps):
+        yield at
+        if steps[at]["opcode"] == Opcode.LOOP and turns < steps[at]["count"]:
+            turns += 1
+            at = steps[at]["in_address"]
+        else:
+            turns = 0 if steps[at]["opcode"] == Opcode.LOOP else turns
+            at += 1
+    yield at
 
 
 def row_commands(config, layer, step):
@@ -81,6 +105,8 @@ def row_commands(config, layer, step):
     for i in range(step["in_rows"]):
         addresses.append(address)
         address += layer["row_step_odd" if i % 2 else "row_step"]
+        if len(addresses) == step.get("wrap_rows"):
+            address = step["wrap_address"]
     rows = [None] * step["lead_rows"] + addresses
     first = 0
     for y in range(step["rows"]):
@@ -101,11 +127,11 @@ def row_commands(config, layer, step):
 
 def commands(config, layers, steps, warm=0):
     """All commands of a program, or from step ``warm`` on."""
-    at = (HEADER_BYTES + DESCRIPTOR_BYTES * len(layers) + STEP_BYTES * warm) // config.store_bytes
     expected = [(Target.STEP, 0)]
-    for step in steps[warm:]:
-        expected.append((Target.STEP, at))
-        at += STEP_BYTES // config.store_bytes
+    *numbers, end = order(steps, warm)
+    for number in numbers:
+        expected.append((Target.STEP, step_word(config, layers, number)))
+        step = steps[number]
         match step["opcode"]:
             case Opcode.RUN:
                 expected.append((Target.DESCRIPTOR, step["layer"] * DESCRIPTOR_BYTES // config.store_bytes))
@@ -116,7 +142,7 @@ def commands(config, layers, steps, warm=0):
             case Opcode.LOAD_PARAMETERS:
                 granule = step["destination"] * 8 // config.store_bytes
                 expected.append((Target.PARAMETERS, step["in_address"], granule, step["count"]))
-    return [*expected, (Target.STEP, at)]
+    return [*expected, (Target.STEP, step_word(config, layers, end))]
 
 
 class Neighbours:
@@ -125,12 +151,13 @@ class Neighbours:
     ``events`` is a list of ``(cycle, name, value)``. ``compute``, ``write`` and ``load`` return how many cycles a row takes
     from its transfer to ``row_done``, from there to the last write, and a store word more than one; ``fetch`` those of a
     fetched word, and ``busy`` is the cycle up to which the external memory takes no request. ``faults`` has the cycles of
-    errors: ``{cycle: names}``; ``starts`` those of starts, and ``warm`` those of warm ones.
+    errors: ``{cycle: names}``; ``starts`` those of starts, and ``warm`` those of warm ones. ``pause`` are the cycles that
+    the host takes at a host step.
     """
 
     def __init__(
         self, config, store, *, compute=lambda: 5, write=lambda: 9, load=lambda: 0, fetch=lambda: 3, busy=0, faults=(),
-        starts=(0,), warm=(),
+        starts=(0,), warm=(), pause=lambda: 0,
     ):  # fmt: skip
         self.config, self.store = config, store
         self.events = []
@@ -138,7 +165,8 @@ class Neighbours:
         self.bench = Bench(self.dut)
         self._times = compute, write, load
         self._fetch, self._busy = fetch, busy
-        self._faults, self._starts, self._warm = dict(faults), starts, warm
+        self._faults, self._starts, self._warm, self._pause = dict(faults), starts, warm, pause
+        self._resume = None
         self._reset(0)
         self._fetcher_free = 0  # also after ``clear`` it goes on
         self.bench.process(self._run)
@@ -156,7 +184,7 @@ class Neighbours:
 
     def finish(self):
         """Run to the end of the program, and a little longer."""
-        self.bench.run(quiet=10, limit=3000)
+        self.bench.run(quiet=10, limit=8000)
 
     def of(self, *names):
         """``(cycle, value)`` of the events of these names."""
@@ -181,10 +209,18 @@ class Neighbours:
             command_ready, rows_ready = cycle >= self._loader_free, cycle >= self._generator_free
             idle, fetch_idle = cycle >= self._written, cycle >= self._fetcher_free
             fetch_ready = fetch_idle and cycle >= self._busy
+            paused = ctx.get(dut.paused)
+            if paused and self._resume is None:
+                self.events.append((cycle, "paused", ctx.get(dut.step_address)))
+                self._resume = cycle + self._pause()
+            if not paused:
+                self._resume = None
+            resume = not paused or cycle == self._resume  # counts only in a pause
             for port, value in (
                 (dut.start, cycle in self._starts),
                 # Counts with a start only: in all other cycles it says the contrary.
                 (dut.warm, (cycle in self._starts) == (cycle in self._warm)),
+                (dut.resume, resume),
                 (dut.fetch.ready, fetch_ready),
                 (dut.fetch_idle, fetch_idle),
                 (dut.fetch_error, "fetcher" in self._faults.get(cycle, ())),
@@ -237,7 +273,7 @@ class Neighbours:
                 self._reset(cycle + 1)
             if now_done and not done:
                 self.events.append((cycle, "done", (ctx.get(dut.error), ctx.get(dut.layer))))
-            assert not (now_done and busy)
+            assert now_done + busy + paused <= 1
             done = now_done
             if not done:
                 self.bench.stay()
@@ -303,6 +339,8 @@ def random_program(rng, config):
             "in_rows": int(rng.integers(0, 9)),
             "lead_rows": int(rng.integers(0, 3)),
             "in_address": int(rng.integers(60, 120)),
+            "wrap_rows": int(rng.integers(0, 9)),
+            "wrap_address": int(rng.integers(60, 120)),
             "out_address": int(rng.integers(1000, 2000)),
         }
         steps += [*rng.permutation([*loads[: rng.integers(3)], *fetches]).tolist(), RUN | run]
@@ -324,10 +362,31 @@ PACES = {
 )
 @pytest.mark.parametrize("number", range(2))
 def test_random_programs_make_their_commands_and_keep_the_order_of_work(rng, config, pace, number):
+    check(config, *random_program(rng, config), PACES[pace])
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], *FETCHING], ids=lambda config: config.name)
+@pytest.mark.parametrize("pace", PACES)
+def test_random_programs_with_loops_and_pauses_do_so_too(rng, config, pace):
     layers, steps = random_program(rng, config)
-    around = Neighbours(config, image(config, layers, steps), **PACES[pace])
+    for _ in range(3):
+        steps.insert(rng.integers(len(steps) + 1), HOST)
+    back = int(rng.integers(len(steps) // 2))
+    steps = [*steps[: len(steps) // 2], loop(int(rng.integers(3)), back), *steps[len(steps) // 2 :]]
+    back = int(rng.integers(len(steps) // 2 + 1, len(steps) + 1))
+    steps = [*steps, loop(int(rng.integers(3)), back)]
+    check(config, layers, steps, {"pause": lambda: int(rng.integers(0, 40)), **PACES[pace]})
+
+
+def check(config, layers, steps, pace):
+    """A program does at this pace what it means, in the right order."""
+    around = Neighbours(config, image(config, layers, steps), **pace)
     around.finish()
     assert [value for _, value in around.of("command")] == commands(config, layers, steps)
+    *numbers, _ = order(steps)
+    pauses = [step_word(config, layers, number + 1) for number in numbers if steps[number]["opcode"] == Opcode.HOST]
+    assert [value for _, value in around.of("paused")] == pauses
+    steps = [steps[number] for number in numbers]
     fetches = [step for step in steps if step["opcode"] == Opcode.FETCH]
     expected_fetches = [(step["external"], step["in_address"], step["count"]) for step in fetches]
     assert [value for _, value in around.of("fetch")] == expected_fetches
@@ -351,13 +410,18 @@ def check_order(around, config, layers, steps):
     """Nothing begins before what it must wait for."""
     dones, written = ([cycle for cycle, _ in around.of(name)] for name in ("row done", "written"))
     rows = [cycle for cycle, _ in around.of("row")]
-    events = iter(around.of("command", "fetch"))
+    events, pauses = iter(around.of("command", "fetch")), iter(around.of("paused"))
     ends = [cycle for cycle, _ in around.of("fetched")]
     next(events)
     before = fetches = 0  # rows of the runs before, and fetches
     for step in steps:
         next(events)  # the step's own words
-        cycle, _ = next(events)
+        if step["opcode"] == Opcode.LOOP:
+            continue
+        cycle, _ = next(pauses if step["opcode"] == Opcode.HOST else events)
+        if step["opcode"] == Opcode.HOST:
+            assert all(at < cycle for at in [*dones[:before], *written[:before], *ends[:fetches]])
+            continue
         if step.get("wait") or step["opcode"] == Opcode.RUN:
             assert all(at <= cycle for at in [*dones[:before], *written[:before]])
         if step.get("fetched"):
@@ -435,6 +499,7 @@ BAD = {
     "lanes": ({"lanes": 9}, [], Error.CONFIG),
     "store bytes": ({"store_bytes": 32}, [], Error.CONFIG),
     "opcode 4": ({}, [{"opcode": 4, "layer": 6}], Error.OPCODE),  # a fetch, for which there is no port
+    "opcode 7": ({}, [{"opcode": 7, "layer": 2}], Error.OPCODE),
     "opcode 15": ({}, [{"opcode": 15, "wait": 1}], Error.OPCODE),
     "weights": ({}, [WEIGHTS | {"count": 0, "wait": 1, "layer": 7}], Error.EMPTY),
     "parameters": ({}, [PARAMETERS | {"count": 0, "layer": 0xFFF}], Error.EMPTY),
@@ -545,7 +610,7 @@ def test_steps_backwards_work_in_a_store_of_any_size(store_words):
     assert descriptor["out_row_step"] % (1 << address_bits) == -5 % (1 << address_bits)
 
 
-@pytest.mark.parametrize("bit", [9, 15, 23])
+@pytest.mark.parametrize("bit", [9, 15, 19])
 def test_an_address_behind_the_store_stays_behind_it(bit):
     """However far: the addresses that go out have one bit more than the store needs."""
     config = Config("words256", lanes=8, store_words=256)
@@ -556,7 +621,7 @@ def test_an_address_behind_the_store_stays_behind_it(bit):
     assert min(loads) >= 256
     (_, (out_address, _)), = around.of("start")
     assert out_address == 8 * 256 + 5
-    around = Neighbours(config, image(config, [], [], {"steps": 1 << min(bit, 19)}))
+    around = Neighbours(config, image(config, [], [], {"steps": 1 << bit}))
     around.run(20)
     assert around.of("command")[1][1] == (Target.STEP, 256)
 
@@ -663,7 +728,7 @@ def test_the_longest_fetch_and_the_longest_load(name, words):
     assert ((9, (Target.WEIGHTS, 100, 0, words)) in around.of("command")) == (name == "weights")
 
 
-@pytest.mark.parametrize("bit", [9, 15, 23])
+@pytest.mark.parametrize("bit", [9, 15, 19])
 def test_the_destination_of_a_fetch_behind_the_store_stays_behind_it(bit):
     config = FETCHING[0]
     step = FETCH | {"in_address": 1 << bit | 5, "external": (1 << 18) - 1}
@@ -743,3 +808,206 @@ def test_a_warm_start_behind_the_store_stays_behind_it(bit):
     around = Neighbours(config, image(config, [], [], {"warm_steps": 1 << bit}), warm=[0])
     around.run(20)
     assert around.of("command")[1][1] == (Target.STEP, 256)
+
+
+# Rows that wrap
+
+
+def rows_of(around):
+    """The store words of the real rows; None for a blank one."""
+    return [value[1] for _, value in around.of("command") if value[0] == Target.ROWS]
+
+
+FIVE = {"kernel_rows": 1, "stride_rows": 1, "ring_words": 6, "row_step": 2, "row_step_odd": 3}
+"""A layer that reads one row for each output row, every second 2 words behind the one before, and the others 3."""
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1]], ids=["8 bytes", "16 bytes"])
+@pytest.mark.parametrize(
+    "wrap, words",
+    [
+        ({}, [64, 66, 69, 71, 74]),
+        ({"wrap_address": 90}, [64, 66, 69, 71, 74]),
+        ({"wrap_rows": 1, "wrap_address": 90}, [64, 90, 93, 95, 98]),
+        ({"wrap_rows": 2, "wrap_address": 60}, [64, 66, 60, 62, 65]),
+        ({"wrap_rows": 4, "wrap_address": 64}, [64, 66, 69, 71, 64]),
+        ({"wrap_rows": 5, "wrap_address": 1}, [64, 66, 69, 71, 74]),
+        ({"wrap_rows": 2, "wrap_address": 60, "lead_rows": 1, "rows": 6}, [None, 64, 66, 60, 62, 65]),
+        ({"wrap_rows": 1, "wrap_address": 60, "lead_rows": 2, "in_rows": 2}, [None, None, 64, 60, None]),
+        ({"wrap_rows": 1, "wrap_address": 254, "rows": 2}, [64, 254]),
+    ],
+)
+def test_the_row_behind_wrap_rows_others_is_at_wrap_address(config, wrap, words):
+    run = RUN | {"rows": 5, "in_rows": 5, "in_address": 64, "lead_rows": 0} | wrap
+    around = Neighbours(config, image(config, [LAYER | FIVE], [run]))
+    around.finish()
+    assert rows_of(around) == words
+
+
+@pytest.mark.parametrize("wrap_rows", [0, 2, 255])
+def test_rows_wrap_once(wrap_rows):
+    """Not again when the counter of eight bits would come round."""
+    config = CONFIGS[2]
+    layer = LAYER | FIVE | {"row_step": 1, "row_step_odd": 1}
+    run = RUN | {"rows": 262, "in_rows": 262, "in_address": 100, "lead_rows": 0, "wrap_rows": wrap_rows, "wrap_address": 3}
+    around = Neighbours(config, image(config, [layer], [run]), compute=lambda: 1)
+    around.finish()
+    first = wrap_rows or 262
+    assert rows_of(around) == [*range(100, 100 + first), *range(3, 3 + 262 - first)]
+
+
+@pytest.mark.parametrize("bit", [8, 15, 19])
+def test_a_wrap_behind_the_store_stays_behind_it(bit):
+    config = CONFIGS[0]
+    run = RUN | {"in_address": 64, "lead_rows": 0, "wrap_rows": 1, "wrap_address": 1 << bit | 3}
+    around = Neighbours(config, image(config, [LAYER], [run]))
+    around.run(100)
+    assert rows_of(around)[:2] == [64, 256 + 3]
+
+
+# Loops. As with fetches the first step is acted on in cycle 10, or 8.
+
+
+@pytest.mark.parametrize("config, dispatch", [(CONFIGS[0], 10), (CONFIGS[1], 8)], ids=["8 bytes", "16 bytes"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 254, 255])
+def test_a_loop_goes_back_as_often_as_it_says_at_once(config, dispatch, count):
+    around = Neighbours(config, image(config, [], [loop(count)]))
+    around.finish()
+    assert [value for _, value in around.of("command")] == commands(config, [], [loop(count)])
+    turn = dispatch // 2
+    assert [cycle for cycle, _ in around.of("command")] == [1 + turn * n for n in range(count + 3)]
+    assert around.end() == (1 + turn * (count + 3), Error.NONE, 0)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (2, 1), (1, 0), (0, 3), (5, 5)])
+def test_loops_one_behind_the_other_count_apart(counts):
+    first, second = counts
+    steps = [WEIGHTS, loop(first), PARAMETERS, WEIGHTS, loop(second, 2), loop(1, 5), RUN | {"rows": 1}]
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [LAYER], steps))
+    around.finish()
+    targets = [value[0] for _, value in around.of("command") if value[0] in (Target.WEIGHTS, Target.PARAMETERS)]
+    assert targets == [Target.WEIGHTS] * (first + 1) + [Target.PARAMETERS, Target.WEIGHTS] * (second + 1)
+    assert [value for _, value in around.of("command")] == commands(config, [LAYER], steps)
+
+
+def test_a_loop_of_runs_with_a_warm_start():
+    config = CONFIGS[0]
+    steps = [WEIGHTS, RUN | {"rows": 1}, loop(2, 1)]
+    around = Neighbours(config, image(config, [LAYER], steps, warm=1), warm=[0])
+    around.finish()
+    assert [value for _, value in around.of("command")] == commands(config, [LAYER], steps, 1)
+
+
+def test_a_loop_goes_back_while_the_run_in_front_still_works():
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [LAYER], [WEIGHTS, RUN | {"rows": 1}, loop(1)]), **PACES["slow array"])
+    around.finish()
+    loads = [cycle for cycle, value in around.of("command") if value[0] == Target.WEIGHTS]
+    assert loads[1] < around.of("row done")[0][0]
+
+
+@pytest.mark.parametrize("fault", ["loader", "writer", "reset", "start"])
+def test_a_loop_that_is_left_begins_anew(fault):
+    """By an error, by a reset, or by a start in a pause."""
+    config = CONFIGS[0]
+    steps = [WEIGHTS, *([HOST] if fault == "start" else []), loop(4)]
+    store = image(config, [LAYER], steps)
+    pause = itertools.cycle([0, 0, 500]) if fault == "start" else itertools.repeat(0)
+    around = Neighbours(
+        config, store, starts=[0, 100], pause=lambda: next(pause),
+        faults={60: (fault,)} if fault in ("loader", "writer") else (),
+    )  # fmt: skip
+    resets = {60: lambda: around._reset(61)} if fault == "reset" else {}
+    around.bench.run(cycles=300, resets=resets)
+    clean = Neighbours(config, store, pause=lambda: 0)
+    clean.run(190)
+    at = 100
+    found = [(cycle - at, value) for cycle, value in around.of("command") if at < cycle < at + 40]
+    assert len([cycle for cycle, _ in around.of("command") if 1 < cycle < 60]) >= 6
+    assert found == [(cycle, value) for cycle, value in clean.of("command") if cycle < 40]
+    if fault != "start":
+        assert [value for cycle, value in around.of("command") if cycle > at] == commands(config, [LAYER], steps)
+
+
+def test_a_loop_to_what_is_no_step_stops_at_it():
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [LAYER | {"double_rounding": 1}], [WEIGHTS, loop(1, -4)]))
+    around.run(120)
+    assert around.of("command")[-1][1] == (Target.STEP, HEADER_BYTES // config.store_bytes)  # the descriptor
+    assert around.end()[1] == Error.OPCODE
+
+
+@pytest.mark.parametrize("bit", [8, 15, 19])
+def test_a_loop_behind_the_store_stays_behind_it(bit):
+    config = CONFIGS[0]
+    store = bytearray(image(config, [], [loop(1)]))
+    store[HEADER_BYTES : HEADER_BYTES + STEP_BYTES] = encode(LAYOUTS[Opcode.LOOP], loop(1, 1 << bit | 5), STEP_BYTES)
+    around = Neighbours(config, bytes(store))
+    around.run(15)
+    assert around.of("command")[2] == (11, (Target.STEP, 256 + 5))
+
+
+# Host steps
+
+
+@pytest.mark.parametrize("config, dispatch", [(CONFIGS[0], 10), (CONFIGS[1], 8)], ids=["8 bytes", "16 bytes"])
+@pytest.mark.parametrize("pause", [0, 1, 30])
+def test_a_host_step_pauses_until_the_resume(config, dispatch, pause):
+    around = Neighbours(config, image(config, [], [HOST, HOST]), pause=lambda: pause)
+    around.finish()
+    step = dispatch // 2
+    first = dispatch + 1
+    second = first + pause + step + 1
+    words = [step_word(config, [], number) for number in (1, 2)]
+    assert around.of("paused") == [(first, words[0]), (second, words[1])]
+    assert [cycle for cycle, _ in around.of("command")] == [1, 1 + step, first + pause + 1, second + pause + 1]
+    assert around.end() == (second + pause + 1 + step, Error.NONE, 0)
+
+
+def test_a_host_step_waits_for_the_run():
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [LAYER], [RUN, HOST]), **PACES["slow array"])
+    around.finish()
+    ((paused, _),) = around.of("paused")
+    assert paused == max(cycle for cycle, _ in around.of("written")) + 1
+
+
+def test_a_host_step_waits_for_all_fetches():
+    config = FETCHING[0]
+    around = Neighbours(config, image(config, [LAYER], [FETCH, FETCH, HOST]))
+    around.finish()
+    ((paused, _),) = around.of("paused")
+    assert paused == max(cycle for cycle, _ in around.of("fetched")) + 1
+
+
+def test_a_pause_does_nothing_and_finds_no_errors():
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [LAYER], [HOST, WEIGHTS]), pause=lambda: 50, faults={30: ("loader", "writer")})
+    around.finish()
+    assert not [cycle for cycle, _ in around.of("command", "clear") if 11 <= cycle <= 61]
+    assert around.end()[1] == Error.NONE
+
+
+@pytest.mark.parametrize("start", [11, 12, 40])
+@pytest.mark.parametrize("warm", [0, 1])
+def test_a_start_in_a_pause_begins_anew(start, warm):
+    """Also in the cycle of the resume."""
+    config = CONFIGS[0]
+    steps = [HOST, WEIGHTS]
+    pauses = itertools.chain([40 - 11], itertools.repeat(0))
+    around = Neighbours(
+        config, image(config, [LAYER], steps, warm=warm), starts=[0, start], warm=[start] * warm, pause=lambda: next(pauses)
+    )
+    around.finish()
+    assert [value for cycle, value in around.of("command") if cycle > start] == commands(config, [LAYER], steps, warm)
+    assert min(cycle for cycle, _ in around.of("command") if cycle > start) == start + 1
+    assert len(around.of("paused")) == 2 - warm
+
+
+def test_reset_ends_a_pause():
+    config = CONFIGS[0]
+    around = Neighbours(config, image(config, [], [HOST]), pause=lambda: 40)
+    around.bench.run(cycles=100, resets={30: lambda: around._reset(31)})
+    assert len(around.of("command")) == 2
+    assert not around.of("done")
