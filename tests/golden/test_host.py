@@ -7,6 +7,7 @@ from gossamer.golden.host import Host
 from gossamer.golden.interpreter import Machine, MachineError
 from gossamer.golden.program import Program, TensorPlace
 from gossamer.golden.spec import CONFIGS, Opcode, UserError
+from tests.programs import Streaming
 
 UP5K = CONFIGS["up5k"]
 GIVE = {"opcode": Opcode.HOST, "take": 0, "first": 0, "rows": 2, "columns": 3, "in_address": 100, "row_words": 2, "column": 0}
@@ -155,3 +156,37 @@ def test_rows_behind_the_last_are_refused():
     around.serve(GIVE | {"rows": 6, "row_words": 0}, store())
     with pytest.raises(MachineError, match=r"^a host step must be for rows 0 to 5, not 6 to 7$"):
         around.serve(GIVE, store())
+
+
+@pytest.mark.parametrize("name", ["up5k", "gw1n9", "ecp5_85"])
+def test_a_program_of_parts_computes_what_the_whole_does(name, rng):
+    config = CONFIGS[name]
+    streaming = Streaming.random(config, rng)
+    x = rng.integers(-128, 128, (14, 7, 3)).astype(np.int8)
+    around = Host(streaming.program, streaming.input_bytes(x))
+    machine = Machine(config)
+    image = streaming.program.assemble()
+    machine.store[: len(image)] = np.frombuffer(image, np.uint8)
+    hosts = [step for step in machine.execute(streaming.program) if serve(around, step, machine)]
+    assert len(hosts) == 1 + 3 * 4
+    parts = streaming.output_values(around.output())
+    whole = streaming.whole
+    machine = Machine(config)
+    for address, data in (
+        (0, whole.assemble()), (whole.input.address, whole.input.to_store(x[:, 1:6], 0, config).tobytes()),
+    ):  # fmt: skip
+        machine.store[address : address + len(data)] = np.frombuffer(data, np.uint8)
+    list(machine.execute(whole))
+    place = whole.output
+    expected = place.from_store(machine.store[place.address : place.address + place.size(config)], config)
+    np.testing.assert_array_equal(parts[:, 1:5], expected)
+    assert (parts[:, [0, 5]] == -128).all()
+    assert len(np.unique(expected)) > 20
+
+
+def serve(around, step, machine):
+    """Serve what is a host step, and say whether it was one."""
+    is_host = isinstance(step, dict) and step["opcode"] == Opcode.HOST
+    if is_host:
+        around.serve(step, machine.store)
+    return is_host

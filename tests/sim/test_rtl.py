@@ -1,5 +1,6 @@
 """The emitted Verilog against the golden network, the interpreter and the cycle model."""
 
+import dataclasses
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -9,13 +10,17 @@ import pytest
 
 from gossamer.golden import digits
 from gossamer.golden.compiler import CompileError, compile_network
+from gossamer.golden.cycles import CycleModel
+from gossamer.golden.host import Host
 from gossamer.golden.inference import infer
+from gossamer.golden.interpreter import Machine, Run
 from gossamer.golden.spec import CONFIGS, Config, Opcode
 from gossamer.golden.tflite_import import load_tflite
 from gossamer.sim.rtl import RtlError, Simulator
 from tests.golden import tflite
 from tests.golden.tflite_models import random_input, random_model
 from tests.networks import NETWORKS, Builder, borders, inputs, larger_than_a_store
+from tests.programs import Streaming
 
 SMALL = (
     Config("lanes8", "ice40", lanes=8, store_ports=1, interval=2, acc_bits=26),
@@ -165,6 +170,50 @@ def test_many_cores_that_fetch_equal_golden_in_value_and_cycle(lanes, store_byte
         compiled = compile_network(network, config)
         assert fetches(compiled) > 2
         compare(compiled, core, inputs(rng, network, 2), seed=int(rng.integers(1, 1 << 31)), limit=5_000_000)
+
+
+# Host steps
+
+
+def streamed(streaming, xs, warm=True):
+    """The outputs of the interpreter and the cycles of the model; the buffers keep what they hold from one to the next."""
+    program, config = streaming.program, streaming.program.config
+    machine = Machine(config)
+    machine.store[: program.size] = np.frombuffer(program.assemble(), np.uint8)
+    for _ in zip(range(program.warm), machine.execute(program)):
+        pass
+    outputs, cycles = [], []
+    for x in xs:
+        host, model = Host(program, streaming.input_bytes(x)), CycleModel(config)
+        for step in machine.execute(program, warm=warm):
+            if not isinstance(step, Run) and step["opcode"] == Opcode.HOST:
+                host.serve(step, machine.store)
+            model.step(step)
+        outputs.append(host.output())
+        cycles.append(model.finish())
+    return np.stack(outputs), cycles
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_streaming_program_equals_golden_in_value_and_cycle(name, rng):
+    """Host steps, loops and rows that wrap, in a program by hand."""
+    streaming = Streaming.random(ALL[name], rng)
+    x = rng.integers(-128, 128, (2, 14, 7, 3)).astype(np.int8)
+    x[rng.random(x.shape) < 0.4] = -128
+    result = simulator(name).run(streaming, x, seed=int(rng.integers(1, 1 << 31)))
+    outputs, cycles = streamed(streaming, x)
+    np.testing.assert_array_equal(result.outputs, outputs)
+    assert result.cycles == cycles
+    assert [result.cold] == streamed(streaming, x[:1], warm=False)[1]
+
+
+def test_host_steps_for_other_rows_than_there_are_end_the_simulation(rng):
+    streaming = Streaming.random(ALL["up5k"], rng)
+    first, second, give, *others = streaming.program.steps
+    program = dataclasses.replace(streaming.program, steps=(first, second, {**give, "rows": 15}, *others))
+    x = np.zeros((1, 14, 7, 3), np.int8)
+    with pytest.raises(RtlError, match=r"a host step must be for rows and columns that the tensor has$"):
+        simulator("up5k").run(dataclasses.replace(streaming, program=program), x)
 
 
 # Networks from TFLite files
