@@ -16,8 +16,10 @@ from rich.table import Table
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, load_model, models_in, samples
 from gossamer.golden import spec
-from gossamer.golden.compiler import Compiled, CompileError, compile_network
+from gossamer.golden.compiler import Compiled, CompileError, Frontend, compile_network
 from gossamer.golden.inference import Inference, infer
+from gossamer.golden.network import Network
+from gossamer.golden.planner import Planner, Point, fit
 from gossamer.golden.program import Program
 
 __all__ = ["main"]
@@ -35,16 +37,22 @@ config_option = click.option(
     help=f"A named configuration ({', '.join(spec.CONFIGS)}) or a TOML or JSON file with the fields of one.",
 )
 model_argument = click.argument("model")
+memory_option = click.option(
+    "--memory",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Most bytes for activations: compute layers row by row where that is needed. Default: layer by layer.",
+)
 MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({', '.join(BUILT_IN)})."
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal; yields a function that is told how many are done."""
+def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar on the terminal; yields a function that is told how many are done, and how many there are if that has changed."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, total=total: progress.update(task, completed=done, total=total)
 
 
 def tracked(what: str, items: Iterable[T], total: int) -> Iterator[T]:
@@ -58,6 +66,20 @@ def tracked(what: str, items: Iterable[T], total: int) -> Iterator[T]:
 def say(sentence: str) -> None:
     """Tell what takes long."""
     console.print(f"{sentence} …", style="dim", highlight=False)
+
+
+def planned(frontend: Frontend) -> list[Point]:
+    """The planner's points, with a bar."""
+    with progress_bar("planner", 0) as update:
+        return Planner(frontend, update).points()
+
+
+def compile_in(network: Network, config: spec.Config, memory: int | None) -> Compiled:
+    """Compile layer by layer, or so that activations take at most ``memory`` bytes."""
+    if memory is None:
+        return compile_network(network, config)
+    frontend = Frontend(network, config)
+    return fit(frontend, memory, planned(frontend))
 
 
 def predict(compiled: Compiled, x: np.ndarray) -> list[Inference]:
@@ -86,6 +108,7 @@ def cli() -> None:
       gossamer demo                               the built-in network, simulated and compared
       gossamer generate --config up5k -o build/v  Verilog of the core
       gossamer compile digits -o build/digits     program image, report, memory plan
+      gossamer plan digits -o build/plan          memory against cycles, and where each row lies
       gossamer run digits --input X.npy --backend rtl -o Y.npy
       gossamer bench -o build/bench               cycles of all configurations, simulated
       gossamer bench --models DIR -o build/bench  the same of the models in a folder
@@ -166,24 +189,29 @@ def generate(config_name: str, output: Path) -> None:
         click.echo(output / name)
 
 
+def _given(model: str, network: Network, path: Path | None) -> Samples:
+    """Inputs to predict cycles with."""
+    if path:
+        return Samples(load_inputs(path, network), path.name)
+    found = samples(model, network, 4)
+    return Samples(found.x, f"{len(found.x)} {found.source}")
+
+
 @cli.command("compile", help=f"Compile a network to a program image.\n\n{MODELS}")
 @model_argument
 @config_option
+@memory_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
-def compile_command(model: str, config_name: str, output: Path, input_path: Path | None) -> None:
+def compile_command(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
     """Writes ``image.bin``, ``program.txt``, ``report.json`` and ``memory.png``, and ``external.bin`` if there is something for
     an external memory."""
     from gossamer.cli.report import CATEGORIES, compile_report, memory_picture
 
     config = spec.config(config_name)
     network = load_model(model)
-    compiled = compile_network(network, config)
-    if input_path:
-        given = Samples(load_inputs(input_path, network), input_path.name)
-    else:
-        given = samples(model, network, 4)
-        given = Samples(given.x, f"{len(given.x)} {given.source}")
+    compiled = compile_in(network, config, memory)
+    given = _given(model, network, input_path)
     inferences = predict(compiled, given.x)
     report = compile_report(compiled, inferences, infer(compiled, given.x[0], warm=False), given.source)
     with output_folder(output) as folder:
@@ -227,6 +255,57 @@ def compile_command(model: str, config_name: str, output: Path, input_path: Path
     )
 
 
+@cli.command(help=f"Plan a network's activation memory.\n\n{MODELS}")
+@model_argument
+@config_option
+@memory_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
+def plan(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
+    """Looks for ways to compute the network with less memory, layers row by row and maps in strips, and predicts what each costs
+    in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when), for the
+    fastest plan of at most --memory bytes, or for the one that needs least."""
+    from gossamer.cli.plan import explored
+    from gossamer.cli.report import curve_picture, memory_picture
+
+    config = spec.config(config_name)
+    network = load_model(model)
+    given = _given(model, network, input_path)
+    frontend = Frontend(network, config)
+    points = planned(frontend)
+    with progress_bar("plans", len(points)) as update:
+        found = explored(frontend, points, given.x, update)
+    fitting = [(entry, compiled) for entry, compiled in found if compiled is not None]
+    if not fitting:
+        raise CompileError(found[0][0]["why"])
+    chosen = fitting[0]
+    if memory is not None:
+        below = [one for one in fitting if one[0]["peak_activation_bytes"] <= memory]
+        if not below:
+            least = fitting[0][0]["peak_activation_bytes"]
+            raise CompileError(
+                f"the activations of network {network.name!r} on configuration {config.name!r} need at least {least} bytes, "
+                f"not {memory}"
+            )
+        chosen = below[-1]
+    with output_folder(output) as folder:
+        entries = [entry for entry, _ in found]
+        write_json(folder / "plan.json", {"network": network.name, "configuration": config.name, "inputs": given.source,
+                                          "chosen": entries.index(chosen[0]), "plans": entries})  # fmt: skip
+        curve_picture(entries, f"{network.name} on {config.name}", folder / "curve.png")
+        memory_picture(chosen[1], folder / "memory.png")
+    table = Table(title=f"{network.name} on {config.name}: cycles with {given.source}", title_justify="left")
+    for column in ("", "activation bytes", "cycles", "image bytes", "steps"):
+        table.add_column(column, justify="right")
+    table.add_column("plan")
+    for entry in entries:
+        values = [f"{entry[key]:,}" if key in entry else "–" for key in ("cycles", "image_bytes", "steps")]
+        mark = "→" if entry is chosen[0] else "" if entry["fits"] else "✗"
+        table.add_row(mark, f"{entry['peak_activation_bytes']:,}", *values, "\n".join(entry["plan"]))
+    stdout().print(table)
+    click.echo(output)
+
+
 @cli.command(help=f"Run inputs through a network.\n\n{MODELS}")
 @model_argument
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="Inputs, .npy, batch first.")
@@ -238,16 +317,25 @@ def compile_command(model: str, config_name: str, output: Path, input_path: Path
     help="golden: the program interpreter; rtl: the emitted Verilog in Verilator.",
 )
 @config_option
+@memory_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Outputs, .npy, batch first.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Cycles and skip statistics.")
-def run(model: str, input_path: Path, backend: str, config_name: str, output: Path, json_path: Path | None) -> None:
+def run(
+    model: str,
+    input_path: Path,
+    backend: str,
+    config_name: str,
+    memory: int | None,
+    output: Path,
+    json_path: Path | None,
+) -> None:
     """Inputs and outputs have the model's own types and shapes, batch first."""
     from gossamer.cli.report import run_report
 
     config = spec.config(config_name)
     network = load_model(model)
     x = load_inputs(input_path, network)
-    compiled = compile_network(network, config)
+    compiled = compile_in(network, config, memory)
     inferences = predict(compiled, x) if json_path or backend == "golden" else []
     simulated = None
     if backend == "rtl":

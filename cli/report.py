@@ -1,6 +1,6 @@
 """Reports about a compiled network: numbers and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gossamer.golden.rolling import PARTIAL_SUMS
 from gossamer.golden.schedule import FETCHED
 from gossamer.golden.spec import Opcode
 
-__all__ = ["CATEGORIES", "compile_report", "memory_picture", "run_report", "short", "streamed"]
+__all__ = ["CATEGORIES", "compile_report", "curve_picture", "memory_picture", "run_report", "short", "streamed"]
 
 Report = dict[str, Any]
 
@@ -154,59 +154,118 @@ def short(name: str, most: int = 22) -> str:
 
 
 def memory_picture(compiled: Compiled, path: Path) -> None:
-    """Activation memory over time: a block per tensor, from the layer that writes it to the last that reads it, and one per
-    area of partial sums and of fetched words. Blocks that are too small for it have no label."""
+    """Activation memory over time: the rows of each tensor, from the step that writes them to the last that reads them, and an
+    area each for partial sums and for fetched words. Blocks that are too small for it have no label.
+
+    A layer takes one unit of time, however many steps it has; or every step does, if layers take turns."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
 
     plan = compiled.plan
-    # A layer takes one unit, however many steps it has.
-    layers = list(dict.fromkeys(plan.layers))
-    counts = [plan.layers.count(name) for name in layers]
-    at = np.concatenate([i + np.arange(count) / count for i, count in enumerate(counts)] + [[len(layers)]])
+    starts = [i for i, name in enumerate(plan.layers) if not i or name != plan.layers[i - 1]]
+    layers = [plan.layers[i] for i in starts]
+    turns = len({*layers}) < len(layers)
+    if turns:
+        at = np.arange(len(plan.layers) + 1) / len(plan.layers)
+        units, unit = 1, 11.0
+    else:
+        counts = np.diff([*starts, len(plan.layers)])
+        at = np.concatenate([i + np.arange(count) / count for i, count in enumerate(counts)] + [[len(layers)]])
+        units, unit = len(layers), min(1.0, max(0.5, 16 / len(layers)))  # inches
     makers = {compiled.network.input: "(input)"} | {layer.output: layer.name for layer in compiled.network.layers}
-    unit, height = min(1.0, max(0.5, 16 / len(layers))), 4.6  # inches
-    figure = Figure(figsize=(1.8 + unit * len(layers), height + 1.4), layout="constrained")
+    height = 4.6
+    figure = Figure(figsize=(1.8 + unit * units, height + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = ["#88aacc", "#aaddee", "#99cc99", "#ddcc88", "#ddaacc"]
     kinds: dict[str, Patch] = {}
     top = plan.peak * 1.08
-    for i, (name, address) in enumerate(sorted(plan.addresses.items(), key=lambda item: plan.lives[item[0]].start)):
-        life, size = plan.lives[name], plan.sizes[name]
-        start, stop = at[life.start], at[life.stop]
+    for i, (name, area) in enumerate(sorted(plan.areas.items(), key=lambda item: item[1].life.start)):
+        address = plan.addresses[name]
         kind, colour, hatch = "feature maps", colours[i % len(colours)], ""
         if name.startswith(FETCHED):
             kind, colour, hatch = "fetched words", "#eeeeee", "////"
         elif name.endswith(PARTIAL_SUMS):
             kind, colour, hatch = "partial sums", "#f4b6a6", ".."
         kinds.setdefault(kind, Patch(facecolor=colour, hatch=hatch, edgecolor="#666666", linewidth=0.6, label=kind))
-        block = Rectangle(
-            (start, address), stop - start, size, facecolor=colour, hatch=hatch, edgecolor="#666666", linewidth=0.6
-        )
-        axes.add_patch(block)
+        # Rows that exist for the same time are one block; gaps too short to be seen are closed.
+        blocks: list[list[float]] = []
+        for slot, life in enumerate(area.lives):
+            for span in _visible(at, life):
+                low = address + slot * area.size
+                if blocks and blocks[-1][:2] == span and blocks[-1][3] == low:
+                    blocks[-1][3] = low + area.size
+                else:
+                    blocks.append([*span, low, low + area.size])
+        edge = {"edgecolor": "#666666", "linewidth": 0.6} if len(blocks) == 1 else {"edgecolor": "none"}
+        patches = [Rectangle((start, low), stop - start, high - low) for start, stop, low, high in blocks]
+        axes.add_collection(PatchCollection(patches, facecolor=colour, hatch=hatch or None, **edge))
+        start, stop = at[area.life.start], at[area.life.stop]
         # A line of text is 0.13 inches high, and a letter 0.062 wide.
-        high, fitting = size / top * height / 0.13, int((stop - start) * unit / 0.062)
-        lines = [short(makers.get(name, name), max(fitting, 8)), f"{size:,}"]
+        lines_high, fitting = area.bytes / top * height / 0.13, int((stop - start) * unit / 0.062)
+        lines = [short(makers.get(name, name), max(fitting, 8)), f"{area.bytes:,}"]
         if kind != "feature maps":
-            lines = [f"{size:,}"]
-        elif high < 2:
+            lines = [f"{area.bytes:,}"]
+        elif lines_high < 2:
             lines = [" ".join(lines)]
-        if high > len(lines) and fitting >= max(map(len, lines)):
-            text = axes.text((start + stop) / 2, address + size / 2, "\n".join(lines), ha="center", va="center", fontsize=7)
+        if lines_high > len(lines) and fitting >= max(map(len, lines)):
+            middle = (start + stop) / 2, address + area.bytes / 2
+            text = axes.text(*middle, "\n".join(lines), ha="center", va="center", fontsize=7)
             if hatch:
                 text.set_bbox({"facecolor": colour, "edgecolor": "none", "pad": 0.5})
     axes.axhline(plan.peak, color="black", linewidth=0.8, linestyle="--")
-    axes.text(0.02, plan.peak, f" peak {plan.peak:,} bytes", va="bottom", fontsize=8)
-    axes.set_xlim(0, len(layers))
+    axes.text(0.02 * units, plan.peak, f" peak {plan.peak:,} bytes", va="bottom", fontsize=8)
+    axes.set_xlim(0, units)
     axes.set_ylim(0, top)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xticks(np.arange(len(layers)) + 0.5, [short(name) for name in layers], rotation=60, ha="right", fontsize=8)
-    axes.set_xticks(np.arange(len(layers) + 1), minor=True)
-    axes.tick_params(axis="x", which="major", length=0)
+    if turns:
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x * len(plan.layers) / 2:,.0f}")
+        axes.set_xlabel("run steps, loads and transfers")
+    else:
+        axes.set_xticks(np.arange(units) + 0.5, [short(name) for name in layers], rotation=60, ha="right", fontsize=8)
+        axes.set_xticks(np.arange(units + 1), minor=True)
+        axes.tick_params(axis="x", which="major", length=0)
     axes.set_ylabel("byte behind the image")
     axes.set_title(f"{compiled.network.name} on {compiled.program.config.name}: activation memory", fontsize=10)
     if len(kinds) > 1:
         figure.legend(handles=list(kinds.values()), loc="outside lower right", ncols=len(kinds), fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _visible(at: np.ndarray, life: Sequence[range]) -> list[list[float]]:
+    """Start and end of each span, those together between which the picture has no room."""
+    found: list[list[float]] = []
+    for span in life:
+        start, stop = float(at[span.start]), float(at[span.stop])
+        if found and start - found[-1][1] < at[-1] / 2000:
+            found[-1][1] = stop
+        else:
+            found.append([start, stop])
+    return found
+
+
+def curve_picture(points: Sequence[Mapping[str, Any]], name: str, path: Path) -> None:
+    """Cycles against activation memory, a point per plan; those that do not fit the store are hollow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    memory, cycles = ([point[key] for point in points] for key in ("peak_activation_bytes", "cycles"))
+    axes.step(memory, cycles, where="post", color="#4477aa", linewidth=1)
+    for x, y, point in zip(memory, cycles, points):
+        axes.plot(x, y, "o", color="#4477aa", fillstyle="full" if point["fits"] else "none")
+    for i, offset, side in ((0, (6, 4), "left"), (-1, (-6, 8), "right")):
+        at = memory[i], cycles[i]
+        axes.annotate(f"{memory[i]:,}", at, textcoords="offset points", xytext=offset, ha=side, fontsize=8)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("peak activation bytes")
+    axes.set_ylabel("cycles per inference")
+    axes.set_title(name, fontsize=10)
+    axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -22,16 +22,13 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.rolling import Group, Item, Lowered, Transfer, lives_of, order, rings_of
+from gossamer.golden.rolling import Group, Item, Lowered, Places, Transfer, lives_of, order, rings_of
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.strips import Strips
 from gossamer.golden.tiling import Kernel
 
 __all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Order", "Strategy", "compile_network"]
-
-
-AnyLayout = Layout | Strips
 
 
 class CompileError(UserError, ValueError):
@@ -156,7 +153,7 @@ class Frontend:
 
     def work(self, strategy: Strategy) -> "Order":
         """The order of the work, and the memory that it needs."""
-        layout: AnyLayout = self.layout
+        layout: Places = self.layout
         lowered, output = self.lowered, self.layout.root(self.output)[0]
         groups = strategy.groups or (Group(len(self.layers), 0),)
         streams = strategy.stream and layout.place(output).rows > 1
@@ -219,7 +216,7 @@ class Order:
     ``row_bytes``, the bytes of one; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
 
     items: list[Item]
-    layout: AnyLayout
+    layout: Places
     rings: dict[str, int]
     row_bytes: dict[str, int]
     lives: dict[str, list[list[range]]]

@@ -112,7 +112,7 @@ class Planner:
 
     def _strips(self) -> list[Point]:
         """The whole network row by row, in strips."""
-        found = []
+        found: list[Point] = []
         for strips in STRIPS:
             for rows in (1, 2):
                 strategy = Strategy((Group(self._layers, rows),), True, strips)

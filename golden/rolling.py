@@ -10,11 +10,12 @@ Efficient Memory Access", 2019.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from gossamer.golden.layout import Layout
 from gossamer.golden.network import Concat, Layer, Reshape
+from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import Config
-from gossamer.golden.tiling import Kernel, Piece, cut, cut_window, rows_read
+from gossamer.golden.tiling import Kernel, Map, Piece, cut, cut_window, rows_read
 
 __all__ = [
     "MOST_RING",
@@ -22,6 +23,7 @@ __all__ = [
     "Group",
     "Item",
     "Lowered",
+    "Places",
     "Transfer",
     "Work",
     "lives_of",
@@ -32,6 +34,24 @@ __all__ = [
 
 Work = tuple[Kernel, Piece]
 Cuts = dict[tuple[int, int], list[Piece]]
+
+
+class Places(Protocol):
+    """What the order and the schedule ask of a layout, see :class:`gossamer.golden.layout.Layout`."""
+
+    @property
+    def homes(self) -> Mapping[str, str]:
+        """The tensor whose bytes a tensor shares."""
+
+    def root(self, name: str) -> tuple[str, int]:
+        """The tensor in whose bytes a tensor lies, and behind how many channels."""
+
+    def map(self, name: str) -> Map:
+        """A tensor as the layer that computes it, or reads it, sees it."""
+
+    def place(self, name: str, address: int = 0) -> TensorPlace:
+        """The place of a tensor in the store, if its root's is at ``address``."""
+
 Lowered = Sequence[tuple[Layer, Sequence[Kernel]]]
 
 MOST_RING = 255
@@ -69,7 +89,7 @@ def partial_sums(kernel: Kernel) -> str:
 
 
 class _Order:
-    def __init__(self, lowered: Lowered, layout: Layout, config: Config, refuse: Callable[[str], Exception], rows: int):
+    def __init__(self, lowered: Lowered, layout: Places, config: Config, refuse: Callable[[str], Exception], rows: int):
         self.items: list[Item] = []
         self._lowered, self._layout, self._config, self._refuse = lowered, layout, config, refuse
         self._makers = {layout.homes[layer.output]: i for i, (layer, _) in reversed(list(enumerate(lowered)))}
@@ -152,7 +172,7 @@ class _Order:
 
 def order(
     lowered: Lowered,
-    layout: Layout,
+    layout: Places,
     groups: Sequence[Group],
     config: Config,
     refuse: Callable[[str], Exception],
@@ -186,7 +206,7 @@ def order(
     return worker.items
 
 
-def _inside(lowered: Lowered, layout: Layout, i: int, stop: int) -> bool:
+def _inside(lowered: Lowered, layout: Places, i: int, stop: int) -> bool:
     """Whether a layer's output has a reader, and all of them lie in front of ``stop``."""
     home = layout.homes[lowered[i][0].output]
     readers = [j for j, (layer, _) in enumerate(lowered) if any(layout.homes[name] == home for name in layer.inputs)]
@@ -220,17 +240,18 @@ class _Rows:
 
 
 def _follow(items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str]) -> dict[str, _Rows]:
+    """When the rows of tensors of ``sizes`` rows exist; ``first`` from the start, ``last`` to the end."""
     found = {name: _Rows([-1] * rows, [-1] * rows) for name, rows in sizes.items()}
     for name in first:
         found[name].written[:] = [0] * sizes[name]
     for i, item in enumerate(items):
         in_place = not isinstance(item, Transfer) and len(item[1].rows) == 1
         read, written = _touched(item)
-        for name, rows in read:
-            for y in rows:
+        for name, some in read:
+            for y in some:
                 found[name].used[y] = 2 * i if in_place else 2 * i + 1
-        for name, rows in written:
-            for y in rows:
+        for name, some in written:
+            for y in some:
                 if found[name].written[y] < 0:
                     found[name].written[y] = 2 * i + 1 if in_place else 2 * i
                 found[name].used[y] = 2 * i + 1
@@ -252,13 +273,11 @@ def rings_of(
         for name, rows in [] if isinstance(item, Transfer) else _touched(item)[1]:
             blocks[name] = max(blocks[name], len(rows))
     least = {}
-    for name, rows in found.items():
-        low, most = 0, 0
-        times = sorted({(time, y) for y, time in enumerate(rows.written) if time >= 0})
-        high = 0
-        for time, y in times:
+    for name, seen in found.items():
+        low, high, most = 0, 0, 0
+        for time, y in sorted((time, y) for y, time in enumerate(seen.written) if time >= 0):
             high = max(high, y + 1)
-            while low < high and rows.used[low] < time:
+            while low < high and seen.used[low] < time:
                 low += 1
             most = max(most, high - low)
         most = max(-(-most // blocks[name]), 1) * blocks[name]

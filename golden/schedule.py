@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gossamer.golden.buffers import Load, loads_of
-from gossamer.golden.layout import Layout
 from gossamer.golden.loops import fold
 from gossamer.golden.program import Program, Record
-from gossamer.golden.rolling import MOST_RING, Item, Transfer, partial_sums
+from gossamer.golden.rolling import MOST_RING, Item, Places, Transfer, partial_sums
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece, Position, descriptor
 
@@ -53,7 +52,7 @@ class Schedule:
     ----------
     items : sequence of (Kernel, Piece) or Transfer
         The run steps and the host's transfers, in order.
-    layout : Layout
+    layout : Places
     rings : mapping
         The rows that the store has of each tensor.
     config : Config
@@ -79,7 +78,7 @@ class Schedule:
     def __init__(
         self,
         items: Sequence[Item],
-        layout: Layout,
+        layout: Places,
         rings: Mapping[str, int],
         config: Config,
         streamed: frozenset[int] = frozenset(),

@@ -1,8 +1,8 @@
 """Strips: a network's maps cut into vertical strips that are computed one after the other.
 
 A strip of a map is as wide as those who read it need: next to the strip of the output there are halos, computed once for each
-of the two strips beside an edge. Within a strip nothing is computed twice, however many rows it has. So a map that is too wide for
-the memory, or for the row buffer, costs a few columns of halo and not a tile's rows as well.
+of the two strips beside an edge. Within a strip nothing is computed twice, however many rows it has. So a map that is too wide
+for the memory, or for the row buffer, costs a few columns of halo and not a tile's rows as well.
 
 Ref: Lin et al., "MCUNetV2: Memory-Efficient Patch-based Inference for Tiny Deep Learning", 2021 (patches with halos).
 """
