@@ -14,18 +14,24 @@ from gossamer.hdl.checks import require, require_technology
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None, addend=None):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
     With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
-    While ``hold`` is high the register of ``b`` keeps its value.
+    While ``hold`` is high the register of ``b`` keeps its value. An ``addend`` is added (modulo 2**32) behind the product
+    register, and then with ``late`` there is a register behind the sum.
     """
     registers = {} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
-    if bytes_ or late:
-        registers |= {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1}
-    if late:
-        registers |= {"p_PIPELINE_16x16_MULT_REG1": 1}
     select = 2 if bytes_ else 3
+    if addend is not None:
+        select = 1 if late else 0
+        for half in ("TOP", "BOT"):
+            registers |= {f"p_{half}ADDSUB_LOWERINPUT": 2, f"p_{half}ADDSUB_UPPERINPUT": 1}
+        registers |= {"p_TOPADDSUB_CARRYSELECT": 3}
+    elif bytes_ or late:
+        registers |= {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1}
+        if late:
+            registers |= {"p_PIPELINE_16x16_MULT_REG1": 1}
     m.submodules += Instance(
         "SB_MAC16",
         p_MODE_8x8=int(bytes_),
@@ -41,8 +47,8 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
         i_A=a,
         i_B=b,
         i_BHOLD=Const(0) if hold is None else hold,
-        i_C=Const(0, 16),
-        i_D=Const(0, 16),
+        i_C=Const(0, 16) if addend is None else addend[16:],
+        i_D=Const(0, 16) if addend is None else addend[:16],
         **{
             f"i_{name}": Const(0)
             for name in (
@@ -149,12 +155,12 @@ class ProductArray(wiring.Component):
 
 
 class WideMultiplier(wiring.Component):
-    """``o = floor(a * b / 2**23)``, :attr:`latency` cycles later.
+    """``o = floor((a * b + nudge * 2**30) / 2**23)``, :attr:`latency` cycles later.
 
     With ``interval`` 2 a pair of operands takes two cycles: there must be one with ``start`` low behind that with ``start``
     high. One cycle suffices if ``short`` is high; then ``a`` is what its low 15 bits and its sign make as a number of 16
     bits. With ``interval`` 1 ``start`` and ``short`` do not matter. A cycle counts only while ``en`` is high. There is no
-    reset: the first results are meaningless.
+    reset: the first results are meaningless. ``nudge`` must not be -1 if ``a`` is positive.
 
     Parameters
     ----------
@@ -170,7 +176,9 @@ class WideMultiplier(wiring.Component):
         ``a`` and ``b`` are operands, and ``a`` is short.
     a : ``In(signed(29))``
     b : ``In(31)``
-    o : ``Out(signed(37))``
+    nudge : ``In(signed(2))``
+        -1, 0 or 1.
+    o : ``Out(signed(38))``
     """
 
     def __init__(self, *, technology: str = "generic", interval: int = 1):
@@ -179,12 +187,20 @@ class WideMultiplier(wiring.Component):
         self._technology, self._interval = technology, interval
         self.latency = 3 + interval
         super().__init__(
-            {"en": In(1), "start": In(1), "short": In(1), "a": In(signed(29)), "b": In(31), "o": Out(signed(37))}
+            {
+                "en": In(1),
+                "start": In(1),
+                "short": In(1),
+                "a": In(signed(29)),
+                "b": In(31),
+                "nudge": In(signed(2)),
+                "o": Out(signed(38)),
+            }
         )
 
     def elaborate(self, platform):
         m = Module()
-        result = Signal(signed(37), reset_less=True)
+        result = Signal(signed(38), reset_less=True)
         m.d.comb += self.o.eq(result)
         # a = ah * 2**15 + al, b = bh * 2**15 + bl
         ah, al = self.a[15:].as_signed(), self.a[:15]
@@ -200,31 +216,24 @@ class WideMultiplier(wiring.Component):
         if self._technology == "ice40" and self._interval == 1:
             hh, hl = product(ah, bh, "hh", late=True), product(ah, bl, "hl")
             lh, ll = product(al, bh, "lh"), product(al, bl, "ll")
+            nudges = [Signal(signed(2), name=f"nudge{i}", reset_less=True) for i in range(2)]
             middle = Signal(signed(33), reset_less=True)
             with m.If(self.en):
-                m.d.sync += [middle.eq((hl + lh) + (ll >> 15)), result.eq((hh << 7) + (middle >> 8))]
-        elif self._technology == "ice40":
-            # First al * b, then ah * b; the blocks hold b meanwhile. A short a is all in the first.
-            later = Signal(signed(14), reset_less=True)
-            x = Signal(signed(16))
-            m.d.comb += x.eq(Mux(self.start, Cat(al, self.short & self.a[-1]).as_signed(), later))
-            high, low = (product(x, y, name, hold=~self.start) for y, name in ((bh, "high"), (bl, "low")))
-            partial, before = Signal(signed(47), reset_less=True), Signal(signed(32), reset_less=True)
-            second = Signal(4)  # of a pair: now, and up to when it is in `partial`
-            with m.If(self.en):
                 m.d.sync += [
-                    later.eq(ah),
-                    second.eq(Cat(self.start & ~self.short, second)),
-                    partial.eq((high << 15) + low),
-                    before.eq(partial >> 15),
-                    result.eq((Mux(second[-1], partial, 0) + before) >> 8),
+                    nudges[0].eq(self.nudge),
+                    nudges[1].eq(nudges[0]),
+                    middle.eq((hl + lh) + Cat(ll[15:30], nudges[1]).as_signed()),
+                    result.eq((hh << 7) + (middle >> 8)),
                 ]
+        elif self._technology == "ice40":
+            self._elaborate_pairs(m, product, result)
         else:
             a, b = Signal(signed(29), reset_less=True), Signal(31, reset_less=True)
-            stages = [Signal(signed(60), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
+            nudge = Signal(signed(2), reset_less=True)
+            stages = [Signal(signed(61), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
             with m.If(self.en):
                 m.d.sync += [a.eq(Mux(self.short, short, self.a) if self._interval == 2 else self.a), b.eq(self.b)]
-                m.d.sync += [stages[0].eq(a * b), result.eq(stages[-1] >> 23)]
+                m.d.sync += [nudge.eq(self.nudge), stages[0].eq(a * b + (nudge << 30)), result.eq(stages[-1] >> 23)]
                 m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
 
         if platform is None and self._interval == 2:
@@ -234,4 +243,42 @@ class WideMultiplier(wiring.Component):
                     busy.eq(self.start & ~self.short),
                     Assert(~(busy & self.start), "start must be low behind operands that are not short"),
                 ]
+        if platform is None:
+            with m.If(self.en & (self.start | (self._interval == 1))):
+                m.d.sync += Assert((self.nudge >= 0) | (self.a <= 0), "nudge must not be -1 if a is positive")
         return m
+
+    def _elaborate_pairs(self, m, product, result):
+        """Two blocks: first ``al * b``, then ``ah * b``; they hold ``b`` meanwhile. A short ``a`` is all in the first.
+
+        In each cycle ``low = x*bl + addend`` and ``high = x*bh + floor(low / 2**15)``, summed by the blocks. For ``ah`` the
+        addend is what ``al`` made; for others, the nudge.
+        """
+        x, later = Signal(signed(16)), Signal(signed(14), reset_less=True)
+        high, low = Signal(signed(32)), Signal(signed(32))
+        addend = Signal(signed(32))
+        second = Signal(4)  # of a pair: now, and up to when it is in `high`
+        nudges = [Signal(signed(2), name=f"nudge{i}", reset_less=True) for i in range(2)]
+        # `al * b` as a number of 32 bits plus `ah * bl` may be too large for 32 bits, but then it is positive.
+        sign = low[31] & ~(addend[30] & ~addend[31])
+        carried = Cat(low[15:], sign.replicate(15)).as_signed()
+        m.d.comb += [
+            x.eq(Mux(self.start, Cat(self.a[:15], self.short & self.a[-1]).as_signed(), later)),
+            addend.eq(Mux(second[2], high, nudges[1] << 30)),
+            low.eq(product(x, self.b[:15], "low", hold=~self.start, addend=addend)),
+            high.eq(product(x, self.b[15:], "high", hold=~self.start, addend=carried, late=True)),
+        ]
+        # With a nudge of -1 a negative product may be too large for 32 bits too.
+        short, fraction = Signal(signed(25), reset_less=True), Signal(7, reset_less=True)
+        negative = Signal(reset_less=True)
+        with m.If(self.en):
+            m.d.sync += [
+                later.eq(self.a[15:]),
+                second.eq(Cat(self.start & ~self.short, second)),
+                nudges[0].eq(self.nudge),
+                nudges[1].eq(nudges[0]),
+                negative.eq(nudges[1][1]),
+                short.eq(Cat(high[8:], high[31] | negative)),
+                fraction.eq(low[8:15]),
+                result.eq(Mux(second[3], Cat(fraction, high[:31]).as_signed(), short)),
+            ]

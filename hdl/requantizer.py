@@ -76,6 +76,10 @@ class Requantizer(wiring.Component):
             m.d.comb += short.eq((acc[15:] == acc[-1].replicate(len(acc) - 15)) | (acc[-1] & relu))
             with m.If(step):
                 m.d.sync += second.eq(start & ~short)
+        # Round to a multiple of 2**31, by adding 2**30 to the product: the shifter's rounding is the second. For a negative
+        # product that subtracts one; here it is folded into the first, where it can change sign and value only of a
+        # product in (-1/2, 0], which ends as 0 either way.
+        twice = self.double_rounding & (self.i.p.shift >= 8)
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
             self.i.ready.eq(step & ~second),
@@ -84,6 +88,7 @@ class Requantizer(wiring.Component):
             multiplier.short.eq(short),
             multiplier.a.eq(acc),
             multiplier.b.eq(self.i.p.multiplier),
+            multiplier.nudge.eq(Cat(twice, twice & acc[-1]).as_signed()),
         ]
 
         # What travels beside the numbers, one entry per stage.
@@ -102,25 +107,15 @@ class Requantizer(wiring.Component):
         def shift_at(stage):
             return stages[stage - 1].shift
 
-        # Round to a multiple of 2**31. `product` counts in units of 2**23, so that a left shift finds its bits. For
-        # a negative product the second rounding subtracts one; here it is folded into the first, where it can change
-        # sign and value only of a product in (-1/2, 0), which ends as 0 either way.
-        product = multiplier.o
-        at = multiplier.latency
-        first = Signal(signed(38), reset_less=True)
-        twice = self.double_rounding & (shift_at(at) >= 8)
-        nudge = Cat(twice, (twice & (product < 0)).replicate(2)).as_signed()  # 1 or -1, in units of 2**30
-        with m.If(step):
-            m.d.sync += first.eq(product + (nudge << 7))
-
-        # Shift right by 0…4 bytes, then by 0…7 bits. The result needs 10 bits; `over` tells that it has more.
+        # Shift right by 0…4 bytes, then by 0…7 bits. The product counts in units of 2**23, so that a left shift finds its
+        # bits. The result needs 10 bits; `over` tells that it has more.
+        first, at = multiplier.o, multiplier.latency
         coarse = Signal(signed(18), reset_less=True)
         over1, sign1 = Signal(reset_less=True), Signal(reset_less=True)
         extended = Cat(first, first[-1].replicate(4 * 8 + 18 - 38))
         sign = first[-1]
         uniform = [(extended[start : start + 8] != sign.replicate(8)) for start in range(17, 38, 8)]
         overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(5)]
-        at += 1
         with m.If(step):
             m.d.sync += [
                 coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(5))[shift_at(at)[3:]]),
@@ -140,15 +135,16 @@ class Requantizer(wiring.Component):
             ]
 
         # `fine` is the result with one bit more, still to be rounded.
-        total, result = Signal(signed(11)), Signal(signed(8), reset_less=True)
-        m.d.comb += total.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1)
+        rounded, total, result = Signal(signed(11)), Signal(signed(8), reset_less=True), Signal(signed(8), reset_less=True)
+        below, above = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.comb += rounded.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1)
         with m.If(step):
-            with m.If(Mux(over2, sign2, total < self.clamp_min)):
-                m.d.sync += result.eq(self.clamp_min)
-            with m.Elif(over2 | (total > self.clamp_max)):
-                m.d.sync += result.eq(self.clamp_max)
-            with m.Else():
-                m.d.sync += result.eq(total)
+            m.d.sync += [
+                total.eq(rounded),
+                below.eq(Mux(over2, sign2, rounded < self.clamp_min)),
+                above.eq(over2 | (rounded > self.clamp_max)),
+                result.eq(Mux(below, self.clamp_min, Mux(above, self.clamp_max, total))),
+            ]
 
         m.d.comb += [
             self.o.valid.eq(valid[-1]),

@@ -24,25 +24,33 @@ module SB_MAC16 #(
     parameter [0:0] MODE_8x8 = 0, A_SIGNED = 0, B_SIGNED = 0, A_REG = 0, B_REG = 0,
     parameter [0:0] TOP_8x8_MULT_REG = 0, BOT_8x8_MULT_REG = 0,
     parameter [0:0] PIPELINE_16x16_MULT_REG1 = 0, PIPELINE_16x16_MULT_REG2 = 0,
+    parameter [0:0] TOPADDSUB_UPPERINPUT = 0, BOTADDSUB_UPPERINPUT = 0,
+    parameter [1:0] TOPADDSUB_LOWERINPUT = 0, BOTADDSUB_LOWERINPUT = 0, TOPADDSUB_CARRYSELECT = 0,
     parameter [1:0] TOPOUTPUT_SELECT = 0, BOTOUTPUT_SELECT = 0
 ) (
     input CLK, CE,
     input [15:0] A, B, C, D,
     input AHOLD, BHOLD, CHOLD, DHOLD, IRSTTOP, IRSTBOT, ORSTTOP, ORSTBOT, OLOADTOP, OLOADBOT,
     input ADDSUBTOP, ADDSUBBOT, OHOLDTOP, OHOLDBOT, CI, ACCUMCI, SIGNEXTIN,
-    output reg [31:0] O,
+    output [31:0] O,
     output CO, ACCUMCO, SIGNEXTOUT
 );
-    localparam [1:0] SELECT = MODE_8x8 ? 2 : 3;
+    localparam [0:0] SUM = ~MODE_8x8 & ~TOPOUTPUT_SELECT[1];
+    localparam [1:0] SELECT = MODE_8x8 ? 2 : SUM ? TOPOUTPUT_SELECT : 3;
     localparam [0:0] PARTIAL = TOP_8x8_MULT_REG & BOT_8x8_MULT_REG;
     localparam [0:0] LATE = ~MODE_8x8 & PARTIAL & PIPELINE_16x16_MULT_REG1;
     localparam [0:0] REGISTERED = MODE_8x8 ? PARTIAL & ~PIPELINE_16x16_MULT_REG1 :
         PIPELINE_16x16_MULT_REG2 & (PARTIAL ~^ PIPELINE_16x16_MULT_REG1);
-    initial
+    localparam [0:0] ADDEND = TOPADDSUB_UPPERINPUT & BOTADDSUB_UPPERINPUT & TOPADDSUB_LOWERINPUT == 2 &
+        BOTADDSUB_LOWERINPUT == 2 & TOPADDSUB_CARRYSELECT == 3;
+    initial begin
         if (!(A_REG & B_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
             $fatal(1, "SB_MAC16: only registered multiplication is modelled");
+        if (SUM & (LATE | ~ADDEND)) $fatal(1, "SB_MAC16: only the sum of a product and {C, D} is modelled");
+    end
     reg [15:0] a, b;
-    reg [31:0] partial;
+    reg [31:0] partial, product, held;
+    wire [31:0] sum = product + {C, D};
     wire signed [8:0] a0 = {A_SIGNED & a[7], a[7:0]}, a1 = {A_SIGNED & a[15], a[15:8]};
     wire signed [8:0] b0 = {B_SIGNED & b[7], b[7:0]}, b1 = {B_SIGNED & b[15], b[15:8]};
     wire signed [16:0] aw = {A_SIGNED & a[15], a}, bw = {B_SIGNED & b[15], b};
@@ -53,7 +61,9 @@ module SB_MAC16 #(
             a <= A;
             if (!BHOLD) b <= B;
             partial <= pw[31:0];
-            O <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
+            held <= sum;
+            product <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
         end
+    assign O = ~SUM ? product : TOPOUTPUT_SELECT[0] ? held : sum;
     assign {CO, ACCUMCO, SIGNEXTOUT} = 0;
 endmodule

@@ -112,23 +112,25 @@ def test_lut_lanes_must_be_even_and_not_more_than_lanes(lanes, lut_lanes):
         ProductArray(lanes=lanes, technology="ice40", lut_lanes=lut_lanes)
 
 
-def wide_row(a, b, start=1, short=0):
-    return {"a": int(a) & (1 << 29) - 1, "b": int(b), "start": int(start), "short": int(short)}
+def wide_row(a, b, start=1, short=0, nudge=0):
+    return {"a": int(a) & (1 << 29) - 1, "b": int(b), "start": int(start), "short": int(short), "nudge": int(nudge) & 3}
 
 
 def noise(rng):
-    return wide_row(rng.integers(1 << 29), rng.integers(1 << 31), start=0, short=rng.integers(2))
+    a, nudge = -rng.integers(1, 1 << 28), rng.integers(-1, 2)
+    return wide_row(a, rng.integers(1 << 31), start=0, short=rng.integers(2), nudge=nudge)
 
 
-def operation(rng, a, b, interval, short=False):
+def operation(rng, a, b, interval, short=False, nudge=None):
     """What one pair of operands takes, as ``(row, result or None)`` per cycle."""
+    nudge = rng.integers(-1 if a <= 0 else 0, 2 if a >= 0 else 1) if nudge is None else nudge
     if interval == 1:
-        row = wide_row(a, b, start=rng.integers(2), short=rng.integers(2))
+        row = wide_row(a, b, start=rng.integers(2), short=rng.integers(2), nudge=nudge)
     else:
-        row = wide_row(a, b, short=short)
+        row = wide_row(a, b, short=short, nudge=nudge)
         if short:
             a = (a & 0x7FFF) - (0x8000 if a < 0 else 0)
-    cycles = [(row, int(a) * int(b) // (1 << 23))]
+    cycles = [(row, (int(a) * int(b) + (int(nudge) << 30)) // (1 << 23))]
     if interval == 2 and not short:
         cycles.append((noise(rng), None))
     return cycles
@@ -166,8 +168,9 @@ def test_wide_products_of_random_numbers(rng, interval, share):
 @pytest.mark.parametrize("interval", [1, 2])
 @pytest.mark.parametrize("short", [False, True])
 def test_wide_products_of_extreme_numbers(rng, interval, short):
-    cycles = [cycle for a in A for b in B for cycle in operation(rng, a, b, interval, short)]
-    assert check_wide(rng, interval, cycles, 0) == len(A) * len(B)
+    nudged = [(a, b, nudge) for a in A for b in B for nudge in (-1, 0, 1) if nudge >= 0 or a <= 0]
+    cycles = [cycle for a, b, nudge in nudged for cycle in operation(rng, a, b, interval, short, nudge)]
+    assert check_wide(rng, interval, cycles, 0) == len(nudged)
 
 
 @pytest.mark.parametrize("interval", [1, 2])
@@ -192,6 +195,13 @@ def test_start_must_be_low_behind_operands_that_are_not_short(between):
     dut = WideMultiplier(interval=2)
     with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
         play(dut, dut.o, table)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_nudge_must_not_be_negative_if_a_is_positive(interval):
+    dut = WideMultiplier(interval=interval)
+    with pytest.raises(AssertionError, match=r"^Assertion violated: nudge must not be -1 if a is positive$"):
+        play(dut, dut.o, [{"en": 1, **wide_row(1, 1, nudge=-1)}, {}, {}])
 
 
 def test_a_reset_is_the_end_of_a_pair():

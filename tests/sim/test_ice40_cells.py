@@ -25,6 +25,7 @@ INPUTS = {
     "short": 1,
     "a": 29,
     "b": 31,
+    "nudge": 2,
     "read_en": 1,
     "read_address": 14,
     "write_en": 1,
@@ -32,7 +33,7 @@ INPUTS = {
     "write_data": 64,
     "write_mask": 8,
 }
-OUTPUTS = {"products": 64, "wide1": 37, "wide2": 37, "read_ready": 1, "read_data": 64}
+OUTPUTS = {"products": 64, "wide1": 38, "wide2": 38, "read_ready": 1, "read_data": 64}
 """Each comes twice: first all of the variants with cells, then all of the generic ones."""
 
 BENCH = """\
@@ -132,14 +133,16 @@ ADDRESSES = [0, 1, 2, 4096, 8191, 8192, 16382, 16383]
 
 
 def stimuli(rng):
-    """Rows of inputs: every pair of extreme operands, then random ones, with stalls. Meanwhile the store is used."""
-    pairs = [(a, b) for a in A for b in B]
-    pairs += [(rng.integers(-(1 << 28), 1 << 28) >> rng.integers(28), rng.integers(1 << 31)) for _ in range(600)]
+    """Rows of inputs: extreme operands in pairs, short and not, then random ones, with stalls. The store is used meanwhile."""
+    pairs = [(short, a, b) for a in A for b in B for short in (0, 1) for _ in range(3)]
+    pairs += [
+        (int(rng.random() < 0.4), rng.integers(-(1 << 28), 1 << 28) >> rng.integers(28), rng.integers(1 << 31))
+        for _ in range(600)
+    ]
     operations = []
-    for number, (a, b) in enumerate(pairs):
+    for short, a, b in pairs:
         if rng.random() < 0.2:
             operations.append((0, 0, rng.integers(1 << 29), rng.integers(1 << 31)))
-        short = int(rng.random() < 0.4) if number >= len(A) * len(B) else 0
         operations.append((1, short, a, b))
         if not short:
             operations.append((0, rng.integers(2), rng.integers(1 << 29), rng.integers(1 << 31)))
@@ -160,6 +163,7 @@ def stimuli(rng):
                     "short": int(short) if en else int(rng.integers(2)),
                     "a": int(a) & (1 << 29) - 1,
                     "b": int(b),
+                    "nudge": int(rng.integers(-1 if a & 1 << 28 else 0, 2)) & 3,
                     "read_en": int(rng.random() < 0.7 and len(rows) >= len(ADDRESSES)),
                     "read_address": ADDRESSES[rng.integers(len(ADDRESSES))],
                     "write_en": int(write),
