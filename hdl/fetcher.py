@@ -1,12 +1,13 @@
 """Brings words of the external memory into the store."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.counter import counted
 from gossamer.hdl.store import write_signature
 
 __all__ = ["COUNT_BITS", "Fetcher", "fetch_layout", "memory_signature"]
@@ -90,9 +91,9 @@ class Fetcher(wiring.Component):
         m = Module()
         memory = self.memory
         destination = Signal.like(self.i.p.destination, reset_less=True)
-        left = Signal(COUNT_BITS, reset_less=True)
+        gone = Signal(COUNT_BITS, reset_less=True)  # the complement of the words left
         dropping, allowed = Signal(), Signal()
-        take = memory.valid & memory.ready
+        take, start = memory.valid & memory.ready, self.i.valid & self.i.ready
         m.d.comb += [
             memory.request_valid.eq(self.i.valid & self.idle),
             memory.request_address.eq(self.i.p.address),
@@ -106,12 +107,16 @@ class Fetcher(wiring.Component):
             self.write.mask.eq(~0),
             self.error.eq(take & ~allowed & ~dropping),
         ]
-        with m.If(take):
-            m.d.sync += [destination.eq(destination + 1), left.eq(left - 1)]
-            with m.If(left == 1):
-                m.d.sync += [self.idle.eq(1), dropping.eq(0)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.idle.eq(0), destination.eq(self.i.p.destination), left.eq(self.i.p.words)]
-        with m.If(self.drop & ~self.idle & ~(take & (left == 1))):
+        last = gone == ~Const(1, COUNT_BITS)
+        with m.If(take & last):
+            m.d.sync += [self.idle.eq(1), dropping.eq(0)]
+        with m.If(start):
+            m.d.sync += self.idle.eq(0)
+        with m.If(take | start):
+            m.d.sync += [
+                destination.eq(counted(destination, start, self.i.p.destination)),
+                gone.eq(counted(gone, start, ~self.i.p.words)),
+            ]
+        with m.If(self.drop & ~self.idle & ~(take & last)):
             m.d.sync += dropping.eq(1)
         return m

@@ -1,11 +1,12 @@
 """Turns an output row into the byte ranges of its windows."""
 
-from amaranth.hdl import Assert, Module, Mux, Signal
+from amaranth.hdl import Assert, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from gossamer.hdl.checks import require_powers_of_two
+from gossamer.hdl.counter import counted
 
 __all__ = ["WindowGenerator", "range_layout", "tag_layout"]
 
@@ -53,8 +54,8 @@ class WindowGenerator(wiring.Component):
     high only while no row is in work. ``rows.p.first`` restarts the ring at word 0; otherwise the row's first slot lies
     ``advance_words`` behind that of the row before. ``ring_words`` must be a multiple of ``slot_words`` and ``advance_words``.
 
-    The settings must not change while a row is in work; ``width``, ``groups`` and ``kernel_rows`` must not be 0. Reset
-    discards the row.
+    The settings must be there in the cycle before a row is taken and not change while it is in work; ``width``, ``groups``
+    and ``kernel_rows`` must not be 0. Reset discards the row. No row may be taken in the first cycle after it.
 
     Parameters
     ----------
@@ -103,9 +104,6 @@ class WindowGenerator(wiring.Component):
         lane_bits = exact_log2(self._lanes)
 
         active = Signal()
-        x_left = Signal.like(self.width, reset_less=True)
-        ky_left = Signal.like(self.kernel_rows, reset_less=True)
-        g_left = Signal.like(self.groups, reset_less=True)
         offset = Signal.like(self.offset, reset_less=True)  # of this window in its slot
         group_offset = Signal.like(self.offset, reset_less=True)  # of the group's first window
         slot = Signal.like(self.slot_words, reset_less=True)  # first word of the kernel row's slot
@@ -113,14 +111,22 @@ class WindowGenerator(wiring.Component):
         index = Signal.like(self.weight_base, reset_less=True)  # weight vector of the range's first byte
         group_index = Signal.like(self.weight_base, reset_less=True)  # of the window's first byte
 
-        # Whether what is left is the last is found a step ahead: all registers here depend on it.
-        ky_last, x_last, g_last = (Signal(name=f"{name}_last", reset_less=True) for name in ("ky", "x", "g"))
+        start, step, window_end, group_end = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [start.eq(self.rows.valid & self.rows.ready), step.eq(self.o.valid & self.o.ready)]
 
-        def begin(left, last, count):
-            return [left.eq(count), last.eq(count == 1)]
+        def countdown(count, enable, name):
+            """Whether what is left of ``count`` is the last; all registers here depend on it, so it is found a step ahead."""
+            gone, last = Signal.like(count, name=f"{name}_gone", reset_less=True), Signal(name=f"{name}_last", reset_less=True)
+            load = start | last
+            with m.If(start | enable):
+                m.d.sync += gone.eq(counted(gone, load, ~count))
+                m.d.sync += last.eq(Mux(load, count == 1, gone == ~Const(2, len(count))))
+            return last
 
-        def advance(left, last):
-            return [left.eq(left - 1), last.eq(left == 2)]
+        ky_last = countdown(self.kernel_rows, step, "ky")
+        x_last = countdown(self.width, window_end, "x")
+        g_last = countdown(self.groups, group_end, "g")
+        m.d.comb += [window_end.eq(step & ky_last), group_end.eq(window_end & x_last)]
 
         # A range of `range_last + 1` bytes that starts in lane `first` ends `first + range_last` behind lane 0.
         first = offset[:lane_bits]
@@ -140,45 +146,35 @@ class WindowGenerator(wiring.Component):
             self.rows.ready.eq(~active),
         ]
 
-        def around(pointer):
-            """``pointer``, or the ring's first word if it is the ring's end."""
-            return Mux(pointer == self.ring_words, 0, pointer)
-
-        next_slot, next_row = Signal.like(slot), Signal.like(slot)
+        # The next slot, around the ring. Between rows `slot` is the first of the row before.
+        next_slot, sum_ = Signal.like(slot), Signal.like(slot)
         next_index = Signal.like(index)
         m.d.comb += [
-            next_slot.eq(around(slot + self.slot_words)),
-            next_row.eq(around(row_slot + self.advance_words)),
+            sum_.eq(slot + Mux(active, self.slot_words, self.advance_words)),
+            next_slot.eq(Mux((sum_ == self.ring_words) | (start & self.rows.p.first), 0, sum_)),
             next_index.eq(index + self.range_last + 1),
         ]
-
-        def start_window(where, at, base):
-            m.d.sync += [offset.eq(where), index.eq(at), slot.eq(base), *begin(ky_left, ky_last, self.kernel_rows)]
-
-        def start_group(where, at, base):
-            m.d.sync += [group_offset.eq(where), group_index.eq(at), *begin(x_left, x_last, self.width)]
-            start_window(where, at, base)
-
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [*advance(ky_left, ky_last), slot.eq(next_slot), index.eq(next_index)]
-            with m.If(ky_last):
-                start_window(offset + self.x_step, group_index, row_slot)
-                m.d.sync += advance(x_left, x_last)
-                with m.If(x_last):
-                    start_group(
-                        group_offset + Mux(self.word_mode, self._lanes, 0),
-                        Mux(self.shared_weights, group_index, next_index),
-                        row_slot,
-                    )
-                    m.d.sync += advance(g_left, g_last)
-                    with m.If(g_last):
-                        m.d.sync += active.eq(0)
-
-        with m.If(self.rows.valid & self.rows.ready):
-            base = Mux(self.rows.p.first, 0, next_row)
-            start_group(self.offset, self.weight_base, base)
-            m.d.sync += [active.eq(1), row_slot.eq(base), *begin(g_left, g_last, self.groups)]
-            if platform is None:
+        with m.If(step | start):
+            m.d.sync += [slot.eq(Mux(window_end, row_slot, next_slot)), index.eq(next_index)]
+        with m.If(start):
+            m.d.sync += [active.eq(1), row_slot.eq(next_slot), offset.eq(group_offset), index.eq(group_index)]
+        with m.If(window_end):
+            m.d.sync += [offset.eq(offset + self.x_step), index.eq(group_index)]
+        next_offset = group_offset + Mux(self.word_mode, self._lanes, 0)
+        with m.If(group_end):
+            m.d.sync += [offset.eq(next_offset), group_offset.eq(next_offset)]
+            with m.If(~self.shared_weights):
+                m.d.sync += [index.eq(next_index), group_index.eq(next_index)]
+            with m.If(g_last):
+                m.d.sync += active.eq(0)
+        # Behind a row the first group waits for the next.
+        with m.If(~active | (group_end & g_last)):
+            m.d.sync += [group_offset.eq(self.offset), group_index.eq(self.weight_base)]
+        if platform is None:
+            settled = Signal()
+            m.d.sync += settled.eq(1)
+            with m.If(start):
+                m.d.sync += Assert(settled, "a row must not be taken in the first cycle after reset")
                 for setting in (self.width, self.groups, self.kernel_rows):
                     m.d.sync += Assert(setting != 0, f"{setting.name} must not be 0")
         return m

@@ -76,7 +76,7 @@ class Run:
         return [{**item, "final": None if word_mode else item["final"]} for item in self.o.payloads]
 
 
-def run(sizes, settings, firsts, *, pauses=None, stalls=None, reset=None, restart=(), limit=20_000):
+def run(sizes, settings, firsts, *, pauses=None, stalls=None, reset=None, restart=(), limit=20_000, settle=True):
     lanes, words, vectors = sizes
     dut = WindowGenerator(lanes=lanes, words=words, vectors=vectors)
     bench = Bench(dut)
@@ -86,10 +86,19 @@ def run(sizes, settings, firsts, *, pauses=None, stalls=None, reset=None, restar
             ctx.set(getattr(dut, field.name), getattr(settings, field.name))
 
     bench.process(set_up)
-    source = bench.source(dut.rows, [{"first": first} for first in firsts], pauses)
+    settling, pauses = [settle], never() if pauses is None else pauses
+
+    def pauses_after_reset():
+        while True:
+            yield settling.pop() if settling else next(pauses)
+
+    def restarted():
+        settling.append(settle)
+        source.restart([{"first": first} for first in restart])
+
+    source = bench.source(dut.rows, [{"first": first} for first in firsts], pauses_after_reset())
     result = Run(bench.monitor(dut.rows), bench.sink(dut.o, stalls))
-    resets = {} if reset is None else {reset: lambda: source.restart([{"first": first} for first in restart])}
-    bench.run(quiet=10, resets=resets, limit=limit)
+    bench.run(quiet=10, resets={} if reset is None else {reset: restarted}, limit=limit)
     return result
 
 
@@ -153,8 +162,8 @@ def test_matches_the_loops_in_each_cycle(rng, sizes, pauses, stalls):
 def test_a_range_per_cycle_and_a_cycle_between_rows():
     settings = Settings(width=3, groups=2, kernel_rows=2, x_step=1, slot_words=2, ring_words=4, advance_words=2)
     result = run((8, 8, 16), settings, [1, 0])
-    assert result.rows.cycles == [0, 13]
-    assert result.o.cycles == [*range(1, 13), *range(14, 26)]
+    assert result.rows.cycles == [1, 14]
+    assert result.o.cycles == [*range(2, 14), *range(15, 27)]
 
 
 def test_a_hand_made_convolution():
@@ -223,6 +232,12 @@ def test_reset_discards_the_row(cycle, stall):
 def test_counts_must_not_be_0(name):
     with pytest.raises(AssertionError, match=rf"^Assertion violated: {name} must not be 0$"):
         run((8, 8, 16), Settings(**{name: 0}), [1])
+
+
+@pytest.mark.parametrize("reset", [None, 3])
+def test_a_row_must_not_be_taken_in_the_first_cycle_after_reset(reset):
+    with pytest.raises(AssertionError, match=r"^Assertion violated: a row must not be taken in the first cycle after reset$"):
+        run((8, 8, 16), Settings(), [] if reset else [1], reset=reset, restart=[1], settle=False)
 
 
 def test_counts_may_be_0_while_there_is_no_row():
