@@ -1,12 +1,13 @@
 """The rows of the current windows, with a bit per byte that says whether it is zero."""
 
-from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.counter import counted
 from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import range_layout, tag_layout
 
@@ -116,11 +117,12 @@ class RowBuffer(wiring.Component):
         word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors), reset_less=True)
         turn = Signal(2)
         beside = {name: shape for name, shape in self.o.p.shape().members.items() if name != "mask"}
-        bounds = {"first": range(self._lanes), "final": range(self._lanes), "end": 1}
+        bounds = {"begun": self._lanes, "ended": self._lanes}  # by lane: at or behind the range's first, behind its last byte
         found = Signal(data.StructLayout({**beside, **bounds}), reset_less=True)
         output = Signal.like(self.o.p, reset_less=True)
         step = Signal()
-        range_end = word.words == 0
+        words_gone = Signal.like(word.words, reset_less=True)  # the complement of the words left
+        range_end = words_gone.all()
 
         m.d.comb += [
             step.eq(self.enable & (~kept | self.o.ready)),
@@ -129,29 +131,35 @@ class RowBuffer(wiring.Component):
             mask_read.en.eq(step),
         ]
         turn_last = turn == self.repeat - 1
+        load = self.i.valid & self.i.ready
         with m.If(active & step):
-            m.d.sync += [word.words.eq(word.words - 1), word.first.eq(0)]
+            m.d.sync += word.first.eq(0)
             with m.If(self.word_mode):
-                m.d.sync += [word.index.eq(word.index + 1), turn.eq(Mux(turn_last, 0, turn + 1))]
-                with m.If(turn_last):
-                    m.d.sync += word.address.eq(word.address + self.tap_step)
-            with m.Else():
-                m.d.sync += [word.index.eq(word.index + self._lanes), word.address.eq(word.address + 1)]
+                m.d.sync += turn.eq(Mux(turn_last, 0, turn + 1))
+            with m.If(~self.word_mode | turn_last):
+                m.d.sync += word.address.eq(word.address + Mux(self.word_mode, self.tap_step, 0) + ~self.word_mode)
             with m.If(range_end):
                 m.d.sync += active.eq(0)
-        with m.If(self.i.valid & self.i.ready):
+        with m.If(load):
             m.d.sync += [active.eq(1), word.eq(self.i.p), turn.eq(0)]
+        with m.If((active & step) | load):
+            # As in `counted`, the second operand is mostly `load`.
+            increment = Mux(self.word_mode, 1, self._lanes) | load.replicate(len(word.index))
+            m.d.sync += word.index.eq(Mux(load, self.i.p.index, word.index + increment))
+            m.d.sync += words_gone.eq(counted(words_gone, load, ~self.i.p.words))
 
-        # The bytes of the range's last word end at lane `final`.
-        begun = Cat(found.first <= lane for lane in range(self._lanes - 1))
-        ended = Cat(found.final < lane for lane in range(1, self._lanes))
-        inside = Cat(begun, Const(1, 1)) & ~(Cat(Const(0, 1), ended) & found.end.replicate(self._lanes))
         mask = Signal(self._lanes)
-        m.d.comb += [mask.eq(mask_read.data & inside), self.o.valid.eq(kept), self.o.p.eq(output)]
+        m.d.comb += [
+            mask.eq(mask_read.data & found.begun & ~found.ended),
+            self.o.valid.eq(kept),
+            self.o.p.eq(output),
+        ]
         with m.If(step):
             m.d.sync += [
-                *(found_valid.eq(active), found.end.eq(range_end), found.last.eq(word.last & range_end)),
-                *(found[name].eq(word[name]) for name in ("address", "first", "final", "index", "tag")),
+                *(found_valid.eq(active), found.last.eq(word.last & range_end)),
+                *(found[name].eq(word[name]) for name in ("address", "index", "tag")),
+                found.begun.eq(Cat(word.first <= lane for lane in range(self._lanes))),
+                found.ended.eq(Mux(range_end, Cat(word.final < lane for lane in range(self._lanes)), 0)),
                 found.clamp.eq(self.maximum & (turn == 1)),
                 kept.eq(found_valid & (self.word_mode | mask.any() | found.last)),
                 *(output[name].eq(found[name]) for name in beside),
