@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.counter import counted
 from gossamer.hdl.store import read_signature
 
 __all__ = ["Loader", "Target", "command_layout"]
@@ -115,7 +116,8 @@ class Loader(wiring.Component):
         active, inside = Signal(), Signal()  # inside: among the words of a row that are read
         command = Signal.like(self.i.p, reset_less=True)
         position, after, size = (Signal.like(self.count, name=name) for name in ("position", "after", "size"))
-        rows, row_body, body, last, step = Signal(), Signal(), Signal(), Signal(), Signal()
+        rows, at_right, row_body = (Signal(name=name) for name in ("rows", "at_right", "row_body"))
+        body, last, step = (Signal(name=name) for name in ("body", "last", "step"))
 
         with m.Switch(command.target):
             for target, count in (
@@ -131,32 +133,35 @@ class Loader(wiring.Component):
             rows.eq(command.target == Target.ROWS),
             after.eq(position + 1),
             last.eq(after == size),
-            row_body.eq((inside | (position == self.left_granules)) & (position != self.right_granule)),
+            at_right.eq(position == self.right_granule),
+            row_body.eq((inside | (position == self.left_granules)) & ~at_right),
             body.eq(~rows | (row_body & ~command.blank)),
             self.read.en.eq(active & body),
             self.read.address.eq(command.address),
             step.eq(active & (~body | self.read.ready)),
             self.i.ready.eq(~active),
         ]
+        start = self.i.valid & self.i.ready
+        first = Signal(reset_less=True)  # no word has been asked for
         with m.If(step):
-            m.d.sync += [position.eq(after), inside.eq(row_body)]
-            with m.If(body):
-                m.d.sync += command.address.eq(command.address + 1)
+            m.d.sync += [position.eq(after), inside.eq(row_body), first.eq(0)]
             with m.If(last):
                 m.d.sync += active.eq(0)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0)]
+        with m.If(start):
+            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0), first.eq(1)]
+        with m.If(start | (step & body)):
+            m.d.sync += command.address.eq(counted(command.address, start, self.i.p.address))
+        with m.If(start | (step & ~first)):
+            m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
 
-        # One cycle later the word is there.
+        # One cycle later the word is there, the position is that behind it, and the command is still the same.
         all_pad, tail_pad = Signal(), Signal()
+        m.d.comb += [self.write.target.eq(command.target), tail_pad.eq(rows & at_right)]
         m.d.sync += [
             self.write.en.eq(step),
-            self.write.target.eq(command.target),
-            self.write.index.eq(command.index + position),
             self.write.group_end.eq(last & command.group_end),
             self.error.eq(self.read.en & (command.address >= self._store_words)),
             all_pad.eq(~body),
-            tail_pad.eq(rows & (after == self.right_granule)),
         ]
         # Equalities, because a comparison would become an adder.
         behind_tail = [Cat(self.tail == tail for tail in range(byte + 1)).any() for byte in range(self._store_bytes)]
