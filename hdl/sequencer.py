@@ -166,12 +166,18 @@ class Sequencer(wiring.Component):
             offset = field.offset % (8 * store_bytes)
             return self.control.data[offset : offset + field.width]
 
-        def capture(target, field: Field, *, address_like: bool = False):
-            value = received(field)
+        def capture(target, field: Field, *, address_like: bool = False, complement: bool = False):
+            value = ~received(field) if complement else received(field)
             if address_like:  # a set bit above the address becomes the address' top bit
                 value = Cat(value[: len(target) - 1], value[len(target) - 1 :].any())
             with m.If(self.control.index == beat(field)):
                 m.d.sync += target.eq(value)
+
+        # What others compare with by subtraction is kept as its complement, which spares them the inverters.
+        not_image_words = Signal.like(self.image_words, reset_less=True)
+        not_clamps = {name: Signal.like(d[name], name=f"not_{name}", reset_less=True) for name in ("clamp_min", "clamp_max")}
+        m.d.comb += self.image_words.eq(~not_image_words)
+        m.d.comb += [d[name].eq(~register) for name, register in not_clamps.items()]
 
         # The step. Its numbers count down while it is executed, and its address goes on.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
@@ -265,7 +271,7 @@ class Sequencer(wiring.Component):
             with state("HEADER WAIT"):
                 with m.If(self.control.en):
                     capture_addresses(HEADER["steps"], HEADER["warm_steps"])
-                    capture(self.image_words, HEADER["image_words"])
+                    capture(not_image_words, HEADER["image_words"], complement=True)
                     with m.If(self.control.index == 0):
                         with m.If(received(HEADER["magic"]) != MAGIC):
                             m.d.sync += self.error.eq(Error.MAGIC)
@@ -361,7 +367,7 @@ class Sequencer(wiring.Component):
             with state("DESCRIPTOR WAIT"):
                 with m.If(self.control.en):
                     for name in d.shape().members:
-                        capture(d[name], DESCRIPTOR[name])
+                        capture(not_clamps.get(name, d[name]), DESCRIPTOR[name], complement=name in not_clamps)
                     m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
