@@ -4,10 +4,13 @@ from itertools import pairwise
 
 from amaranth.hdl import Array, Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from gossamer.hdl.multiplier import WideMultiplier
 from gossamer.hdl.parameter_buffer import scaling_layout
+from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.window_generator import tag_layout
 
 __all__ = ["Requantizer", "output_layout"]
@@ -91,25 +94,31 @@ class Requantizer(wiring.Component):
             multiplier.nudge.eq(Cat(twice, twice & acc[-1]).as_signed()),
         ]
 
-        # What travels beside the numbers, one entry per stage.
+        # What travels beside the numbers waits for the product in a memory, and then goes on from stage to stage.
         beside = data.StructLayout({"shift": 6, "last": 1, "tag": tag_layout()})
-        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.latency)]
+        wait = multiplier.latency - 1  # and a cycle to read
+        m.submodules.waiting = waiting = Memory(shape=beside, depth=1 << bits_for(wait), init=[], attrs=UNCHECKED)
+        write, read = waiting.write_port(), waiting.read_port()
+        place = Signal(range(waiting.depth))
+        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.latency - multiplier.latency)]
         valid = Signal(self.latency)
+        m.d.comb += [
+            write.en.eq(step),
+            write.addr.eq(place),
+            write.data.shift.eq(self.i.p.shift),
+            write.data.last.eq(self.i.p.last),
+            write.data.tag.eq(self.i.p.tag),
+            read.en.eq(step),
+            read.addr.eq(place - wait),
+        ]
         with m.If(step):
-            m.d.sync += [
-                valid.eq(Cat(start, valid)),
-                stages[0].shift.eq(self.i.p.shift),
-                stages[0].last.eq(self.i.p.last),
-                stages[0].tag.eq(self.i.p.tag),
-                *(after.eq(before) for before, after in pairwise(stages)),
-            ]
-
-        def shift_at(stage):
-            return stages[stage - 1].shift
+            m.d.sync += [place.eq(place + 1), valid.eq(Cat(start, valid))]
+            m.d.sync += [after.eq(before) for before, after in pairwise([read.data, *stages])]
+        product_shift, coarse_shift = read.data.shift, stages[0].shift
 
         # Shift right by 0…4 bytes, then by 0…7 bits. The product counts in units of 2**23, so that a left shift finds its
         # bits. The result needs 10 bits; `over` tells that it has more.
-        first, at = multiplier.o, multiplier.latency
+        first = multiplier.o
         coarse = Signal(signed(18), reset_less=True)
         over1, sign1 = Signal(reset_less=True), Signal(reset_less=True)
         extended = Cat(first, first[-1].replicate(4 * 8 + 18 - 38))
@@ -118,15 +127,14 @@ class Requantizer(wiring.Component):
         overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(5)]
         with m.If(step):
             m.d.sync += [
-                coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(5))[shift_at(at)[3:]]),
-                over1.eq(Array(overs)[shift_at(at)[3:]]),
+                coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(5))[product_shift[3:]]),
+                over1.eq(Array(overs)[product_shift[3:]]),
                 sign1.eq(sign),
             ]
         fine = Signal(signed(11), reset_less=True)
         over2, sign2 = Signal(reset_less=True), Signal(reset_less=True)
-        at += 1
         shifted = Signal(signed(18))
-        m.d.comb += shifted.eq(coarse >> shift_at(at)[:3])
+        m.d.comb += shifted.eq(coarse >> coarse_shift[:3])
         with m.If(step):
             m.d.sync += [
                 fine.eq(shifted),
