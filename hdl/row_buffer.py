@@ -1,6 +1,6 @@
 """The rows of the current windows, with a bit per byte that says whether it is zero."""
 
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -158,8 +158,8 @@ class RowBuffer(wiring.Component):
             m.d.sync += [
                 *(found_valid.eq(active), found.last.eq(word.last & range_end)),
                 *(found[name].eq(word[name]) for name in ("address", "index", "tag")),
-                found.begun.eq(Cat(word.first <= lane for lane in range(self._lanes))),
-                found.ended.eq(Mux(range_end, Cat(word.final < lane for lane in range(self._lanes)), 0)),
+                found.begun.eq(Cat(*(word.first <= lane for lane in range(self._lanes - 1)), Const(1, 1))),
+                found.ended.eq(Mux(range_end, Cat(Const(0, 1), *(word.final < lane for lane in range(1, self._lanes))), 0)),
                 found.clamp.eq(self.maximum & (turn == 1)),
                 kept.eq(found_valid & (self.word_mode | mask.any() | found.last)),
                 *(output[name].eq(found[name]) for name in beside),
