@@ -385,7 +385,7 @@ def build(board: str, seeds: int, output: Path) -> None:
 @cli.command(
     help=f"""Measure networks on RTL, on several configurations.
 
-    {MODELS} Without one: those in the folder of --models, or all built-in networks. Inputs are those in NAME_samples.npz
+    {MODELS} Without one: those in the folder of --models, or `digits`. Inputs are those in NAME_samples.npz
     (arrays x and, to compare with, output) beside NAME.tflite or NAME_int8.tflite, else random ones. Exit status 1 if an output
     or cycle count is not as predicted, or if cycles have grown since the baseline."""
 )
@@ -419,7 +419,7 @@ def bench(
 
     before = benchmark.load_baseline(baseline) if baseline else []
     configs = [spec.config(name) for name in config_names]
-    networks = {name: load_model(name) for name in models or (() if folder else BUILT_IN)}
+    networks = {name: load_model(name) for name in models or (() if folder else ("digits",))}
     simulators: dict[str, Simulator] = {}
     reports = []
     for name in models_in(folder) if folder else ():

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.cli.files import InputError, load_samples
-from gossamer.golden import arithmetic, digits
+from gossamer.golden import arithmetic, denoise, digits
 from gossamer.golden.network import Network, Quantize
 from gossamer.golden.tflite_import import load_tflite
 
 __all__ = ["BUILT_IN", "Samples", "load_model", "models_in", "samples"]
 
-BUILT_IN = {"digits": digits.load}
+BUILT_IN = {"digits": digits.load, "denoise": denoise.load}
 
 
 def load_model(name: str) -> Network:
@@ -47,7 +47,8 @@ def samples(name: str, network: Network, count: int) -> Samples:
     that its quantization can tell apart.
     """
     if name in BUILT_IN:
-        return Samples(digits.test_set()[0][:count], "held-out samples")
+        held_out = digits.test_set()[0] if name == "digits" else denoise.to_input(denoise.noisy(denoise.photograph()))
+        return Samples(held_out[:count], "held-out samples")
     path = Path(name)
     for stem in (path.stem, path.stem.removesuffix("_int8")):
         file = path.with_name(f"{stem}_samples.npz")

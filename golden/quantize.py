@@ -13,7 +13,7 @@ Scales are rounded to float32, so that TFLite would compute the same multipliers
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -220,16 +220,20 @@ def _weighted(layer: Any, inputs: tuple[str, ...], x: Tensor, clamp: Pair) -> ne
     return network.Depthwise(stride=layer.stride, padding=padding, **common)
 
 
-def quantize(name: str, layers: Sequence[FloatLayer], calibration: Array) -> Network:
+def quantize(
+    name: str, layers: Sequence[FloatLayer], calibration: Array, quantizations: Mapping[str, tuple[float, int]] | None = None
+) -> Network:
     """Quantize ``layers`` with the ranges that ``calibration``, a batch of inputs, gives every tensor.
 
-    The int8 tensors bear the names of the float ones; the input is ``"input"``, the output is the last layer's.
+    The int8 tensors bear the names of the float ones; the input is ``"input"``, the output is the last layer's. Tensors in
+    ``quantizations`` get the scale and zero point that is there, whatever their values are.
     """
+    given = dict(quantizations or {})
     values = run(layers, calibration)
     tensors: dict[str, Tensor] = {}
 
     def declare(key: str, quantization: tuple[float, int]) -> Tensor:
-        tensors[key] = Tensor(key, values[key].shape[1:], *quantization)
+        tensors[key] = Tensor(key, values[key].shape[1:], *given.get(key, quantization))
         return tensors[key]
 
     declare("input", activation_quantization(float(values["input"].min()), float(values["input"].max())))

@@ -94,6 +94,21 @@ def test_rules_of_the_int8_network(rng):
     assert isinstance(twins["depthwise"], network.Depthwise)
 
 
+def test_given_quantizations_are_taken(rng):
+    layers = random_network(rng)
+    x = rng.uniform(-1, 2, (20, 8, 16, 2))
+    given = {"input": (0.25, 3), "conv": (0.125, -128), "add": (0.5, 7)}
+    measured, result = quantize.quantize("n", layers, x), quantize.quantize("n", layers, x, given)
+    for name, tensor in result.tensors.items():
+        # pooling keeps the quantization of its input, also a given one
+        expected = given.get("add" if name == "max" else name, measured.tensors[name].quantization)
+        assert tensor.quantization == expected, name
+    conv, add = result.layers[0], result.layers[2]
+    # the bias is in units of the given input scale, and a ReLU begins at the given zero point
+    np.testing.assert_array_equal(conv.bias, np.rint(layers[0].bias / (0.25 * conv.weight_scales)))
+    assert (conv.clamp, add.clamp) == ((-128, 127), (7, 127))
+
+
 def test_a_bias_beyond_32_bits_is_refused():
     layers = [quantize.FullyConnected("fc", ("input",), np.full((1, 1), 1e-9), np.ones(1))]
     with pytest.raises(NetworkError, match=r"^layer 'fc': a bias must fit 32 bits, not 32384998382725$"):
