@@ -1,15 +1,30 @@
-"""The picture of the denoising network: what goes in, what comes out, what is left of the noise."""
+"""The denoising network's demonstration, and its picture: what goes in, what comes out, what is left of the noise."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.golden import denoise
+from gossamer.golden.compiler import Compiled, Frontend, Strategy
 from gossamer.golden.denoise import psnr
+from gossamer.golden.inference import infer
+from gossamer.golden.planner import fit, point, strip_points
+from gossamer.golden.spec import Config
 
-__all__ = ["error_image", "picture"]
+__all__ = ["Demonstration", "demonstrate", "error_image", "picture"]
+
+Progress = AbstractContextManager[Callable[..., None]]
+
+CROP = (107, 160)
+"""Rows and columns of the crop that is simulated."""
+
+BAND = 64
+"""Rows of the photograph whose cycles are compared."""
 
 Array = NDArray[Any]
 
@@ -60,3 +75,72 @@ def picture(path: Path, noisy: Array, denoised: Array, clean: Array, memory: Map
 
 def _label(size: int, largest: int) -> str:
     return f"{size:,}" if size == largest else f"{size:,}, {largest / size:.1f} times fewer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+    """What was computed, and what it took.
+
+    ``images`` are the noisy, the denoised and the original photograph; ``exact`` says whether the denoised one equals that of
+    the network computed as a whole, and ``rtl`` whether the simulated core's crop and cycles equal the golden model's.
+    ``layerwise`` are the bytes of activations layer by layer, ``cycles`` those of a band of rows as planned and layer by layer.
+    """
+
+    compiled: Compiled
+    images: tuple[Array, Array, Array]
+    exact: bool
+    rtl: bool
+    crop: tuple[int, int]
+    crop_cycles: int
+    layerwise: int
+    cycles: tuple[int, int]
+
+
+def demonstrate(config: Config, say: Callable[[str], None], progress: Callable[[str, int], Progress]) -> Demonstration:
+    """Denoise the photograph row by row, and compare with what it is as a whole; and a crop of it on the simulated core."""
+    from gossamer.sim.rtl import Simulator
+
+    network = denoise.load()
+    say("planning")
+    frontend = Frontend(network, config, folding=False)
+    compiled = fit(frontend, config.store_size, strip_points(frontend))
+    strategy = compiled.strategy
+    clean = denoise.photograph()
+    noisy = denoise.noisy(clean)
+    x = denoise.to_input(noisy)
+    strips = strategy.strips
+    with progress("interpreter", strips * len(clean)) as update:
+        output = infer(compiled, x[0], count=False, progress=update).output
+    say("the network as a whole")
+    exact = bool((output == network.run(x)[network.output][0]).all())
+
+    # A store that holds a band of the maps as wholes, to compare cycles.
+    large = dataclasses.replace(config, name="large", technology="generic", store_words=1 << 19, lut_lanes=0)
+    band = x[0, :BAND]
+    part = Frontend(denoise.load(*band.shape[:2]), config, folding=False).compile(strategy)
+    whole = Frontend(denoise.load(*band.shape[:2]), large, folding=False).compile()
+    with progress("cycles", 2) as update:
+        cycles = []
+        for done, program in enumerate((part, whole), 1):
+            cycles.append(infer(program, band).cycles)
+            update(done)
+
+    rows, columns = CROP
+    crop = x[:, :rows, :columns]
+    small = Frontend(denoise.load(rows, columns), config, folding=False).compile(dataclasses.replace(strategy, strips=2))
+    predicted = infer(small, crop[0])
+    simulator = Simulator(config, say)
+    say(f"RTL of a crop of {columns}×{rows}")
+    result = simulator.run(small, crop)
+    same = bool((small.output_values(result.outputs[0]) == predicted.output).all())
+    images = noisy, denoise.to_image(output[np.newaxis]), clean
+    return Demonstration(
+        compiled,
+        images,
+        exact,
+        same and result.cycles == [predicted.cycles],
+        CROP,
+        result.cycles[0],
+        point(frontend, Strategy()).peak,
+        (cycles[0], cycles[1]),
+    )

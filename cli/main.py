@@ -117,20 +117,67 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("network", type=click.Choice(["digits", "denoise"]), default="digits")
 @config_option
-@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 500), help="Held-out digits to run.")
-def demo(config_name: str, count: int) -> None:
-    """Run the built-in digits network on the simulated core, and compare every output.
+@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 500), help="digits: how many to run.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("build/denoise"), show_default=True,
+    help="denoise: folder to write the pictures to.",
+)  # fmt: skip
+def demo(network: str, config_name: str, count: int, output: Path) -> None:
+    """Run a built-in network on the simulated core, and compare every output.
+
+    digits: handwritten digits on the RTL. denoise: a photograph of 640×427 pixels, whose maps are a hundred times larger than
+    the memory, row by row on the interpreter, and a crop of it on the RTL; writes pictures.
 
     Compiles the network, emits the core's Verilog, builds its simulation with Verilator (a minute the first time, then
     cached), runs real handwritten digits through it, and compares outputs and clock cycles with the golden model. Exit
     status 1 on any difference.
     """
+    config = spec.config(config_name)
+    if network == "digits":
+        _demo_digits(config, count)
+    else:
+        _demo_denoise(config, output)
+
+
+def _demo_denoise(config: spec.Config, output: Path) -> None:
+    from gossamer.cli.denoise import demonstrate, picture
+    from gossamer.cli.report import memory_picture
+    from gossamer.golden.denoise import psnr
+
+    done = demonstrate(config, say, progress_bar)
+    noisy, denoised, clean = done.images
+    peak, (cycles, layerwise) = done.compiled.plan.peak, done.cycles
+    with output_folder(output) as folder:
+        picture(folder / "denoise.png", *done.images, {"layer by layer": done.layerwise, "in strips, row by row": peak})
+        memory_picture(done.compiled, folder / "memory.png")
+    table = Table(title=f"denoise on {config.name}", show_header=False, title_justify="left")
+    for name, value in (
+        ("photograph", f"{clean.shape[1]}×{clean.shape[0]}"),
+        ("PSNR, noisy", f"{psnr(noisy, clean):.2f} dB"),
+        ("PSNR, denoised", f"{psnr(denoised, clean):.2f} dB"),
+        ("equal to the network as a whole", "yes" if done.exact else "no"),
+        (f"RTL = golden, crop of {done.crop[1]}×{done.crop[0]}, outputs and cycles", "yes" if done.rtl else "no"),
+        ("… cycles", f"{done.crop_cycles:,}"),
+        ("strips", f"{done.compiled.strategy.strips}"),
+        ("peak activation bytes", f"{peak:,}"),
+        ("… layer by layer", f"{done.layerwise:,}, {done.layerwise / peak:.0f} times as many"),
+        ("cycles against layer by layer", f"{cycles / layerwise - 1:+.1%}"),
+        ("program image bytes", f"{done.compiled.program.size:,}"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+    click.echo(output)
+    if not (done.exact and done.rtl):
+        raise SystemExit(1)
+
+
+def _demo_digits(config: spec.Config, count: int) -> None:
     from gossamer.cli.report import run_report
     from gossamer.golden import digits
     from gossamer.sim.rtl import Simulator
 
-    config = spec.config(config_name)
     network = digits.load()
     compiled = compile_network(network, config)
     images, all_labels = digits.test_set()
@@ -262,8 +309,8 @@ def compile_command(model: str, config_name: str, memory: int | None, output: Pa
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
 def plan(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
-    """Looks for ways to compute the network with less memory, layers row by row and maps in strips, and predicts what each costs
-    in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when), for the
+    """Looks for ways to compute the network with less memory, layers row by row and maps in strips, and predicts what each
+    costs in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when), for the
     fastest plan of at most --memory bytes, or for the one that needs least."""
     from gossamer.cli.plan import explored
     from gossamer.cli.report import curve_picture, memory_picture

@@ -13,7 +13,8 @@ __all__ = ["described", "explored"]
 
 def described(frontend: Frontend, point: Point) -> list[str]:
     """What a strategy does with each group of layers, a line each."""
-    strategy, start, lines = point.strategy, 0, []
+    strategy, start = point.strategy, 0
+    lines: list[str] = []
     for group in strategy.groups:
         names = [layer.name for layer in frontend.layers[start : group.stop]]
         what = f"{group.rows} rows at a time" if group.rows else "layer by layer"

@@ -48,7 +48,8 @@ class Compiled:
 
     ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output. ``places`` are
     the feature maps in the store by tensor name, ``runs`` the run steps in order, ``plan`` the memory plan. ``head`` and
-    ``tail`` are the layers that the host computes in front of the device's input and behind its output.
+    ``tail`` are the layers that the host computes in front of the device's input and behind its output; ``strategy`` orders
+    those in between.
     """
 
     source: Network
@@ -61,6 +62,7 @@ class Compiled:
     tail: tuple[Layer, ...]
     device_input: str
     device_output: str
+    strategy: "Strategy"
 
     def input_bytes(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """One input of the network as it lies in the store from ``program.input.address`` on."""
@@ -207,7 +209,7 @@ class Frontend:
         except ImageError as error:
             raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
         head, tail = tuple(self._head), tuple(self._tail)
-        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output)
+        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Inferences on the interpreter, with the cycle model and the statistics of what was skipped."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +64,17 @@ def products(run: Run, config: Config) -> int:
     return int(sum(per_row[first + ky].sum() for ky in range(layer["kernel_rows"])))
 
 
-def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Inference:
+def infer(
+    compiled: Compiled,
+    x: NDArray[np.int8],
+    *,
+    warm: bool = True,
+    count: bool = True,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Inference:
     """Run one input, shaped as the network's input tensor, on the interpreter. A start is warm if the program has warm
-    starts, unless ``warm`` is false."""
+    starts, unless ``warm`` is false. Without ``count``, which takes most of the time, there are no cycles and no statistics.
+    ``progress`` is told how many output rows the host has taken."""
     program = compiled.program
     config = program.config
     machine = Machine(config)
@@ -81,18 +90,22 @@ def infer(compiled: Compiled, x: NDArray[np.int8], *, warm: bool = True) -> Infe
     model = CycleModel(config)
     layers: list[LayerStatistics] = []
     runs = {run.step: run for run in compiled.runs}
-    end = 0
+    end = taken = 0
     for step in machine.execute(program, warm=warm):
-        model.step(step)
+        if count:
+            model.step(step)
         if not isinstance(step, Run) and step["opcode"] == Opcode.HOST:
             host.serve(step, machine.store)
-        if isinstance(step, Run):
+            taken += step["rows"] * step["take"]
+            progress(taken)
+        if isinstance(step, Run) and count:
             run, took = runs[machine.step], model.steps[-1]
             done = products(step, config) * len(run.channels)
             layers.append(LayerStatistics(run.layer, took.issue, took.stall, took.load, took.start - end, done))
             end = took.end
-    cycles = model.finish()
-    layers[-1] = dataclasses.replace(layers[-1], weights=layers[-1].weights + cycles - end)
+    cycles = model.finish() if count else 0
+    if count:
+        layers[-1] = dataclasses.replace(layers[-1], weights=layers[-1].weights + cycles - end)
     place = program.output
     stored = machine.store[place.address : place.address + place.size(config)]
     output = compiled.output_values(host.output() if host.takes else stored)

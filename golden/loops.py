@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gossamer.golden.program import Record
-from gossamer.golden.spec import Opcode
+from gossamer.golden.spec import MOST_TURNS, Opcode
 
-__all__ = ["MOST_TURNS", "fold"]
-
-MOST_TURNS = 4095
-"""How often a loop can go back."""
+__all__ = ["fold"]
 
 LONGEST = 4096
 """Steps of the longest loop that is looked for."""

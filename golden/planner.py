@@ -13,10 +13,10 @@ from gossamer.golden.buffers import loads_of
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy
 from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of
 from gossamer.golden.schedule import guess
-from gossamer.golden.spec import PARAMETER_BYTES
+from gossamer.golden.spec import PARAMETER_BYTES, Config
 from gossamer.golden.tiling import rows_read
 
-__all__ = ["Planner", "Point", "fit"]
+__all__ = ["Planner", "Point", "fit", "point", "strip_points"]
 
 BLOCKS = (0, 1, 2, 4, 8)
 """Rows that are computed at once; 0: all, layer by layer."""
@@ -72,18 +72,18 @@ class Planner:
         found: list[Point] = []
         for stream in (False, True):
             for limit in sorted({peak for peak, _ in self._segments[stream].values()}):
-                point = self._best(limit, stream)
-                if point:
-                    found.append(point)
-        least = min(point.peak for point in found)
-        found += [point for point in [self._easiest(least)] if point]
+                best = self._best(limit, stream)
+                found += [best] if best else []
+        least = min(one.peak for one in found)
+        easiest = self._easiest(least)
+        found += [easiest] if easiest else []
         if least > self._frontend.config.store_size // 4:
-            found += self._strips()
-        best: list[Point] = []
-        for point in sorted(found, key=lambda point: (point.peak, point.cycles)):
-            if not best or point.cycles < best[-1].cycles:
-                best.append(point)
-        return best
+            found += strip_points(self._frontend)
+        front: list[Point] = []
+        for one in sorted(found, key=lambda one: (one.peak, one.cycles)):
+            if not front or one.cycles < front[-1].cycles:
+                front.append(one)
+        return front
 
     def _best(self, limit: int, stream: bool) -> Point | None:
         """The strategy of fewest cycles that needs at most ``limit`` bytes."""
@@ -110,21 +110,6 @@ class Planner:
         end = best[self._layers]
         return end and Point(end[2], end[1], Strategy(end[3], stream))
 
-    def _strips(self) -> list[Point]:
-        """The whole network row by row, in strips."""
-        found: list[Point] = []
-        for strips in STRIPS:
-            for rows in (1, 2):
-                strategy = Strategy((Group(self._layers, rows),), True, strips)
-                try:
-                    work = self._frontend.work(strategy)
-                except CompileError:
-                    return found
-                whole = {name: work.layout.place(name).rows for name in work.rings}
-                peak = _most(work.items, work.lives, work.rings, whole, work.row_bytes, self._frontend.config.lanes)
-                found.append(Point(peak, self._cycles(work.items), strategy))
-        return found
-
     def _evaluate(self, i: int, j: int, rows: int, stream: bool) -> tuple[int, int]:
         """The bytes that exist at once while a group is computed, and a guess of the cycles."""
         frontend = self._frontend
@@ -146,25 +131,45 @@ class Planner:
         rings = rings_of(items, sizes, first, last, row_bytes)
         lives = lives_of(items, sizes, rings, first, last)
         through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
-        return through + _most(items, lives, rings, sizes, row_bytes, config.lanes), self._cycles(items)
+        return through + _most(items, lives, rings, sizes, row_bytes, config.lanes), _cycles(items, config)
 
-    def _cycles(self, items: Sequence[Item]) -> int:
-        """Run steps one behind the other, and beside each the loads for the next."""
-        config = self._frontend.config
-        _, found = loads_of(items, config)
-        total = before = 0
-        for item, (_, loads) in zip(items, found):
-            if isinstance(item, Transfer):
-                continue
-            words = sum(part.stop - part.start for load in loads for part in load.parts) // config.store_bytes
-            kernel, piece = item
-            _, _, exist = rows_read(kernel, piece)
-            row = kernel.source.columns * kernel.source.pitch // config.store_bytes
-            filled = row * min(exist, len(piece.kernel_rows))
-            total += max(words - before, 0) + STEP_CYCLES + filled
-            before = guess(item, config)
-            total += max(before, row * exist - filled)
-        return total
+
+def point(frontend: Frontend, strategy: Strategy) -> Point:
+    """What a strategy needs. Raises :class:`CompileError` if it is not possible."""
+    work = frontend.work(strategy)
+    sizes = {name: work.layout.place(name).rows for name in work.rings}
+    peak = _most(work.items, work.lives, work.rings, sizes, work.row_bytes, frontend.config.lanes)
+    return Point(peak, _cycles(work.items, frontend.config), strategy)
+
+
+def strip_points(frontend: Frontend) -> list[Point]:
+    """The whole network row by row, in strips; none if the maps cannot be cut."""
+    found: list[Point] = []
+    for strips in STRIPS:
+        for rows in (1, 2):
+            try:
+                found.append(point(frontend, Strategy((Group(len(frontend.layers), rows),), True, strips)))
+            except CompileError:
+                return found
+    return found
+
+
+def _cycles(items: Sequence[Item], config: Config) -> int:
+    """A guess: run steps one behind the other, and beside each the loads for the next."""
+    _, found = loads_of(items, config)
+    total = before = 0
+    for item, (_, loads) in zip(items, found):
+        if isinstance(item, Transfer):
+            continue
+        words = sum(part.stop - part.start for load in loads for part in load.parts) // config.store_bytes
+        kernel, piece = item
+        _, _, exist = rows_read(kernel, piece)
+        row = kernel.source.columns * kernel.source.pitch // config.store_bytes
+        filled = row * min(exist, len(piece.kernel_rows))
+        total += max(words - before, 0) + STEP_CYCLES + filled
+        before = guess(item, config)
+        total += max(before, row * exist - filled)
+    return total
 
 
 def _most(
@@ -219,16 +224,16 @@ def fit(frontend: Frontend, memory: int, points: Sequence[Point] | None = None) 
     points = Planner(frontend).points() if points is None else points
     least = min(point.peak for point in points)
     refused: CompileError | None = None
-    for point in reversed(points):
-        if point.peak <= memory:
+    for candidate in sorted(points, key=lambda point: point.cycles):
+        if candidate.peak <= memory:
             try:
-                compiled = frontend.compile(point.strategy)
+                compiled = frontend.compile(candidate.strategy)
             except CompileError as error:
                 refused = error
                 continue
             if compiled.plan.peak <= memory:
                 return compiled
-            least = min(least, compiled.plan.peak) if least > memory else compiled.plan.peak
+            least = compiled.plan.peak
     if refused is not None:
         raise refused
     raise CompileError(
