@@ -13,18 +13,20 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge, Timer, with_ti
 from gossamer.golden import digits
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.cycles import CycleModel
+from gossamer.golden.host import Host
 from gossamer.golden.inference import infer
 from gossamer.golden.interpreter import Machine
-from gossamer.golden.spec import STORE_WINDOW, VERSION, Error
+from gossamer.golden.program import LAYOUTS, decode
+from gossamer.golden.spec import MAGIC, STEP_BYTES, STORE_WINDOW, VERSION, Error, Opcode
 from gossamer.sim.cocotb_runner import bench_config
 from gossamer.sim.wishbone import BusError, WishboneMaster
 from tests.networks import Builder, residual
-from tests.programs import with_fetch
+from tests.programs import Streaming, with_fetch
 
 CONFIG = bench_config()
-IDENT, CONTROL, STATUS, CYCLES, STORE_WORDS = range(0, 20, 4)
-START, INTERRUPT_ENABLE, WARM = 1, 2, 4
-BUSY, DONE, REFUSED = 1, 2, 4
+IDENT, CONTROL, STATUS, CYCLES, STORE_WORDS, STEP = range(0, 24, 4)
+START, INTERRUPT_ENABLE, WARM, RESUME = 1, 2, 4, 8
+BUSY, DONE, REFUSED, PAUSED = 1, 2, 4, 8
 PERIOD = 10  # ns
 
 
@@ -73,6 +75,51 @@ class Case:
         network = kind(rng)
         x = rng.integers(-128, 128, network.tensors[network.input].shape).astype(np.int8)
         return cls(network, np.where(rng.random(x.shape) < 0.4, np.int8(-128), x))
+
+
+class StreamingCase:
+    """The program by hand, an input, and what golden says about it, from a cold start."""
+
+    def __init__(self, seed=1):
+        rng = np.random.default_rng(seed)
+        self.streaming = Streaming.random(CONFIG, rng)
+        self.program = self.streaming.program
+        x = rng.integers(-128, 128, (14, 7, 3)).astype(np.int8)
+        self.x = self.streaming.input_bytes(x)
+        host, machine, model = Host(self.program, self.x), Machine(CONFIG), CycleModel(CONFIG)
+        image = self.program.assemble()
+        machine.store[: len(image)] = np.frombuffer(image, np.uint8)
+        self.stops = []  # the words behind the host steps, in the order of execution
+        for step in machine.execute(self.program):
+            if isinstance(step, dict) and step["opcode"] == Opcode.HOST:
+                host.serve(step, machine.store)
+                self.stops.append(self.program.step_word(machine.step + 1))
+            model.step(step)
+        self.output, self.cycles = host.output(), model.finish()
+
+
+class Shadow:
+    """A store at the host's end of the bus, for :class:`Host`; of it a host step uses only what it reads or writes."""
+
+    def __init__(self, bus):
+        self._bus = bus
+        self.host, self._store = None, np.zeros(CONFIG.store_size, np.uint8)
+
+    async def serve(self):
+        """Do the step that the core has stopped at; returns the store word behind it."""
+        word = await self._bus.read(STEP)
+        at = STORE_WINDOW + word * CONFIG.store_bytes - STEP_BYTES
+        step = decode(LAYOUTS[Opcode.HOST], await self._bus.read_bytes(at, STEP_BYTES))
+        assert step["opcode"] == Opcode.HOST
+        start = step["in_address"] * CONFIG.store_bytes
+        size = step["rows"] * step["row_words"] * CONFIG.store_bytes
+        if step["take"]:
+            data = await self._bus.read_bytes(STORE_WINDOW + start, size)
+            self._store[start : start + size] = np.frombuffer(data, np.uint8)
+        self.host.serve(step, self._store)
+        if not step["take"]:
+            await self._bus.write_bytes(STORE_WINDOW + start, self._store[start : start + size].tobytes())
+        return word
 
 
 class TB:
@@ -155,6 +202,21 @@ class TB:
         await self.interrupt()
         await self.check(case, case.warm)
 
+    async def run_streaming(self, case, control=INTERRUPT_ENABLE):
+        """From the start to the end with all host steps; returns the words behind those."""
+        shadow, stops = Shadow(self.bus), []
+        shadow.host = Host(case.program, case.x)
+        await self.bus.write(CONTROL, START | control)
+        await self.interrupt()
+        while await self.bus.read(STATUS) & PAUSED:
+            stops.append(await shadow.serve())
+            await self.bus.write(CONTROL, RESUME | control)
+            await self.interrupt()
+        assert await self.bus.read(STATUS) & 0xFF0F == DONE
+        np.testing.assert_array_equal(shadow.host.output(), case.output)
+        assert await self.bus.read(CYCLES) == case.cycles
+        return stops
+
     async def refused(self, access):
         try:
             await access
@@ -168,7 +230,7 @@ async def registers_match_the_configuration(dut):
     tb = await TB.reset(dut)
     assert await tb.bus.read(IDENT) == VERSION | CONFIG.lanes << 16 | CONFIG.store_bytes << 24
     assert await tb.bus.read(STORE_WORDS) == CONFIG.store_words
-    for register in (CONTROL, STATUS, CYCLES):
+    for register in (CONTROL, STATUS, CYCLES, STEP):
         assert await tb.bus.read(register) == 0
     assert (dut.irq.value, dut.busy.value, dut.failed.value) == (0, 0, 0)
 
@@ -176,10 +238,11 @@ async def registers_match_the_configuration(dut):
 @cocotb.test()
 async def read_only_registers_are_read_only(dut):
     tb = await TB.reset(dut)
-    before = [await tb.bus.read(register) for register in (IDENT, STATUS, CYCLES, STORE_WORDS)]
-    for register in (IDENT, STATUS, CYCLES, STORE_WORDS):
+    registers = (IDENT, STATUS, CYCLES, STORE_WORDS, STEP)
+    before = [await tb.bus.read(register) for register in registers]
+    for register in registers:
         await tb.bus.write(register, 0xFFFFFFFF)
-    assert [await tb.bus.read(register) for register in (IDENT, STATUS, CYCLES, STORE_WORDS)] == before
+    assert [await tb.bus.read(register) for register in registers] == before
     assert not dut.busy.value
 
 
@@ -190,7 +253,7 @@ async def access_outside_registers_and_store_is_an_error(dut):
     first, last = STORE_WINDOW, STORE_WINDOW + size - 4
     await tb.bus.write(first, 0x01234567)
     await tb.bus.write(last, 0x89ABCDEF)
-    for address in (0x14, 0x18, 0x1C, 0x20, STORE_WINDOW - 4, STORE_WINDOW // 2, STORE_WINDOW + size, 0xFFFFFC):
+    for address in (0x18, 0x1C, 0x20, STORE_WINDOW - 4, STORE_WINDOW // 2, STORE_WINDOW + size, 0xFFFFFC):
         assert await tb.refused(tb.bus.read(address))
         assert await tb.refused(tb.bus.write(address, 0xFFFFFFFF))
     assert await tb.bus.read(first) == 0x01234567
@@ -321,6 +384,90 @@ async def words_of_a_fetch_are_not_written_after_an_error(dut):
 
 
 @cocotb.test()
+async def host_steps_pause_the_core_and_take_no_cycles(dut):
+    tb = await TB.reset(dut)
+    case = StreamingCase()
+    tb.memory(case.program.external)
+    await tb.load(case.program.assemble())
+    assert await tb.run_streaming(case) == case.stops
+    other = StreamingCase(2)
+    await tb.load(other.program.assemble())
+    await tb.run_streaming(other)
+
+
+@cocotb.test()
+async def in_a_pause_the_core_is_the_hosts(dut):
+    """Registers, interrupt and store; and a resume that is none changes nothing."""
+    tb = await TB.reset(dut)
+    case = StreamingCase()
+    tb.memory(case.program.external)
+    await tb.load(case.program.assemble())
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    assert (dut.irq.value, dut.busy.value) == (0, 1)
+    await tb.bus.write(CONTROL, RESUME | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    for pause in (0, 50):
+        await ClockCycles(dut.clk, pause)
+        assert (dut.irq.value, dut.busy.value, dut.failed.value) == (1, 0, 0)
+        assert await tb.bus.read(STATUS) == PAUSED
+        assert await tb.bus.read(STEP) == case.stops[0]
+    cycles = await tb.bus.read(CYCLES)
+    assert 0 < cycles < case.cycles
+    await tb.bus.write(CONTROL, 0)
+    assert not dut.irq.value
+    assert await tb.bus.read(CONTROL) == 0
+    await tb.bus.write(CONTROL, INTERRUPT_ENABLE)
+    assert dut.irq.value
+    assert await tb.bus.read(CYCLES) == cycles
+    last = STORE_WINDOW + CONFIG.store_size - 4
+    await tb.bus.write(last, 0x12345678)
+    assert await tb.bus.read(last) == 0x12345678
+    await tb.bus.write(CONTROL, RESUME)  # without the interrupt
+    assert await tb.bus.read(CONTROL) == 0
+    await ClockCycles(dut.clk, 100 + CONFIG.fetch_latency + 18 * CONFIG.granules * CONFIG.fetch_interval)
+    assert await tb.bus.read(STATUS) & (PAUSED | DONE | BUSY) == PAUSED
+    assert await tb.bus.read(STEP) == case.stops[1]
+    assert await tb.bus.read(CYCLES) > cycles
+    assert not dut.irq.value
+
+
+@cocotb.test()
+async def a_start_in_a_pause_begins_anew(dut):
+    tb = await TB.reset(dut)
+    case = StreamingCase()
+    tb.memory(case.program.external)
+    await tb.load(case.program.assemble())
+    for resumes in (0, 1, 5):
+        await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+        for _ in range(resumes):
+            await tb.interrupt()
+            await tb.bus.write(CONTROL, RESUME | INTERRUPT_ENABLE)
+        await tb.interrupt()
+        assert await tb.bus.read(STATUS) & (PAUSED | DONE) == PAUSED
+        # with everything at once: the start counts
+        await tb.bus.write(CONTROL, START | RESUME | INTERRUPT_ENABLE)
+        assert await tb.bus.read(STATUS) & (PAUSED | DONE | BUSY) == BUSY
+        await tb.interrupt()
+        assert await tb.bus.read(STEP) == case.stops[0]
+        assert await tb.run_streaming(case) == case.stops
+
+
+@cocotb.test()
+async def reset_in_a_pause_leaves_a_core_that_works(dut):
+    tb = await TB.reset(dut)
+    case = StreamingCase()
+    tb.memory(case.program.external)
+    await tb.load(case.program.assemble())
+    await tb.bus.write(CONTROL, START | INTERRUPT_ENABLE)
+    await tb.interrupt()
+    await tb.pulse_reset()
+    assert (dut.irq.value, dut.busy.value, dut.failed.value) == (0, 0, 0)
+    await tb.bus.write(CONTROL, RESUME)
+    assert [await tb.bus.read(register) for register in (STATUS, CYCLES)] == [0, 0]
+    await tb.run_streaming(case)
+
+
+@cocotb.test()
 async def store_is_refused_while_busy(dut):
     tb = await TB.reset(dut)
     case = Case.random(two_layers)
@@ -416,6 +563,11 @@ def changed_step(case, number, **fields):
     return dataclasses.replace(case.program, steps=tuple(steps)).assemble()
 
 
+def new_step(case, **fields):
+    """In the place of the first."""
+    return dataclasses.replace(case.program, steps=(fields, *case.program.steps[1:])).assemble()
+
+
 def changed_layer(case, **fields):
     first, *others = case.program.layers
     return dataclasses.replace(case.program, layers=({**first, **fields}, *others)).assemble()
@@ -445,16 +597,19 @@ FAULTS = {
     "version_above_255": (Error.VERSION, 0, header(5, 1)),
     "lanes": (Error.CONFIG, 0, header(6, 2 * CONFIG.lanes)),
     "store_bytes": (Error.CONFIG, 0, header(7, 24 - CONFIG.store_bytes)),
-    "opcode_5": (Error.OPCODE, 1, first_opcode(5)),
+    "opcode_7": (Error.OPCODE, 1, first_opcode(7)),
     "opcode_15": (Error.OPCODE, 1, first_opcode(15)),
     "steps_behind_the_store": (Error.READ, 0, header(10, 255)),
     "load_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=WORDS)),
-    "load_far_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=(1 << 24) - 1)),
+    "load_far_behind_the_store": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=(1 << 20) - 1)),
     "load_over_the_end": (Error.READ, 1, lambda case: changed_step(case, 0, in_address=WORDS - 1)),
     "row_behind_the_store": (Error.READ, 1, run_step(in_address=WORDS)),
     "last_row_behind_the_store": (Error.READ, 1, run_step(in_address=WORDS - 5)),
+    "row_behind_the_wrap_behind_the_store": (Error.READ, 1, run_step(wrap_rows=1, wrap_address=WORDS)),
+    "loop_behind_the_store": (Error.READ, 0, lambda case: new_step(case, opcode=Opcode.LOOP, count=1, in_address=WORDS)),
+    "loop_to_the_magic": (Error.OPCODE, MAGIC >> 20, lambda case: new_step(case, opcode=Opcode.LOOP, count=1, in_address=0)),
     "write_behind_the_store": (Error.WRITE, 1, run_step(out_address=SIZE)),
-    "write_far_behind_the_store": (Error.WRITE, 1, run_step(out_address=0xFFFFFF00)),
+    "write_far_behind_the_store": (Error.WRITE, 1, run_step(out_address=0xFFFF00)),
     "write_into_the_header": (Error.WRITE, 1, run_step(out_address=0)),
     "write_into_the_image": (Error.WRITE, 1, lambda case: run_step(out_address=case.program.size - 1)(case)),
     "no_columns": (Error.EMPTY, 1, layer(width=0)),
@@ -465,7 +620,7 @@ FAULTS = {
     "no_words": (Error.EMPTY, 1, lambda case: changed_step(case, 0, count=0)),
     "fetch_of_no_words": (Error.EMPTY, 1, fetch(count=0)),
     "fetch_behind_the_store": (Error.WRITE, 1, fetch(in_address=WORDS)),
-    "fetch_far_behind_the_store": (Error.WRITE, 1, fetch(in_address=(1 << 24) - 1)),
+    "fetch_far_behind_the_store": (Error.WRITE, 1, fetch(in_address=(1 << 20) - 1)),
     "fetch_into_the_header": (Error.WRITE, 1, fetch(in_address=0)),
     "fetch_into_the_image": (
         Error.WRITE, 1, lambda case: fetch(in_address=with_fetch(case.program).size // CONFIG.store_bytes - 1, count=1)(case)

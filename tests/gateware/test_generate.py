@@ -128,7 +128,7 @@ def rows(table):
 def test_register_table_names_everything():
     cells = rows(register_table())
     registers = {row[1]: row for row in cells if len(row) == 6 and row[1]}
-    assert [int(registers[f"`{r.name}`"][0], 16) for r in REGISTERS] == [0x00, 0x04, 0x08, 0x0C, 0x10]
+    assert [int(registers[f"`{r.name}`"][0], 16) for r in REGISTERS] == [0x00, 0x04, 0x08, 0x0C, 0x10, 0x14]
     assert all(registers[f"`{r.name}`"][2] == r.access and registers[f"`{r.name}`"][5] == r.doc for r in REGISTERS)
     fields = [(row[3], row[4]) for row in cells if len(row) == 6 and row[4].startswith("`")]
     assert fields == [
@@ -138,13 +138,16 @@ def test_register_table_names_everything():
         ("0", "`start`"),
         ("1", "`interrupt_enable`"),
         ("2", "`warm`"),
+        ("3", "`resume`"),
         ("0", "`busy`"),
         ("1", "`done`"),
         ("2", "`refused`"),
+        ("3", "`paused`"),
         ("11:8", "`error`"),
         ("27:16", "`layer`"),
         ("31:0", "`cycles`"),
         ("31:0", "`store_words`"),
+        ("31:0", "`step`"),
     ]
     assert [f"0x{STORE_WINDOW:06x}"] == [row[0] for row in cells if row[-1].startswith("The store, while")]
     assert [row for row in cells if len(row) == 3][2:] == [
@@ -199,7 +202,7 @@ module testbench;
         access(24'h000010, 0, 0);
         access(24'h800008, 1, 32'h01234567);
         access(24'h800008, 0, 0);
-        access(24'h000014, 0, 0);
+        access(24'h000018, 0, 0);
         $display("outputs %b", {irq, busy, failed});
         $finish;
     end
@@ -220,5 +223,5 @@ def test_icarus_simulates_the_verilog(emitted, tmp_path):
     assert lines[1] == f"000010 ack 1 err 0 data {config.store_words:08x}"
     assert lines[2].startswith("800008 ack 1 err 0 ")
     assert lines[3] == "800008 ack 1 err 0 data 01234567"
-    assert lines[4].startswith("000014 ack 0 err 1 ")
+    assert lines[4].startswith("000018 ack 0 err 1 ")
     assert lines[5] == "outputs 000"
