@@ -38,10 +38,15 @@ RECORDS: Mapping[str, tuple[Mapping[str, Field], int]] = {
     "step-load": (spec.STEP_LOAD, spec.STEP_BYTES),
     "step-run": (spec.STEP_RUN, spec.STEP_BYTES),
     "step-fetch": (spec.STEP_FETCH, spec.STEP_BYTES),
+    "step-host": (spec.STEP_HOST, spec.STEP_BYTES),
+    "step-loop": (spec.STEP_LOOP, spec.STEP_BYTES),
     "parameter": (spec.PARAMETER, spec.PARAMETER_BYTES),
     "addition": (spec.ADD_TABLE, spec.PARAMETER_BYTES),
 }
 """Layout and size of each record, by the name of its region."""
+
+STEPS = {Opcode.RUN: "step-run", Opcode.FETCH: "step-fetch", Opcode.HOST: "step-host", Opcode.LOOP: "step-loop"}
+"""The records of the opcodes but those of the loads."""
 
 NOT_A_RANGE = {("header", "crc"): "any", ("header", "magic"): f"{spec.MAGIC:#x}"}
 """Tested values that smallest and largest would not describe."""
@@ -101,7 +106,7 @@ def tested_values() -> Mapping[tuple[str, str], set[int]]:
         seen.add(("header", program.assemble()[: spec.HEADER_BYTES]))
         seen.update(("descriptor", encode(spec.DESCRIPTOR, layer, spec.DESCRIPTOR_BYTES)) for layer in program.layers)
         for step in program.steps:
-            record = {Opcode.RUN: "step-run", Opcode.FETCH: "step-fetch"}.get(step["opcode"], "step-load")
+            record = STEPS.get(step["opcode"], "step-load")
             seen.add((record, encode(RECORDS[record][0], step, spec.STEP_BYTES)))
         seen.update(entries(program))
     for record, data in seen:
@@ -114,7 +119,9 @@ def tested(record: str, name: str) -> str:
     """The tested values of a field, in words."""
     if (record, name) in NOT_A_RANGE:
         return NOT_A_RANGE[record, name]
-    values = sorted(tested_values()[record, name])
+    values = sorted(tested_values().get((record, name), ()))
+    if not values:
+        return "none"
     return ", ".join(map(str, values)) if len(values) <= 4 else f"{values[0]} to {values[-1]}"
 
 
@@ -174,6 +181,9 @@ def opcodes() -> str:
         "LOAD_WEIGHTS": "copy store words to the weight buffer",
         "LOAD_PARAMETERS": "copy store words to the parameter buffer",
         "RUN": "compute the rows of a layer",
+        "FETCH": "copy words of the external memory to the store",
+        "HOST": "wait until the host has given input rows, or taken output rows",
+        "LOOP": "go back a number of times",
     }
     return table("opcode|value|meaning", [[f"`{name}`", getattr(Opcode, name), text] for name, text in meanings.items()])
 
