@@ -8,11 +8,16 @@ from numpy.typing import NDArray
 
 __all__ = ["Area", "Arena", "Plan"]
 
-TURNS = 30
-"""How often an order is changed."""
+TURNS = 6
+"""How often an order is changed without gain."""
 
 Life = Sequence[range]
 """Ranges of steps, in order and apart."""
+
+
+Neighbours = Mapping[str, Mapping[str, NDArray[np.int64]]]
+"""By area, and by other area that exists at the same time, where the one must not begin if the other begins at 0: between the
+two numbers of each row, which are allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Arena:
 
     def plan(self, areas: Mapping[str, Area], layers: Sequence[str]) -> Plan:
         """Plan ``areas``; ``layers`` is the plan's."""
-        forbidden: dict[tuple[str, str], NDArray[np.int64]] = {}
+        near = _neighbours(areas)
         orders: tuple[Callable[[Area], tuple[int, int]], ...] = (
             lambda area: (-area.bytes, area.life.start),
             lambda area: (-area.bytes, -area.life.start),
@@ -88,30 +93,25 @@ class Arena:
         best, addresses = 0, dict[str, int]()
         for key in orders:
             order = sorted(areas, key=lambda name: key(areas[name]))
-            for _ in range(TURNS):
-                found = self._place(areas, order, forbidden)
+            left = TURNS
+            while left and (best != bound or not addresses):
+                left -= 1
+                found = self._place(areas, order, near)
                 peak = max(found[name] + area.bytes for name, area in areas.items())
                 if not addresses or peak < best:
-                    best, addresses = peak, found
+                    best, addresses, left = peak, found, TURNS
                 top = [name for name in order if found[name] + areas[name].bytes == peak]
-                if best == bound or order[: len(top)] == top:
+                if order[: len(top)] == top:
                     break
                 order = [*top, *(name for name in order if name not in top)]
         return Plan(addresses, dict(areas), best, bound, tuple(layers))
 
-    def _place(
-        self, areas: Mapping[str, Area], order: Sequence[str], forbidden: dict[tuple[str, str], NDArray[np.int64]]
-    ) -> dict[str, int]:
+    def _place(self, areas: Mapping[str, Area], order: Sequence[str], near: Neighbours) -> dict[str, int]:
         addresses: dict[str, int] = {}
         for name in order:
-            ranges = [np.zeros((0, 2), np.int64)]
-            for other, there in addresses.items():
-                if (name, other) not in forbidden:
-                    forbidden[name, other] = _forbidden(areas[name], areas[other])
-                    forbidden[other, name] = -forbidden[name, other][:, ::-1]
-                ranges.append(forbidden[name, other] + there)
+            ranges = [there + addresses[other] for other, there in near[name].items() if other in addresses]
             address = 0
-            both = np.concatenate(ranges)
+            both = np.concatenate([np.zeros((0, 2), np.int64), *ranges])
             for start, stop in both[np.argsort(both[:, 0])].tolist():
                 if start >= address:
                     break
@@ -120,10 +120,21 @@ class Arena:
         return addresses
 
 
+def _neighbours(areas: Mapping[str, Area]) -> Neighbours:
+    found: dict[str, dict[str, NDArray[np.int64]]] = {name: {} for name in areas}
+    names = list(areas)
+    lives = np.array([[area.life.start, area.life.stop] for area in areas.values()])
+    together = (lives[:, None, 0] < lives[None, :, 1]) & (lives[None, :, 0] < lives[:, None, 1])
+    for i, j in np.argwhere(np.triu(together, 1)).tolist():
+        there = _forbidden(areas[names[i]], areas[names[j]])
+        found[names[i]][names[j]] = there
+        found[names[j]][names[i]] = -there[:, ::-1]
+    return found
+
+
 def _forbidden(one: Area, other: Area) -> NDArray[np.int64]:
-    """Where ``one`` must not begin if ``other`` begins at 0: between the two numbers of each row, which are allowed."""
-    if one.life.stop <= other.life.start or other.life.stop <= one.life.start:
-        return np.zeros((0, 2), np.int64)
+    if len(one.lives) == len(other.lives) == 1 and len(one.lives[0]) == len(other.lives[0]) == 1:
+        return np.array([[-one.size, other.size]])
     i, j = np.nonzero([[_meet(a, b) for b in other.lives] for a in one.lives])
     found = np.stack([j * other.size - (i + 1) * one.size, (j + 1) * other.size - i * one.size], axis=1)
     return np.unique(found.astype(np.int64), axis=0)
