@@ -30,10 +30,10 @@ class Writer(wiring.Component):
     A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that did not come are
     masked. ``i.ready`` is always high, and the store must take every write at once.
 
-    ``start`` begins a run at ``out_address``. ``row_done`` announces a row; ``idle`` is high from the cycle after the
-    announced rows have been written to the next announcement. A row must be announced at the latest with its last byte; not
-    more than :data:`ROWS` may be under way. A word outside the store, or below ``image_words``, is not written and raises
-    ``error`` for one cycle.
+    ``start`` begins a run at ``out_address``; its first transfer comes two cycles later at the earliest. ``row_done``
+    announces a row; ``idle`` is high from the cycle after the announced rows have been written to the next announcement. A
+    row must be announced at the latest with its last byte; not more than :data:`ROWS` may be under way. A word outside the
+    store, or below ``image_words``, is not written and raises ``error`` for one cycle.
 
     ``host`` is a way to the store for others: the word goes out one cycle later, wherever it is. It must not be used during
     a run. Reset ends the run.
@@ -145,8 +145,13 @@ class Writer(wiring.Component):
                 m.d.sync += [window.eq(moved), lane.eq(0)]
                 with m.If(tag.group_last):
                     m.d.sync += group.eq(moved)
+        # The first window begins where its group does; that is known a cycle later.
+        started = Signal()
+        m.d.sync += started.eq(self.start)
         with m.If(self.start):
-            m.d.sync += [group.eq(self.out_address), window.eq(self.out_address), lane.eq(0)]
+            m.d.sync += [group.eq(self.out_address), lane.eq(0)]
+        with m.If(started):
+            m.d.sync += window.eq(group)
         with m.If(self.host.en):
             m.d.sync += [word.eq(self.host.address), mask.eq(self.host.mask)]
             m.d.sync += [full.eq(1), allowed.eq(1)]
@@ -158,6 +163,7 @@ class Writer(wiring.Component):
                 m.d.sync += Assert(under_way != 0, "a row must be announced before it has ended")
             with m.If(self.i.valid):
                 m.d.sync += [
+                    Assert(~self.start & ~started, "the first transfer must come two cycles after start"),
                     Assert(self.i.p.last | (lane != self._lanes - 1), f"a window must have at most {self._lanes} bytes"),
                     Assert(tag.group_last | ~tag.row_last, "a row's last window must be its group's last"),
                 ]

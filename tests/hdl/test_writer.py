@@ -60,20 +60,20 @@ class Run:
 
 
 def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extra=4, entries=()):
-    """Start a run in cycle 0; ``cycles`` are those of the ``payloads``, ``announced`` those of ``row_done``; ``hosts`` has
-    ``(address, data, mask)`` by cycle; ``entries`` are those of the payloads. After the cycle of ``reset`` the run starts
-    again, with the first payload."""
+    """Start a run in the cycle before cycle 0; ``cycles`` are those of the ``payloads``, ``announced`` those of ``row_done``;
+    ``hosts`` has ``(address, data, mask)`` by cycle; ``entries`` are those of the payloads. After the cycle of ``reset`` the
+    run starts again, with the first payload."""
     bench, hosts = Bench(dut), hosts or {}
     total = max([*cycles, *announced, *hosts, 0]) + extra
-    source = bench.source(dut.i, payloads, iter([cycle not in cycles for cycle in range(total)]))
+    source = bench.source(dut.i, payloads, iter([cycle not in cycles for cycle in range(-1, total)]))
     result = Run([], [], [])
     store_bytes = dut.write.mask.shape().width
 
     async def drive(ctx):
         for name in ("out_x_step", "out_row_step", "image_words", "partial_out"):
             ctx.set(getattr(dut, name), getattr(place, name))
-        for cycle in range(total):
-            start = cycle == 0 or cycle - 1 == reset
+        for cycle in range(-1, total):
+            start = cycle == -1 or cycle - 1 == reset
             ctx.set(dut.start, start)
             ctx.set(dut.out_address, place.out_address if start else -1)
             ctx.set(dut.row_done, cycle in announced)
@@ -92,11 +92,11 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
                 result.writes.append((cycle, {base + b: data >> 8 * b & 0xFF for b in range(store_bytes) if mask >> b & 1}))
             if error:
                 result.errors.append(cycle)
-            if idle:
+            if idle and cycle >= 0:
                 result.idle.append(cycle)
 
     bench.process(drive)
-    bench.run(cycles=total, resets={} if reset is None else {reset: lambda: source.restart(payloads)})
+    bench.run(cycles=total + 1, resets={} if reset is None else {reset + 1: lambda: source.restart(payloads)})
     return result
 
 
@@ -313,13 +313,13 @@ def test_reset_ends_the_run(rng, cycle):
     """Of two rows of six bytes some have come; afterwards the rest is a run of its own."""
     place = Place(out_address=3, out_row_step=7, rows=2, last_bytes=6)
     items = stream(rng, place, 8)
-    cycles = [*range(1, min(len(items), cycle) + 1), *range(cycle + 2, cycle + 2 + len(items))]
-    announced = [c for c in (1, 2) if c < cycle] + [cycle + 1 + 6, cycle + 1 + 12]
+    cycles = [*range(1, min(len(items), cycle) + 1), *range(cycle + 3, cycle + 3 + len(items))]
+    announced = [c for c in (1, 2) if c < cycle] + [cycle + 2 + 6, cycle + 2 + 12]
     dut = Writer(lanes=8, store_bytes=4, store_words=64)
     seen = run(dut, place, [p for _, p in items], cycles, announced, reset=cycle)
     fresh = expect(place, items, list(range(1, 1 + len(items))), [6, 12], store_bytes=4, store_words=64)
-    assert [(c - cycle - 1, data) for c, data in seen.writes if c > cycle] == fresh.writes
-    assert [c - cycle - 1 for c in seen.idle if c > cycle] == fresh.idle
+    assert [(c - cycle - 2, data) for c, data in seen.writes if c > cycle] == fresh.writes
+    assert [c - cycle - 2 for c in seen.idle if c > cycle + 1] == fresh.idle
 
 
 MORE, ROW = ({"data": 0, "last": last, "tag": {"partial": 1, "group_last": 1, "row_last": 1}} for last in (0, 1))
@@ -335,6 +335,8 @@ ODD = {"data": 0, "last": 1, "tag": {"partial": 1, "group_last": 0, "row_last": 
         ([ODD], [1], [1], (), "a row's last window must be its group's last"),
         ([], [], [1], [2], "the host must not write during a run"),
         ([MORE], [1], [], [1], "the host must not write during a run"),
+        ([MORE], [0], [], [], "the first transfer must come two cycles after start"),
+        ([MORE], [-1], [], [], "the first transfer must come two cycles after start"),
     ],
 )
 def test_broken_rules(payloads, cycles, announced, hosts, message):
