@@ -1,6 +1,6 @@
 """Brings words of the external memory into the store."""
 
-from amaranth.hdl import Const, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -16,11 +16,11 @@ COUNT_BITS = bits_for(MOST_FETCHED)
 
 
 def fetch_layout(*, store_words: int) -> data.StructLayout:
-    """``words`` words, at least 1, from word ``address`` of the external memory to word ``destination`` of the store.
+    """A word and ``more`` behind it, from word ``address`` of the external memory to word ``destination`` of the store.
 
     ``destination`` has one bit more than the store needs, so that an address behind it is seen."""
     return data.StructLayout(
-        {"address": range(EXTERNAL_WORDS), "destination": bits_for(store_words - 1) + 1, "words": COUNT_BITS}
+        {"address": range(EXTERNAL_WORDS), "destination": bits_for(store_words - 1) + 1, "more": COUNT_BITS}
     )
 
 
@@ -91,13 +91,13 @@ class Fetcher(wiring.Component):
         m = Module()
         memory = self.memory
         destination = Signal.like(self.i.p.destination, reset_less=True)
-        gone = Signal(COUNT_BITS, reset_less=True)  # the complement of the words left
+        gone = Signal(COUNT_BITS, reset_less=True)  # the complement of the words left behind the next
         dropping, allowed = Signal(), Signal()
         take, start = memory.valid & memory.ready, self.i.valid & self.i.ready
         m.d.comb += [
             memory.request_valid.eq(self.i.valid & self.idle),
             memory.request_address.eq(self.i.p.address),
-            memory.request_words.eq(self.i.p.words - 1),
+            memory.request_words.eq(self.i.p.more),
             self.i.ready.eq(self.idle & memory.request_ready),
             memory.ready.eq(~self.idle & ~self.hold),
             allowed.eq((destination >= self.image_words) & (destination < self._store_words)),
@@ -107,7 +107,7 @@ class Fetcher(wiring.Component):
             self.write.mask.eq(~0),
             self.error.eq(take & ~allowed & ~dropping),
         ]
-        last = gone == ~Const(1, COUNT_BITS)
+        last = gone.all()
         with m.If(take & last):
             m.d.sync += [self.idle.eq(1), dropping.eq(0)]
         with m.If(start):
@@ -115,7 +115,7 @@ class Fetcher(wiring.Component):
         with m.If(take | start):
             m.d.sync += [
                 destination.eq(counted(destination, start, self.i.p.destination)),
-                gone.eq(counted(gone, start, ~self.i.p.words)),
+                gone.eq(counted(gone, start, ~self.i.p.more)),
             ]
         with m.If(self.drop & ~self.idle & ~(take & last)):
             m.d.sync += dropping.eq(1)

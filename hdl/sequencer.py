@@ -31,7 +31,7 @@ __all__ = ["Sequencer", "descriptor_layout"]
 
 
 def descriptor_layout(config: Config) -> data.StructLayout:
-    """The layer descriptor without the scale of additions, each field as wide as this configuration needs it."""
+    """The fields of the layer descriptor that others need, each as wide as this configuration needs it."""
     row_bytes = bits_for(config.row_words * config.lanes - 1)
     row_words = bits_for(config.row_words)
     address = bits_for(config.store_words - 1) + 1
@@ -44,8 +44,6 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "left_granules": 8,
         "right_granule": bits_for(config.row_words * config.granules),
         "slot_words": row_words,
-        "row_step": address,
-        "row_step_odd": address,
         "ring_words": row_words,
         "advance_words": row_words,
         "offset": row_bytes,
@@ -57,7 +55,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "parameter_base": bits_for(config.parameters - 1),
         "out_row_step": address + exact_log2(config.store_bytes),
     }
-    held = (name for name in DESCRIPTOR if name not in ("add_multiplier", "add_shift"))
+    held = (name for name in DESCRIPTOR if name not in ("add_multiplier", "add_shift", "row_step", "row_step_odd"))
     return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in held})
 
 
@@ -206,7 +204,7 @@ class Sequencer(wiring.Component):
             self.add_scale.shift.eq(received(DESCRIPTOR["add_shift"])),
             self.fetch.p.address.eq(Cat(self.out_address[:-1], external_high)),
             self.fetch.p.destination.eq(in_address),
-            self.fetch.p.words.eq(count),
+            self.fetch.p.more.eq(count),
         ]
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += first.eq(0)
@@ -214,7 +212,9 @@ class Sequencer(wiring.Component):
 
         # Loading an output row's input rows.
         need = Signal(6, reset_less=True)
-        slot, odd = Signal.like(d.slot_words, reset_less=True), Signal(reset_less=True)
+        slot = Signal.like(d.slot_words, reset_less=True)
+        # Of two rows the even one's step and the odd one's; they take turns.
+        row_steps = [Signal(address_bits, name=name, reset_less=True) for name in ("row_step", "row_step_odd")]
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
 
@@ -337,6 +337,7 @@ class Sequencer(wiring.Component):
                             with m.If(count == 0):
                                 fail(Error.EMPTY)
                             with m.Elif(idle | ~wait):
+                                m.d.comb += count_down[3].eq(1)  # to the words behind the first
                                 m.next = "FETCH"
                     with m.Default():
                         fail(Error.OPCODE)
@@ -368,12 +369,14 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     for name in d.shape().members:
                         capture(not_clamps.get(name, d[name]), DESCRIPTOR[name], complement=name in not_clamps)
+                    for row_step in row_steps:
+                        capture(row_step, DESCRIPTOR[row_step.name])
                     m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
             with state("RUN"):
                 m.d.comb += self.writer_start.eq(1)
-                m.d.sync += [need.eq(d.kernel_rows), slot.eq(0), odd.eq(0), first.eq(1)]
+                m.d.sync += [need.eq(d.kernel_rows), slot.eq(0), first.eq(1)]
                 m.next = "ROW WAIT"
                 with m.If((count == 0) | (d.groups == 0) | (d.width == 0) | (d.kernel_rows == 0) | (d.slot_words == 0)):
                     fail(Error.EMPTY)
@@ -397,7 +400,7 @@ class Sequencer(wiring.Component):
                         m.d.comb += count_down[0].eq(1)
                     with m.Elif(in_rows != 0):
                         m.d.comb += [count_down[1].eq(1), count_down[2].eq(wrap_rows != 0)]
-                        m.d.sync += [odd.eq(~odd), in_address.eq(in_address + Mux(odd, d.row_step_odd, d.row_step))]
+                        m.d.sync += [in_address.eq(in_address + row_steps[0]), Cat(row_steps).eq(Cat(reversed(row_steps)))]
                         with m.If(wrap_rows == 1):
                             m.d.sync += in_address.eq(wrap_address)
                     with m.If(need == 1):

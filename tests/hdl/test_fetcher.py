@@ -20,7 +20,7 @@ def word(address, store_bytes=8):
 
 
 def command(address, destination, words):
-    return {"address": address, "destination": destination, "words": words}
+    return {"address": address, "destination": destination, "more": words - 1}
 
 
 @dataclasses.dataclass
@@ -118,7 +118,7 @@ def expect(result, commands, store_words, image_words, size):
         while not result.ready[cycle]:
             cycle += 1
         transfers.append(cycle)
-        for number in range(item["words"]):
+        for number in range(item["more"] + 1):
             at = next(offers)
             while result.hold[at]:
                 at += 1
@@ -136,7 +136,7 @@ def check(result, commands, *, store_words=300, image_words=0, size=8):
     transfers, writes, errors, idle = expect(result, commands, store_words, image_words, size)
     assert result.input.payloads == commands
     assert result.input.cycles == transfers
-    assert result.requests == [(at, (item["address"], item["words"] - 1)) for at, item in zip(transfers, commands)]
+    assert result.requests == [(at, (item["address"], item["more"])) for at, item in zip(transfers, commands)]
     assert result.writes == writes
     assert result.errors == errors
     assert result.idle == idle

@@ -256,8 +256,8 @@ class Neighbours:
             assert not fetched or command_ready, "a fetch must not be offered while the loader has something to do"
             if fetched and fetch_ready and not clear:
                 value = plain(dut.fetch.p.shape().from_bits(fetch))
-                self.events.append((cycle, "fetch", (value["address"], value["destination"], value["words"])))
-                self._fetcher_free = cycle + 1 + sum(self._fetch() for _ in range(value["words"]))
+                self.events.append((cycle, "fetch", (value["address"], value["destination"], value["more"] + 1)))
+                self._fetcher_free = cycle + 1 + sum(self._fetch() for _ in range(value["more"] + 1))
                 self.events.append((self._fetcher_free, "fetched", None))
             if row and rows_ready and not clear:
                 finish = cycle + 1 + self._times[0]()
@@ -396,7 +396,7 @@ def check(config, layers, steps, pace):
     assert [first for first, _ in rows] == [first for first, _ in expected_rows]
     widths = around.dut.descriptor.shape().members
     for (_, descriptor), (_, layer) in zip(rows, expected_rows):
-        held = {name: value for name, value in layer.items() if not name.startswith("add_")}
+        held = {name: value for name, value in layer.items() if name in widths}
         assert {name: descriptor[name] for name in held} == {name: held[name] % (1 << widths[name]) for name in held}
     assert [value for _, value in around.of("start")] == [(run["out_address"], 77) for run in runs]
     scales = [layers[run["layer"] - 1] for run in runs]
