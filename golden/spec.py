@@ -18,6 +18,10 @@ else:
 
 __all__ = [
     "ADD_TABLE",
+    "CODEC_CREDIT",
+    "CODEC_CREDIT_FULL",
+    "CODEC_CREDIT_LEAST",
+    "CODEC_ORDER",
     "CONFIGS",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
@@ -69,6 +73,12 @@ MOST_TURNS = 255
 
 SHIFT_BIAS = 7
 """A parameter's ``shift`` field holds the right shift ``e`` plus this: 0 means a left shift by 7."""
+
+CODEC_ORDER = ((0, 3, 4, 5, 1, 2, 6, 7), (4, 0, 3, 5, 1, 2, 6, 7), (5, 0, 4, 6, 1, 2, 3, 7), (6, 0, 5, 7, 1, 2, 3, 4))
+"""Compressed rows: of each context the sizes in the order of their prefixes."""
+
+CODEC_CREDIT, CODEC_CREDIT_LEAST, CODEC_CREDIT_FULL = 32, 8, 120
+"""Compressed rows: the credit of a unit at first, that with which a value is still coded, and that which does not grow."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""Packs bytes into the variable-length codes of compressed rows."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_LEAST, CODEC_ORDER
+from gossamer.hdl.checks import require
+
+__all__ = ["Compressor", "History"]
+
+CODE_BITS = 13
+"""Of the longest code."""
+
+
+class History(wiring.Component):
+    """What each channel's last value was, in two bits: its size, but for those up to 3 and those from 6 on, which are one each.
+
+    ``o`` is the context of the next value, that of the value ``lanes`` steps before or 0. Reset and ``clear``, in the cycle
+    of a step, forget all.
+
+    Parameters
+    ----------
+    lanes : int
+        Values per pixel, at least 1.
+
+    Members
+    -------
+    step, clear : ``In(1)``
+    size : ``In(3)``
+    o : ``Out(2)``
+    """
+
+    def __init__(self, *, lanes: int):
+        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
+        self._lanes = lanes
+        super().__init__({"step": In(1), "clear": In(1), "size": In(3), "o": Out(2)})
+
+    def elaborate(self, platform):
+        m = Module()
+        pixel = Signal(2 * self._lanes)
+        low, middle, high = self.size
+        context = Cat(high & (middle | ~low), high & (middle | low))
+        m.d.comb += self.o.eq(pixel[:2])
+        with m.If(self.step):
+            m.d.sync += pixel.eq(Mux(self.clear, 0, Cat(pixel[2:], context)))
+        return m
+
+
+class Compressor(wiring.Component):
+    """Codes units of bytes; a unit comes out as halfwords, its first bit lowest in the first halfword, zeros behind its last.
+
+    Bit-exact with :func:`gossamer.golden.codec.encode`.
+
+    A unit of ``n`` values takes ``n + 1`` cycles at ``i`` while ``o.ready`` is high. A halfword appears two cycles after the
+    transfer of the value that fills it, the unit's last three after that of its last value if the code of that fills one and
+    begins another. ``o`` is registered. ``i.ready`` depends combinationally on ``o.ready``.
+
+    ``signed`` must not change while a unit is in work. Reset discards the unit in work.
+
+    Parameters
+    ----------
+    lanes : int
+        Values per pixel, at least 1: a value's context is the value so many before it.
+
+    Members
+    -------
+    i : ``In(stream.Signature({data: 8, last: 1}))``
+        ``last`` marks the last value of a unit.
+    o : ``Out(stream.Signature({data: 16, last: 1}))``
+    signed : ``In(1)``
+        The unit's bytes are around 128.
+    """
+
+    def __init__(self, *, lanes: int = 16):
+        self._history = History(lanes=lanes)
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout({"data": 8, "last": 1}))),
+                "o": Out(stream.Signature(data.StructLayout({"data": 16, "last": 1}))),
+                "signed": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.history = history = self._history
+        step, take = Signal(), Signal()  # the stages move; a value enters the first
+
+        # The first stage makes the code. Its prefix says which of the context's sizes the value has, and the bits below the
+        # highest one follow; of the last size all do.
+        value, size = Signal(8), Signal(3)
+        sign = ~self.i.p.data[7]
+        m.d.comb += value.eq(Mux(self.signed, Cat(sign, self.i.p.data[:7] ^ sign.replicate(7)), self.i.p.data))
+        for n in range(1, 8):
+            with m.If(value[n - 1 :].any() if n == 7 else value[n - 1]):
+                m.d.comb += size.eq(n)
+        low = Cat(*(value[n] & value[n + 1 :].any() for n in range(6)), value[6:])
+        credit = Signal(7, init=CODEC_CREDIT)
+        plain = credit < CODEC_CREDIT_LEAST
+        code, length = Signal(CODE_BITS), Signal(4)
+        with m.Switch(Cat(size, history.o, plain)):
+            for before, order in enumerate(CODEC_ORDER):
+                for number, this in enumerate(order):
+                    low_bits = 8 if this == 7 else max(this - 1, 0)
+                    with m.Case(this | before << 3):
+                        if number == 0:
+                            m.d.comb += [code.eq(low << 1), length.eq(1 + low_bits)]
+                        elif number < 4:
+                            m.d.comb += [code.eq(1 | number - 1 << 1 | low << 3), length.eq(3 + low_bits)]
+                        else:
+                            m.d.comb += [code.eq(7 | number - 4 << 3 | low << 5), length.eq(5 + low_bits)]
+            with m.Default():
+                m.d.comb += [code.eq(value), length.eq(8)]
+        m.d.comb += [
+            history.step.eq(take),
+            history.clear.eq(self.i.p.last),
+            history.size.eq(size),
+        ]
+        with m.If(take):
+            with m.If(self.i.p.last):
+                m.d.sync += credit.eq(CODEC_CREDIT)
+            with m.Elif((credit < CODEC_CREDIT_FULL) | length[3]):
+                m.d.sync += credit.eq(credit + 8 - length)
+
+        # The second stage lays it behind the bits that there are. A full word stands at the output, and the bits beyond it
+        # are carried to the next.
+        made, made_length, made_last = Signal(CODE_BITS), Signal(4), Signal()
+        word, carried, bits, full = Signal(16), Signal(CODE_BITS - 1), Signal(4), Signal()
+        last, rest = Signal(), Signal()  # the word is the unit's last; there will be another, of the carried bits only
+        m.d.comb += [
+            step.eq(~full | self.o.ready),
+            self.i.ready.eq(step & ~made_last),
+            take.eq(self.i.ready & self.i.valid),
+            self.o.valid.eq(full),
+            self.o.p.data.eq(word),
+            self.o.p.last.eq(last),
+        ]
+        laid, total = Signal(16 + CODE_BITS - 1), Signal(5)
+        m.d.comb += [laid.eq(Mux(full, carried, word) | made << bits), total.eq(bits + made_length)]
+        with m.If(step):
+            m.d.sync += [
+                Cat(made, made_length).eq(Mux(take, Cat(code, length), 0)),
+                made_last.eq(take & self.i.p.last),
+                Cat(word, carried).eq(laid),
+                bits.eq(Mux(made_last, 0, total)),
+                full.eq(total[4] | made_last | rest),
+                last.eq(made_last & (total <= 16) | rest),
+                rest.eq(made_last & (total > 16)),
+            ]
+        return m

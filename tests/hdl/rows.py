@@ -1,0 +1,22 @@
+"""Units and streams of compressed rows."""
+
+import numpy as np
+
+__all__ = ["blocks", "halfwords", "random_unit"]
+
+
+def random_unit(rng, length):
+    """Values of a random range, with zeros; sometimes incompressible."""
+    scale = rng.choice([0.5, 3, 10, 40, 300])
+    values = np.abs(rng.normal(0, scale, length)) * (rng.random(length) < rng.choice([0.2, 0.6, 1]))
+    return np.where(values > 255, 255 - values.astype(int) % 64, values).astype(np.uint8)
+
+
+def halfwords(data):
+    return np.frombuffer(data, "<u2").tolist()
+
+
+def blocks(unit):
+    """The payloads of a unit's blocks."""
+    data = [int.from_bytes(bytes(unit[at : at + 8]), "little") for at in range(0, len(unit), 8)]
+    return [{"data": block, "last": int(n == len(data) - 1)} for n, block in enumerate(data)]
