@@ -7,44 +7,16 @@ from amaranth.lib.wiring import In, Out
 from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_LEAST, CODEC_ORDER
 from gossamer.hdl.checks import require
 
-__all__ = ["Compressor", "History"]
+__all__ = ["CODE_BITS", "Compressor", "context"]
 
 CODE_BITS = 13
 """Of the longest code."""
 
 
-class History(wiring.Component):
-    """What each channel's last value was, in two bits: its size, but for those up to 3 and those from 6 on, which are one each.
-
-    ``o`` is the context of the next value, that of the value ``lanes`` steps before or 0. Reset and ``clear``, in the cycle
-    of a step, forget all.
-
-    Parameters
-    ----------
-    lanes : int
-        Values per pixel, at least 1.
-
-    Members
-    -------
-    step, clear : ``In(1)``
-    size : ``In(3)``
-    o : ``Out(2)``
-    """
-
-    def __init__(self, *, lanes: int):
-        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes = lanes
-        super().__init__({"step": In(1), "clear": In(1), "size": In(3), "o": Out(2)})
-
-    def elaborate(self, platform):
-        m = Module()
-        pixel = Signal(2 * self._lanes)
-        low, middle, high = self.size
-        context = Cat(high & (middle | ~low), high & (middle | low))
-        m.d.comb += self.o.eq(pixel[:2])
-        with m.If(self.step):
-            m.d.sync += pixel.eq(Mux(self.clear, 0, Cat(pixel[2:], context)))
-        return m
+def context(size):
+    """What is remembered of a value, in two bits: its size, but for those up to 3 and those from 6 on, which are one each."""
+    low, middle, high = size
+    return Cat(high & (middle | ~low), high & (middle | low))
 
 
 class Compressor(wiring.Component):
@@ -73,7 +45,8 @@ class Compressor(wiring.Component):
     """
 
     def __init__(self, *, lanes: int = 16):
-        self._history = History(lanes=lanes)
+        require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
+        self._lanes = lanes
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"data": 8, "last": 1}))),
@@ -84,7 +57,6 @@ class Compressor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.history = history = self._history
         step, take = Signal(), Signal()  # the stages move; a value enters the first
 
         # The first stage makes the code. Its prefix says which of the context's sizes the value has, and the bits below the
@@ -98,8 +70,9 @@ class Compressor(wiring.Component):
         low = Cat(*(value[n] & value[n + 1 :].any() for n in range(6)), value[6:])
         credit = Signal(7, init=CODEC_CREDIT)
         plain = credit < CODEC_CREDIT_LEAST
+        pixel = Signal(2 * self._lanes)
         code, length = Signal(CODE_BITS), Signal(4)
-        with m.Switch(Cat(size, history.o, plain)):
+        with m.Switch(Cat(size, pixel[:2], plain)):
             for before, order in enumerate(CODEC_ORDER):
                 for number, this in enumerate(order):
                     low_bits = 8 if this == 7 else max(this - 1, 0)
@@ -112,16 +85,12 @@ class Compressor(wiring.Component):
                             m.d.comb += [code.eq(7 | number - 4 << 3 | low << 5), length.eq(5 + low_bits)]
             with m.Default():
                 m.d.comb += [code.eq(value), length.eq(8)]
-        m.d.comb += [
-            history.step.eq(take),
-            history.clear.eq(self.i.p.last),
-            history.size.eq(size),
-        ]
         with m.If(take):
-            with m.If(self.i.p.last):
-                m.d.sync += credit.eq(CODEC_CREDIT)
-            with m.Elif((credit < CODEC_CREDIT_FULL) | length[3]):
+            m.d.sync += pixel.eq(Cat(pixel[2:], context(size)))
+            with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
                 m.d.sync += credit.eq(credit + 8 - length)
+            with m.If(self.i.p.last):
+                m.d.sync += [pixel.eq(0), credit.eq(CODEC_CREDIT)]
 
         # The second stage lays it behind the bits that there are. A full word stands at the output, and the bits beyond it
         # are carried to the next.

@@ -16,7 +16,7 @@ def halfwords(data):
     return np.frombuffer(data, "<u2").tolist()
 
 
-def blocks(unit):
-    """The payloads of a unit's blocks."""
-    data = [int.from_bytes(bytes(unit[at : at + 8]), "little") for at in range(0, len(unit), 8)]
+def blocks(unit, values=8):
+    """The payloads of a unit's blocks, or parts of them."""
+    data = [int.from_bytes(bytes(unit[at : at + values]), "little") for at in range(0, len(unit), values)]
     return [{"data": block, "last": int(n == len(data) - 1)} for n, block in enumerate(data)]

@@ -9,9 +9,9 @@ from gossamer.sim.streams import Bench, randomly
 from tests.hdl.rows import blocks, halfwords, random_unit
 
 
-def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=15, **options):
+def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=15, values=8, **options):
     """``units`` are their blocks; ``data`` the halfwords that there are."""
-    dut = Decompressor(lanes=lanes, blocks=most)
+    dut = Decompressor(lanes=lanes, blocks=most, values=values)
     bench = Bench(dut)
     bench.source(dut.start, [{"blocks": count} for count in units])
     source = bench.source(dut.i, data, pauses)
@@ -47,6 +47,14 @@ def test_matches_golden(rng, lanes, signed, pause, stall):
     assert o.payloads == [block for unit in units for block in blocks(unit)]
 
 
+@pytest.mark.parametrize("values", [1, 2, 4])
+@pytest.mark.parametrize("stall", [0, 0.6])
+def test_transfers_may_be_parts_of_blocks(rng, values, stall):
+    units = random_units(rng, 4)
+    o = run([len(unit) // 8 for unit in units], encode(units), values=values, stalls=randomly(rng, stall))
+    assert o.payloads == [part for unit in units for part in blocks(unit, values)]
+
+
 def test_every_value_in_every_context():
     """Of two channels one sets the context of the other's next."""
     units = [[value for pair in zip(np.full(256, before), range(256)) for value in pair] for before in (0, 8, 16, 32)]
@@ -79,7 +87,12 @@ def test_takes_the_halfwords_of_its_units_and_no_more(rng, stall):
 def test_decodes_a_value_per_cycle_and_starts_in_one(rng):
     units = [random_unit(rng, 40) for _ in range(4)] + [np.full(40, 255)]
     o = run([5] * 5, encode(units))
-    assert o.offers == [41 * unit + 9 + 8 * block for unit in range(5) for block in range(5)]
+    assert o.offers == [41 * unit + 10 + 8 * block for unit in range(5) for block in range(5)]
+
+
+def test_a_value_appears_two_cycles_after_it_was_read():
+    o = run([1, 1], encode([[9] * 8] * 2), values=1)
+    assert o.offers == [*range(3, 11), *range(12, 20)]
 
 
 def test_waits_for_a_halfword_only_if_it_needs_one():
@@ -124,6 +137,17 @@ def test_any_bits_give_the_blocks_that_were_asked_for(rng, share):
             stream, want = stream[used:], want + blocks(values)
         assert o.payloads == want
         assert 2 * o.left == len(stream)
+
+
+def test_lanes_must_be_positive():
+    with pytest.raises(ValueError, match=r"^lanes must be at least 1, not 0$"):
+        Decompressor(lanes=0)
+
+
+@pytest.mark.parametrize("values", [0, 3, 16])
+def test_values_must_divide_a_block(values):
+    with pytest.raises(ValueError, match=rf"^values must be 1, 2, 4 or 8, not {values}$"):
+        Decompressor(values=values)
 
 
 def test_blocks_must_be_positive():
