@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_LEAST, CODEC_ORDER, UserError
+from gossamer.golden.spec import (
+    CODEC_BUDGET_CREDIT,
+    CODEC_CREDIT,
+    CODEC_CREDIT_FULL,
+    CODEC_CREDIT_LEAST,
+    CODEC_ORDER,
+    CODEC_SHIFTS,
+    UserError,
+)
 
 __all__ = [
     "CodecError",
@@ -21,9 +29,13 @@ __all__ = [
     "decode",
     "decode_prefix",
     "decode_units",
+    "drop",
     "encode",
     "encode_units",
     "fold",
+    "least_budget",
+    "rate",
+    "restore",
     "size",
     "unfold",
 ]
@@ -74,6 +86,10 @@ def _tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 _CODES, _LENGTHS = _tables()
+_SIZES = size(range(256))
+
+LEAST_RATE = 3
+"""Bits that a zero takes at most."""
 
 
 def code(before: int, value: int) -> tuple[int, int]:
@@ -83,93 +99,154 @@ def code(before: int, value: int) -> tuple[int, int]:
 
 def bound(count: int) -> int:
     """Bytes that a unit of ``count`` values takes at most: halfwords."""
-    return 2 * -(-(8 * count + CODEC_CREDIT) // 16)
+    return _halfwords(8 * count + CODEC_CREDIT)
 
 
-def _spend(credit: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where((credit >= CODEC_CREDIT_FULL) & (length < 8), credit, credit + 8 - length)
+def least_budget(count: int) -> int:
+    """The smallest budget, in bytes, that a unit of ``count`` values may have."""
+    return _halfwords(LEAST_RATE * count + CODEC_BUDGET_CREDIT)
 
 
-def encode(values: ArrayLike, *, lanes: int = 16, signed: bool = False) -> bytes:
+def rate(count: int, budget: int) -> int:
+    """What a value of a unit of ``count`` values and of ``budget`` bytes may cost on average, in sixteenths of a bit."""
+    if budget < least_budget(count):
+        raise CodecError(f"the budget of {count} values must be at least {least_budget(count)} bytes, not {budget}")
+    return 16 * (16 * (budget // 2) - CODEC_BUDGET_CREDIT) // max(count, 1)
+
+
+def drop(values: ArrayLike, shift: ArrayLike, signed: bool = False) -> NDArray[np.int64]:
+    """What is coded of values of which ``shift`` low bits are dropped; of signed ones before they are folded."""
+    kept = np.asarray(values, np.int64) - 128 * signed >> np.asarray(shift)
+    return np.where(np.asarray(shift) == 8, 0, fold(kept + 128) if signed else kept).astype(np.int64)
+
+
+def restore(coded: ArrayLike, shift: ArrayLike, signed: bool = False) -> NDArray[np.uint8]:
+    """The value in the middle of those that are coded so; but zero for a zero of values that are not signed, and where all bits
+    were dropped, the value that stands for zero."""
+    kept = unfold(coded).astype(np.int64) - 128 if signed else np.asarray(coded, np.int64)
+    middle = (kept << np.asarray(shift)) + (1 << np.asarray(shift) >> 1)
+    zero = (np.asarray(shift) == 8) | (kept == 0) & (not signed)
+    return (np.where(zero, 0, middle) + 128 * signed & 255).astype(np.uint8)
+
+
+def encode(values: ArrayLike, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> bytes:
     """One unit as a stream of halfwords, see :func:`encode_units`."""
-    return encode_units(np.asarray(values)[np.newaxis], lanes=lanes, signed=signed)[0]
+    return encode_units(np.asarray(values)[np.newaxis], lanes=lanes, signed=signed, budget=budget)[0]
 
 
-def decode(data: bytes, count: int, *, lanes: int = 16, signed: bool = False) -> NDArray[np.uint8]:
+def decode(data: bytes, count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> NDArray[np.uint8]:
     """The ``count`` values of a unit, see :func:`decode_units`."""
-    return decode_units([data], count, lanes=lanes, signed=signed)[0]
+    return decode_units([data], count, lanes=lanes, signed=signed, budget=budget)[0]
 
 
-def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False) -> list[bytes]:
+def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> list[bytes]:
     """Each row of ``units`` as a stream of halfwords.
 
-    The context of a value is that of the value ``lanes`` before it, at first 0. A unit has a *credit*, at first
+    The context of a value is that of what was coded ``lanes`` values before it, at first 0. A unit has a *credit*, at first
     :data:`CODEC_CREDIT`. A value that finds less than :data:`CODEC_CREDIT_LEAST` stands for itself, in 8 bits; any other is
     coded, and the credit grows by what the code is shorter than 8 bits, or falls by what it is longer; from
     :data:`CODEC_CREDIT_FULL` on it does not grow. The first bit is bit 0 of the first byte; zeros fill the last halfword.
     ``signed`` folds the values first, see :func:`fold`.
+
+    With a ``budget``, in bytes, no stream is longer than that. The credit is :data:`CODEC_BUDGET_CREDIT` at first, and a value
+    finds it increased by :func:`rate`. As many low bits of the value are dropped as there are :data:`CODEC_SHIFTS` above that,
+    see :func:`drop`. The rest is coded, never left plain, and the credit falls by the length of the code. It does not grow from
+    :data:`CODEC_CREDIT_FULL` on either. A budget of :func:`bound` or more is none.
     """
-    values = fold(units) if signed else np.asarray(units, np.uint8)
-    rows, count = values.shape
-    before = np.zeros((rows, count), np.int64)
-    before[:, lanes:] = context(size(values[:, :-lanes]))
-    codes, lengths = _CODES[before, values], _LENGTHS[before, values]
-    credit = np.full(rows, CODEC_CREDIT)
+    array = np.asarray(units, np.uint8)
+    rows, count = array.shape
+    codes, lengths = np.zeros((rows, count), np.int64), np.zeros((rows, count), np.int64)
+    before = np.zeros((rows, count + lanes), np.int64)
+    rule = _Rule(rows, count, budget)
     for i in range(count):
-        plain = credit < CODEC_CREDIT_LEAST
-        codes[plain, i], lengths[plain, i] = values[plain, i], 8
-        credit = _spend(credit, lengths[:, i])
+        shift = rule.shift()
+        coded = drop(array[:, i], shift, signed)
+        plain = rule.plain()
+        codes[:, i] = np.where(plain, coded, _CODES[before[:, i], coded])
+        lengths[:, i] = np.where(plain, 8, _LENGTHS[before[:, i], coded])
+        before[:, i + lanes] = context(_SIZES[coded])
+        rule.spend(lengths[:, i])
     ends = lengths.cumsum(1)
     stream = np.zeros((rows, 8 * bound(count)), np.uint8)
     for bit in range(lengths.max(initial=0)):
         row, column = np.nonzero(bit < lengths)
         stream[row, (ends - lengths)[row, column] + bit] = codes[row, column] >> bit & 1
     packed = np.packbits(stream, axis=1, bitorder="little")
-    return [packed[row, : 2 * -(-end // 16)].tobytes() for row, end in enumerate(ends[:, -1] if count else [0] * rows)]
+    return [packed[row, : _halfwords(end)].tobytes() for row, end in enumerate(ends[:, -1] if count else [0] * rows)]
 
 
-def decode_units(streams: Sequence[bytes], count: int, *, lanes: int = 16, signed: bool = False) -> NDArray[np.uint8]:
-    """The inverse of :func:`encode_units`, for units of ``count`` values.
+def decode_units(
+    streams: Sequence[bytes], count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None
+) -> NDArray[np.uint8]:
+    """The inverse of :func:`encode_units`, for units of ``count`` values; :func:`restore` fills in what was dropped.
 
     Any bits are a unit's codes, so that all there is to be malformed is the length of the stream, and its filling. Raises
     :class:`CodecError`.
     """
-    values, ends = _read(streams, count, lanes)
+    values, ends = _read(streams, count, lanes, signed, budget)
     for data, end in zip(streams, ends.tolist()):
-        if len(data) != 2 * -(-end // 16):
-            raise CodecError(
-                f"a stream that ends at bit {end} must have so many bits in whole halfwords, not {len(data)} bytes"
-            )
+        if len(data) != _halfwords(end):
+            raise CodecError(f"a stream that ends at bit {end} must have just the halfwords for that, not {len(data)} bytes")
         if int.from_bytes(data, "little") >> end:
             raise CodecError(f"a stream must have zeros behind its end at bit {end}")
-    return unfold(values) if signed else values
+    return values
 
 
-def decode_prefix(data: bytes, count: int, *, lanes: int = 16, signed: bool = False) -> tuple[NDArray[np.uint8], int]:
+def decode_prefix(
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None
+) -> tuple[NDArray[np.uint8], int]:
     """The ``count`` values that ``data`` begins with, and how many bytes they take; zeros follow its end."""
-    values, ends = _read([data], count, lanes)
-    return (unfold(values) if signed else values)[0], 2 * -(-int(ends[0]) // 16)
+    values, ends = _read([data], count, lanes, signed, budget)
+    return values[0], _halfwords(int(ends[0]))
 
 
-def _read(streams: Sequence[bytes], count: int, lanes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _halfwords(bits: int) -> int:
+    """Bytes of the halfwords that have so many bits."""
+    return 2 * -(-bits // 16)
+
+
+class _Rule:
+    """The credit of units, in sixteenths of a bit, and what follows from it for the next value."""
+
+    def __init__(self, units: int, count: int, budget: int | None):
+        self._budgeted = budget is not None and budget < bound(count)
+        self._rate = rate(count, budget) if budget is not None and self._budgeted else 8 * 16
+        self._credit = np.full(units, 16 * (CODEC_BUDGET_CREDIT if self._budgeted else CODEC_CREDIT))
+
+    def plain(self) -> NDArray[np.bool_]:
+        return (self._credit < 16 * CODEC_CREDIT_LEAST) & (not self._budgeted)
+
+    def shift(self) -> NDArray[np.int64]:
+        above = (self._credit + self._rate)[:, np.newaxis] < 16 * np.array(CODEC_SHIFTS)
+        return above.sum(1) * self._budgeted
+
+    def spend(self, lengths: NDArray[np.int64]) -> None:
+        change = self._rate - 16 * lengths
+        self._credit += np.where((self._credit >= 16 * CODEC_CREDIT_FULL) & (change > 0), 0, change)
+
+
+def _read(
+    streams: Sequence[bytes], count: int, lanes: int, signed: bool, budget: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Values, and the bits that they take."""
     rows = len(streams)
     words = np.zeros((rows, bound(count) + 4), np.int64)  # with room for a look beyond the end
     for row, data in enumerate(streams):
         start = np.frombuffer(data, np.uint8)[: words.shape[1]]
         words[row, : len(start)] = start
-    values, before = np.zeros((rows, count), np.int64), np.zeros((rows, count + lanes), np.int64)
-    every, position, credit = np.arange(rows), np.zeros(rows, np.int64), np.full(rows, CODEC_CREDIT)
+    values, before = np.zeros((rows, count), np.uint8), np.zeros((rows, count + lanes), np.int64)
+    every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, count, budget)
     order, prefix_lengths, low_bits = np.array(CODEC_ORDER), np.array([length for _, length in PREFIXES]), np.array(LOW_BITS)
     for i in range(count):
         window = sum(words[every, position // 8 + byte] << 8 * byte for byte in range(3)) >> position % 8
         number = np.where(window % 2 == 0, 0, np.where(window // 2 % 4 < 3, 1 + window // 2 % 4, 4 + window // 8 % 4))
         sizes, length = order[before[:, i], number], prefix_lengths[number]
         low = window >> length & (1 << low_bits[sizes]) - 1
-        value = np.where((sizes == 0) | (sizes == 7), low, 1 << np.maximum(sizes - 1, 0) | low)
-        plain = credit < CODEC_CREDIT_LEAST
-        spent = np.where(plain, 8, length + low_bits[sizes])
-        values[:, i] = np.where(plain, window & 255, value)
+        coded = np.where((sizes == 0) | (sizes == 7), low, 1 << np.maximum(sizes - 1, 0) | low)
+        plain = rule.plain()
+        values[:, i] = restore(np.where(plain, window & 255, coded), rule.shift(), signed)
         before[:, i + lanes] = context(sizes)  # of plain values there is no need, all that follow are plain
-        position, credit = position + spent, _spend(credit, spent)
-    return values.astype(np.uint8), position
+        spent = np.where(plain, 8, length + low_bits[sizes])
+        position = position + spent
+        rule.spend(spent)
+    return values, position

@@ -18,10 +18,12 @@ else:
 
 __all__ = [
     "ADD_TABLE",
+    "CODEC_BUDGET_CREDIT",
     "CODEC_CREDIT",
     "CODEC_CREDIT_FULL",
     "CODEC_CREDIT_LEAST",
     "CODEC_ORDER",
+    "CODEC_SHIFTS",
     "CONFIGS",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
@@ -79,6 +81,9 @@ CODEC_ORDER = ((0, 3, 4, 5, 1, 2, 6, 7), (4, 0, 3, 5, 1, 2, 6, 7), (5, 0, 4, 6, 
 
 CODEC_CREDIT, CODEC_CREDIT_LEAST, CODEC_CREDIT_FULL = 32, 8, 120
 """Compressed rows: the credit of a unit at first, that with which a value is still coded, and that which does not grow."""
+
+CODEC_BUDGET_CREDIT, CODEC_SHIFTS = 48, (40, 32, 24, 18, 14, 10, 7, 5)
+"""Compressed rows with a budget: the credit of a unit at first, and those for which 0, 1, … low bits are dropped, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -514,9 +519,7 @@ class Config:
     @property
     def longest_load(self) -> int:
         """Store words of the longest load: that which fills the largest buffer."""
-        return max(
-            self.weight_vectors * self.granules, self.row_words * self.granules, self.parameters * 8 // self.store_bytes
-        )
+        return max(self.weight_vectors * self.granules, self.row_words * self.granules, self.parameters * 8 // self.store_bytes)
 
     @property
     def granules(self) -> int:
