@@ -98,7 +98,15 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """A group of commands whose names may have two words."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = " ".join(args[:2])
+        return (name, self.commands[name], args[2:]) if name in self.commands else super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(version("gossamer"), package_name="gossamer")
 def cli() -> None:
     """Neural-network inference hardware that computes on compressed networks.
@@ -112,6 +120,7 @@ def cli() -> None:
       gossamer run digits --input X.npy --backend rtl -o Y.npy
       gossamer bench -o build/bench               cycles of all configurations, simulated
       gossamer bench --models DIR -o build/bench  the same of the models in a folder
+      gossamer bench codec --models DIR -o build/codec
       gossamer build --board icebreaker -o build/b
     """
 
@@ -506,6 +515,63 @@ def bench(
         click.echo(f"gossamer: {sentence}", err=True)
     if sentences:
         raise SystemExit(1)
+
+
+@cli.command(
+    "bench codec",
+    help=f"""Measure the compression of feature maps.
+
+    {MODELS} Without one: those in the folder of --models, or all built-in networks. Inputs are those of `gossamer bench`; the
+    array y beside them has their classes, -1 for unknown.""",
+)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--models", "folder", type=click.Path(path_type=Path), help="A folder: all its .tflite and .gsm files.")
+@config_option
+@click.option(
+    "--count", default=200, show_default=True, type=click.IntRange(1, 500), help="Inputs per network, at most; the first ones."
+)
+@click.option("--budgets", "with_budgets", is_flag=True, help="Also what a network loses if rows may have only so many bytes.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+def bench_codec(
+    models: tuple[str, ...], folder: Path | None, config_name: str, count: int, with_budgets: bool, output: Path
+) -> None:
+    """Writes ``codec.json``, ``codec.md`` and ``codec.png``, and ``budgets.png`` if asked for."""
+    from gossamer.cli import codec
+
+    config = spec.config(config_name)
+    reports, found, refused = [], [], []
+    for name in [*models, *(models_in(folder) if folder else ())] or BUILT_IN:
+        network = load_model(name)
+        try:
+            compiled = compile_network(network, config)
+        except CompileError as error:
+            refused.append(error)
+            click.echo(f"gossamer: {error}", err=True)
+            continue
+        x = samples(name, network, count).x
+        known = codec.labels(name, network, len(x))
+        with progress_bar(network.name, len(x)) as update:
+            reports.append(codec.ratios(compiled, x, update))
+        if with_budgets and len(known):
+            with progress_bar(f"{network.name}, budgets", len(codec.BUDGETS)) as update:
+                found += codec.budgets(compiled, x, known, update)
+    if not reports:
+        raise refused[0]
+    with output_folder(output) as target:
+        write_json(target / "codec.json", {"configuration": config.name, "networks": reports, "budgets": found})
+        (target / "codec.md").write_text(codec.codec_markdown(reports, found))
+        codec.codec_picture(reports, target / "codec.png")
+        if found:
+            codec.budget_picture(found, target / "budgets.png")
+    for title, columns, cells in (
+        ("compression", codec.COLUMNS, codec.rows(reports)),
+        ("budgets", codec.BUDGET_COLUMNS, codec.budget_rows(found)),
+    ):
+        table = Table(*columns, title=title, title_justify="left")
+        for row in cells:
+            table.add_row(*row)
+        if cells:
+            stdout().print(table)
 
 
 def main() -> None:
