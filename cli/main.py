@@ -541,10 +541,10 @@ def bench_codec(
     config = spec.config(config_name)
     reports, found, refused = [], [], []
     for name in [*models, *(models_in(folder) if folder else ())] or BUILT_IN:
-        network = load_model(name)
         try:
+            network = load_model(name)
             compiled = compile_network(network, config)
-        except CompileError as error:
+        except spec.UserError as error:  # the others are measured all the same
             refused.append(error)
             click.echo(f"gossamer: {error}", err=True)
             continue

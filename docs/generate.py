@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gossamer.gateware.registers import register_table
-from gossamer.golden import digits, spec
+from gossamer.golden import codec, digits, spec
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.inference import infer
 from gossamer.golden.network import KINDS, FullyConnected, Layer, Network, Tensor, Weighted
@@ -272,6 +272,33 @@ def example() -> str:
     )
 
 
+def codec_prefixes() -> str:
+    """The prefixes of compressed rows, and the sizes that they stand for."""
+    rows: list[list[object]] = []
+    for number, (prefix, length) in enumerate(codec.PREFIXES):
+        rows.append([f"`{prefix:0{length}b}`"[::-1], *(order[number] for order in spec.CODEC_ORDER)])
+    return table("prefix|size in context 0|in context 1|in context 2|in context 3", rows)
+
+
+def codec_example() -> str:
+    """A unit of two pixels of eight channels, code by code."""
+    values = [0, 5, 12, 16, 1, 3, 40, 200, 9, 0, 9, 31, 0, 0, 33, 255]
+    rows: list[list[object]] = []
+    for n, value in enumerate(values):
+        before = int(codec.context(codec.size(values[n - 8]))) if n >= 8 else 0
+        number, length = codec.code(before, value)
+        size = int(codec.size(value))
+        prefix = length - codec.LOW_BITS[size]
+        bits = f"{number:0{length}b}"[::-1]
+        rows.append([value, before, size, f"`{bits[:prefix]}`", f"`{bits[prefix:]}`" if prefix < length else ""])
+    data = codec.encode(values, lanes=8)
+    return (
+        "Two pixels of eight channels, with `lanes` = 8:\n\n"
+        + table("byte|context|size|prefix|low bits", rows)
+        + f"\nThese are the {len(data)} bytes `{data.hex(' ')}`.\n"
+    )
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     **{name: (lambda name=name: record_table(name)) for name in RECORDS},
     "constants": constants,
@@ -285,6 +312,8 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "operators": operators,
     "rules-of-operators": rules_of_operators,
     "example": example,
+    "codec-prefixes": codec_prefixes,
+    "codec-example": codec_example,
 }
 """What writes a region, by its name."""
 
