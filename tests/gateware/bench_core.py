@@ -629,9 +629,7 @@ FAULTS = {
 async def snapshot(tb, case):
     """Image, activations and what is around; and the end of the store, where overflows would go."""
     end = case.program.end_address + 64
-    return [
-        await tb.bus.read_bytes(STORE_WINDOW + at, size) for at, size in ((0, end), (SIZE // 2, 64), (SIZE - 64, 64))
-    ]
+    return [await tb.bus.read_bytes(STORE_WINDOW + at, size) for at, size in ((0, end), (SIZE // 2, 64), (SIZE - 64, 64))]
 
 
 @cocotb.test()

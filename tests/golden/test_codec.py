@@ -92,6 +92,13 @@ def test_credit_is_earned_by_short_codes_and_kept_up_to_its_limit():
         assert encode(values, lanes=1000) == bits("0" * zeros, "1" * 13 * codes, "1" * 8 * (40 - codes))
 
 
+@pytest.mark.parametrize(("first", "at_first", "codes"), [([5], "10010", 24), ([5, 16], "100101010000", 23)])
+def test_credit_grows_at_119_and_not_at_120(first, at_first, codes):
+    """12 zeros earn 84 bits on top of 32, 5 earns three and 16 one: at 119 the next zero earns seven more, at 120 none."""
+    values = [*first, *[0] * 20, *[255] * 30]
+    assert encode(values, lanes=1000) == bits(at_first, "0" * 20, "1" * 13 * codes, "1" * 8 * (30 - codes))
+
+
 def test_zeros_take_a_bit():
     assert len(encode([0] * 1600)) == 200
 

@@ -218,5 +218,3 @@ def test_long_loads_are_cut(rng):
     assert [step["count"] * 8 for step in loads(program) if step["opcode"] == Opcode.LOAD_WEIGHTS] == [
         8192, 8192, 8192, 8192, 5632,
     ]  # fmt: skip
-
-

@@ -252,9 +252,7 @@ KNOWN = (
     "ADD, AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, EXPAND_DIMS, FULLY_CONNECTED, LOGISTIC, "
     "MAX_POOL_2D, MEAN, PAD, QUANTIZE, RELU, RELU6, RELU_N1_TO_1, RESHAPE, SOFTMAX, SQUEEZE"
 )
-TYPES = (
-    "inputs and outputs must be int8; only the model's own may be float32 or uint8, beside QUANTIZE and DEQUANTIZE, not"
-)
+TYPES = "inputs and outputs must be int8; only the model's own may be float32 or uint8, beside QUANTIZE and DEQUANTIZE, not"
 PLAIN = "inputs and outputs must be dense tensors that the model computes anew for each inference, not"
 SCALE = "int8 and uint8 inputs and outputs must have one scale, above 0, and one zero point, not"
 SHAPES = "inputs and outputs must have shape (1, H, W, C), (H, W, C), (N, C) or (N), of sizes that are known beforehand, not"
@@ -668,4 +666,3 @@ def test_a_damaged_benchmark_model(rng, load):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_tflite(tmp_path / "none.tflite")
-

@@ -47,9 +47,7 @@ def interpreter(model: str):
     path = data_folder() / f"{model}_int8.tflite"
     litert = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert, the oracle, is not installed")
     kernels = litert.OpResolverType.BUILTIN_REF
-    result = litert.Interpreter(
-        str(path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
-    )
+    result = litert.Interpreter(str(path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True)
     result.allocate_tensors()
     return result
 

@@ -241,9 +241,7 @@ class RandomModel:
     def ADD(self, x: Activation) -> Activation | None:
         other = self.rng.choice([a.index for a in self.available if a.shape == x.shape])
         y = self.activation(x.shape)
-        self.writer.operator(
-            "ADD", [x.index, int(other)], [y.index], "AddOptions", fusedActivationFunction=self.fused()
-        )
+        self.writer.operator("ADD", [x.index, int(other)], [y.index], "AddOptions", fusedActivationFunction=self.fused())
         return y
 
     def _pool(self, x: Activation, kind: str) -> Activation | None:

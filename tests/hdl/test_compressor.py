@@ -61,7 +61,7 @@ def test_a_unit_may_end_at_any_bit(end):
 
 @pytest.mark.parametrize("zeros", [0, 1, 12, 13, 14, 40])
 def test_incompressible_values_are_plain_when_the_credit_is_used_up(zeros):
-    units = [[0] * zeros + [255] * 30, [0, 255] * 3]
+    units = [[*first, *[0] * zeros, *[255] * 30] for first in ([], [5], [5, 16])] + [[0, 255] * 3]
     assert run(units, lanes=64).payloads == expected(units, lanes=64)
 
 

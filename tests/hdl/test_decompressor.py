@@ -65,8 +65,10 @@ def test_every_value_in_every_context():
 
 @pytest.mark.parametrize("zeros", [0, 1, 12, 13, 14, 40])
 def test_incompressible_values_are_plain_when_the_credit_is_used_up(zeros):
-    unit = ([0] * zeros + [255] * 47)[: (zeros + 47) // 8 * 8]
-    assert run([len(unit) // 8], encode([unit], lanes=64), lanes=64).payloads == blocks(unit)
+    units = [[*first, *[0] * zeros, *[255] * 48] for first in ([], [5], [5, 16])]
+    units = [unit[: len(unit) // 8 * 8] for unit in units]
+    o = run([len(unit) // 8 for unit in units], encode(units, lanes=64), lanes=64)
+    assert o.payloads == [block for unit in units for block in blocks(unit)]
 
 
 @pytest.mark.parametrize("count", range(1, 16))

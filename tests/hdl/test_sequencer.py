@@ -504,9 +504,10 @@ BAD = {
     "weights": ({}, [WEIGHTS | {"count": 0, "wait": 1, "layer": 7}], Error.EMPTY),
     "parameters": ({}, [PARAMETERS | {"count": 0, "layer": 0xFFF}], Error.EMPTY),
     "rows": ({}, [RUN | {"rows": 0}], Error.EMPTY),
-    **{name: ({}, [RUN | {"layer": layer}], Error.EMPTY) for layer, name in enumerate(
-        ("groups", "width", "kernel_rows", "slot_words"), 2
-    )},
+    **{
+        name: ({}, [RUN | {"layer": layer}], Error.EMPTY)
+        for layer, name in enumerate(("groups", "width", "kernel_rows", "slot_words"), 2)
+    },
 }
 LAYERS = [LAYER, *(LAYER | {name: 0} for name in ("groups", "width", "kernel_rows", "slot_words"))]
 
@@ -568,7 +569,7 @@ def test_errors_count_only_while_a_program_runs():
 
 @pytest.mark.parametrize(
     "pace, cycle",
-    [("fast", 3), ("fast", 20), ("fast", 45), ("fast", 60), ("fast", 75), ("slow array", 90), ("slow array", 110)]
+    [("fast", 3), ("fast", 20), ("fast", 45), ("fast", 60), ("fast", 75), ("slow array", 90), ("slow array", 110)],
 )
 def test_after_an_error_a_program_runs_as_if_nothing_had_been(pace, cycle):
     """Also if a row was being computed and the next was loaded."""
@@ -619,7 +620,7 @@ def test_an_address_behind_the_store_stays_behind_it(bit):
     around.run(300)
     loads = {value[1] for _, value in around.of("command") if value[0] in (Target.WEIGHTS, Target.ROWS)} - {None}
     assert min(loads) >= 256
-    (_, (out_address, _)), = around.of("start")
+    ((_, (out_address, _)),) = around.of("start")
     assert out_address == 8 * 256 + 5
     around = Neighbours(config, image(config, [], [], {"steps": 1 << bit}))
     around.run(20)
@@ -797,7 +798,7 @@ def test_a_warm_start_reads_the_header_as_a_cold_one_does():
     """It takes no other time, and finds the same errors."""
     config = CONFIGS[0]
     for header, code, busy in (({}, Error.NONE, 10), ({"magic": 1}, Error.MAGIC, 6), ({"warm_steps": 255}, Error.OPCODE, 10)):
-        around = Neighbours(config, image(config, [], [], header).ljust(2048, b"\xFF"), starts=[0], warm=[0])
+        around = Neighbours(config, image(config, [], [], header).ljust(2048, b"\xff"), starts=[0], warm=[0])
         around.run(40)
         assert around.end()[:2] == (1 + busy + (code == Error.OPCODE), code)
 

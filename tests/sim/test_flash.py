@@ -45,9 +45,7 @@ START = after(RELEASE, VOLATILE, ENABLE)
 
 def run(cycles, **options):
     """The flash, and what ``dq.i`` is in each cycle."""
-    pins = SimpleNamespace(
-        sck=Signal(), cs_n=Signal(init=1), dq=SimpleNamespace(o=Signal(4), oe=Signal(), i=Signal(4))
-    )
+    pins = SimpleNamespace(sck=Signal(), cs_n=Signal(init=1), dq=SimpleNamespace(o=Signal(4), oe=Signal(), i=Signal(4)))
     flash = Flash(pins, options.pop("image", IMAGE), **options)
     seen = []
     m = Module()
