@@ -319,8 +319,8 @@ def compile_command(model: str, config_name: str, memory: int | None, output: Pa
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
 def plan(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
     """Looks for ways to compute the network with less memory, layers row by row and maps in strips, and predicts what each
-    costs in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when), for the
-    fastest plan of at most --memory bytes, or for the one that needs least."""
+    costs in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when),
+    for the fastest plan of at most --memory bytes, or for the one that needs least."""
     from gossamer.cli.plan import explored
     from gossamer.cli.report import curve_picture, memory_picture
 
