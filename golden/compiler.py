@@ -204,6 +204,7 @@ class Frontend:
         program = Program(
             config, table, steps, placed.blob, ends[0], ends[1], placed.needed, schedule.warm, schedule.external
         )
+        assert placed.image - config.store_bytes < program.size <= placed.image
         try:
             program.assemble()
         except ImageError as error:
@@ -294,11 +295,12 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
 
     def place(streamed: Iterable[int] = (), segment: int = 0) -> _Placed:
         schedule = Schedule(work.items, work.layout, work.rings, config, frozenset(streamed), segment)
-        # The size of the image is known before the addresses in it are.
-        address = Program.blob_address(schedule.table, schedule.steps)
+        plan = _plan(work, schedule, keep, config)
+        # Which steps and which entries of the table are equal depends on how far apart things lie, and so on the plan.
+        address = Program.blob_address(*schedule.sizes(plan.addresses, CompileError))
         blob, offsets = schedule.blob(address)
         image = -(-(address + len(blob)) // config.store_bytes) * config.store_bytes
-        return _Placed(schedule, blob, offsets, image, _plan(work, schedule, keep, config))
+        return _Placed(schedule, blob, offsets, image, plan)
 
     placed = place()
     # Fetches do not make room for activations.

@@ -65,8 +65,6 @@ class Schedule:
     ----------
     loads : sequence
         What is loaded, in order.
-    table, steps : int
-        Entries of the layer table, and steps without the end.
     warm : int
         The number of the first step of a warm start.
     cold : int
@@ -106,10 +104,6 @@ class Schedule:
         self.warm = sum(len(load.parts) for load in cold) + self.cold
         # Where rows lie in rings, steps repeat.
         self.folded = any(rows < layout.place(name).rows for name, rows in rings.items()) or len(works) < len(items)
-        # The sizes of the image's parts do not depend on where things lie.
-        anywhere = dict.fromkeys([*rings, *(area.name for area in self.areas())], 0)
-        table, steps, _ = self._steps(anywhere, self.blob(0)[1], ValueError)
-        self.table, self.steps = len(table), len(steps)
 
     def _next(self, load: int) -> int | None:
         """The segment that is fetched while that of ``load``, its first, is used."""
@@ -193,6 +187,13 @@ class Schedule:
                 offsets[load.data] = (address + len(blob)) // self._config.store_bytes
                 blob.extend(load.data)
         return bytes(blob), offsets
+
+    def sizes(self, addresses: Mapping[str, int], refuse: Callable[[str], Exception]) -> tuple[int, int]:
+        """Entries of the layer table, and steps without the end, if areas lie at ``addresses``, or all as far behind them."""
+        behind = 2 * self._config.store_size  # where no loads' data lie
+        moved = {name: behind + address for name, address in addresses.items()}
+        table, steps, _ = self._steps(moved, self.blob(0)[1], refuse)
+        return len(table), len(steps)
 
     def cost(self) -> int:
         """A rough guess of the cycles of an inference, fetches included: half of all activations are zero."""
