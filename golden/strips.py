@@ -24,11 +24,12 @@ def _name(tensor: str, strip: int) -> str:
 
 
 def _source_columns(kernel: Kernel, columns: range) -> range:
-    """The columns of the inputs that the windows of output ``columns`` cover."""
+    """The columns of the inputs that the windows of output ``columns`` cover; the nearest one if all are padding."""
     per_pixel = max(kernel.fields["repeat"], 1) if kernel.word_mode else kernel.source.pitch
     start = kernel.origin[1] + columns.start * kernel.stride[1]
     stop = kernel.origin[1] + (columns.stop - 1) * kernel.stride[1] + kernel.beats // per_pixel
-    return range(max(start, 0), min(stop, kernel.source.columns))
+    start = min(max(start, 0), kernel.source.columns - 1)
+    return range(start, max(min(stop, kernel.source.columns), start + 1))
 
 
 def _own(kernel: Kernel, columns: range) -> range:
