@@ -131,8 +131,10 @@ class _Order:
 
     def _run(self, layer: Layer, kernel: Kernel, rows: range, rolling: bool, barrier: bool) -> None:
         pair = len(kernel.inputs)
-        # An addition's inputs may lie in rings of different lengths, so that each of its rows is a step.
-        for block in [range(y, y + 1) for y in rows] if rolling and pair > 1 else [rows]:
+        # An addition's inputs may lie in rings of different lengths, or be strips of different columns: then each of its rows
+        # is a step.
+        apart = rolling or kernel.second or len({self._layout.place(name).columns for name in kernel.inputs}) > 1
+        for block in [range(y, y + 1) for y in rows] if pair > 1 and apart else [rows]:
             key = id(kernel), len(block)
             if key not in self._cuts:
                 self._cuts[key] = cut(kernel, self._config, self._refuse, len(block))
