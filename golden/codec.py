@@ -88,6 +88,9 @@ def _tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 _CODES, _LENGTHS = _tables()
 _SIZES = size(range(256))
 
+LONGEST = int(_LENGTHS.max())
+"""Bits of the longest code."""
+
 LEAST_RATE = 3
 """Bits that a zero takes at most."""
 
@@ -97,9 +100,9 @@ def code(before: int, value: int) -> tuple[int, int]:
     return int(_CODES[before, value]), int(_LENGTHS[before, value])
 
 
-def bound(count: int) -> int:
-    """Bytes that a unit of ``count`` values takes at most: halfwords."""
-    return _halfwords(8 * count + CODEC_CREDIT)
+def bound(count: int, bounded: bool = True) -> int:
+    """Bytes that a unit of ``count`` values takes at most, in halfwords; if it is not ``bounded``, with the longest codes."""
+    return _halfwords(8 * count + CODEC_CREDIT if bounded else LONGEST * count)
 
 
 def least_budget(count: int) -> int:
@@ -129,24 +132,30 @@ def restore(coded: ArrayLike, shift: ArrayLike, signed: bool = False) -> NDArray
     return (np.where(zero, 0, middle) + 128 * signed & 255).astype(np.uint8)
 
 
-def encode(values: ArrayLike, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> bytes:
+def encode(
+    values: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+) -> bytes:
     """One unit as a stream of halfwords, see :func:`encode_units`."""
-    return encode_units(np.asarray(values)[np.newaxis], lanes=lanes, signed=signed, budget=budget)[0]
+    return encode_units(np.asarray(values)[np.newaxis], lanes=lanes, signed=signed, bounded=bounded, budget=budget)[0]
 
 
-def decode(data: bytes, count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+) -> NDArray[np.uint8]:
     """The ``count`` values of a unit, see :func:`decode_units`."""
-    return decode_units([data], count, lanes=lanes, signed=signed, budget=budget)[0]
+    return decode_units([data], count, lanes=lanes, signed=signed, bounded=bounded, budget=budget)[0]
 
 
-def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False, budget: int | None = None) -> list[bytes]:
+def encode_units(
+    units: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+) -> list[bytes]:
     """Each row of ``units`` as a stream of halfwords.
 
     The context of a value is that of what was coded ``lanes`` values before it, at first 0. A unit has a *credit*, at first
     :data:`CODEC_CREDIT`. A value that finds less than :data:`CODEC_CREDIT_LEAST` stands for itself, in 8 bits; any other is
     coded, and the credit grows by what the code is shorter than 8 bits, or falls by what it is longer; from
     :data:`CODEC_CREDIT_FULL` on it does not grow. The first bit is bit 0 of the first byte; zeros fill the last halfword.
-    ``signed`` folds the values first, see :func:`fold`.
+    ``signed`` folds the values first, see :func:`fold`. If units are not ``bounded`` no value is left plain.
 
     With a ``budget``, in bytes, no stream is longer than that. The credit is :data:`CODEC_BUDGET_CREDIT` at first, and a value
     finds it increased by :func:`rate`. As many low bits of the value are dropped as there are :data:`CODEC_SHIFTS` above that,
@@ -157,7 +166,7 @@ def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False, bud
     rows, count = array.shape
     codes, lengths = np.zeros((rows, count), np.int64), np.zeros((rows, count), np.int64)
     before = np.zeros((rows, count + lanes), np.int64)
-    rule = _Rule(rows, count, budget)
+    rule = _Rule(rows, count, bounded, budget)
     for i in range(count):
         shift = rule.shift()
         coded = drop(array[:, i], shift, signed)
@@ -167,7 +176,7 @@ def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False, bud
         before[:, i + lanes] = context(_SIZES[coded])
         rule.spend(lengths[:, i])
     ends = lengths.cumsum(1)
-    stream = np.zeros((rows, 8 * bound(count)), np.uint8)
+    stream = np.zeros((rows, LONGEST * count + 16), np.uint8)
     for bit in range(lengths.max(initial=0)):
         row, column = np.nonzero(bit < lengths)
         stream[row, (ends - lengths)[row, column] + bit] = codes[row, column] >> bit & 1
@@ -176,14 +185,20 @@ def encode_units(units: ArrayLike, *, lanes: int = 16, signed: bool = False, bud
 
 
 def decode_units(
-    streams: Sequence[bytes], count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None
+    streams: Sequence[bytes],
+    count: int,
+    *,
+    lanes: int = 16,
+    signed: bool = False,
+    bounded: bool = True,
+    budget: int | None = None,
 ) -> NDArray[np.uint8]:
     """The inverse of :func:`encode_units`, for units of ``count`` values; :func:`restore` fills in what was dropped.
 
     Any bits are a unit's codes, so that all there is to be malformed is the length of the stream, and its filling. Raises
     :class:`CodecError`.
     """
-    values, ends = _read(streams, count, lanes, signed, budget)
+    values, ends = _read(streams, count, lanes, signed, bounded, budget)
     for data, end in zip(streams, ends.tolist()):
         if len(data) != _halfwords(end):
             raise CodecError(f"a stream that ends at bit {end} must have just the halfwords for that, not {len(data)} bytes")
@@ -193,10 +208,10 @@ def decode_units(
 
 
 def decode_prefix(
-    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, budget: int | None = None
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
 ) -> tuple[NDArray[np.uint8], int]:
     """The ``count`` values that ``data`` begins with, and how many bytes they take; zeros follow its end."""
-    values, ends = _read([data], count, lanes, signed, budget)
+    values, ends = _read([data], count, lanes, signed, bounded, budget)
     return values[0], _halfwords(int(ends[0]))
 
 
@@ -208,13 +223,14 @@ def _halfwords(bits: int) -> int:
 class _Rule:
     """The credit of units, in sixteenths of a bit, and what follows from it for the next value."""
 
-    def __init__(self, units: int, count: int, budget: int | None):
+    def __init__(self, units: int, count: int, bounded: bool, budget: int | None):
         self._budgeted = budget is not None and budget < bound(count)
+        self._bounded = bounded and not self._budgeted
         self._rate = rate(count, budget) if budget is not None and self._budgeted else 8 * 16
         self._credit = np.full(units, 16 * (CODEC_BUDGET_CREDIT if self._budgeted else CODEC_CREDIT))
 
     def plain(self) -> NDArray[np.bool_]:
-        return (self._credit < 16 * CODEC_CREDIT_LEAST) & (not self._budgeted)
+        return (self._credit < 16 * CODEC_CREDIT_LEAST) & self._bounded
 
     def shift(self) -> NDArray[np.int64]:
         above = (self._credit + self._rate)[:, np.newaxis] < 16 * np.array(CODEC_SHIFTS)
@@ -226,16 +242,16 @@ class _Rule:
 
 
 def _read(
-    streams: Sequence[bytes], count: int, lanes: int, signed: bool, budget: int | None
+    streams: Sequence[bytes], count: int, lanes: int, signed: bool, bounded: bool, budget: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Values, and the bits that they take."""
     rows = len(streams)
-    words = np.zeros((rows, bound(count) + 4), np.int64)  # with room for a look beyond the end
+    words = np.zeros((rows, bound(count, False) + 4), np.int64)  # with room for a look beyond the end
     for row, data in enumerate(streams):
         start = np.frombuffer(data, np.uint8)[: words.shape[1]]
         words[row, : len(start)] = start
     values, before = np.zeros((rows, count), np.uint8), np.zeros((rows, count + lanes), np.int64)
-    every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, count, budget)
+    every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, count, bounded, budget)
     order, prefix_lengths, low_bits = np.array(CODEC_ORDER), np.array([length for _, length in PREFIXES]), np.array(LOW_BITS)
     for i in range(count):
         window = sum(words[every, position // 8 + byte] << 8 * byte for byte in range(3)) >> position % 8

@@ -1,6 +1,6 @@
 """Packs bytes into the variable-length codes of compressed rows."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -34,6 +34,8 @@ class Compressor(wiring.Component):
     ----------
     lanes : int
         Values per pixel, at least 1: a value's context is the value so many before it.
+    bounded : bool
+        Units are bounded: incompressible values are left plain.
 
     Members
     -------
@@ -44,9 +46,9 @@ class Compressor(wiring.Component):
         The unit's bytes are around 128.
     """
 
-    def __init__(self, *, lanes: int = 16):
+    def __init__(self, *, lanes: int = 16, bounded: bool = True):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes = lanes
+        self._lanes, self._bounded = lanes, bounded
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"data": 8, "last": 1}))),
@@ -69,7 +71,7 @@ class Compressor(wiring.Component):
                 m.d.comb += size.eq(n)
         low = Cat(*(value[n] & value[n + 1 :].any() for n in range(6)), value[6:])
         credit = Signal(7, init=CODEC_CREDIT)
-        plain = credit < CODEC_CREDIT_LEAST
+        plain = Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)
         pixel = Signal(2 * self._lanes)
         code, length = Signal(CODE_BITS), Signal(4)
         with m.Switch(Cat(size, pixel[:2], plain)):

@@ -1,6 +1,6 @@
 """Unpacks compressed rows."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -31,6 +31,8 @@ class Decompressor(wiring.Component):
         Most blocks of a unit, at least 1.
     values : int
         Values of a transfer on ``o``: 1, 2, 4 or 8. Each but the first is a byte of registers.
+    bounded : bool
+        Units are bounded: incompressible values were left plain.
 
     Members
     -------
@@ -43,11 +45,11 @@ class Decompressor(wiring.Component):
         The unit's bytes are around 128.
     """
 
-    def __init__(self, *, lanes: int = 16, blocks: int = 255, values: int = 8):
+    def __init__(self, *, lanes: int = 16, blocks: int = 255, values: int = 8, bounded: bool = True):
         require(blocks >= 1, f"blocks must be at least 1, not {blocks}")
         require(values in (1, 2, 4, 8), f"values must be 1, 2, 4 or 8, not {values}")
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes, self._blocks, self._values = lanes, blocks, values
+        self._lanes, self._blocks, self._values, self._bounded = lanes, blocks, values, bounded
         super().__init__(
             {
                 "start": In(stream.Signature(data.StructLayout({"blocks": range(blocks + 1)}))),
@@ -72,7 +74,7 @@ class Decompressor(wiring.Component):
         pixel, history = Signal(2 * self._lanes - 2, reset_less=True), Signal(2 * self._lanes)
         before = history[:2]
         window, length, total = Signal(CODE_BITS), Signal(4), Signal(5)
-        m.d.comb += [plain.eq(credit < CODEC_CREDIT_LEAST), window.eq(Cat(half[1:], self.i.p) >> used)]
+        m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(Cat(half[1:], self.i.p) >> used)]
         # A plain value is as long as size 6 in context 2. Lengths of codes with short and with long prefixes are found side by
         # side.
         prefix, near, far = Signal(5), Signal(4), Signal(4)

@@ -212,3 +212,10 @@ def test_a_larger_budget_loses_less(rng):
     for budget in (420, 560, 800, 964):
         errors.append(np.abs(decode(encode(values, budget=budget), 960, budget=budget).astype(int) - values).sum())
     assert errors[0] > errors[1] > errors[2] >= errors[3] == 0
+
+
+def test_units_that_are_not_bounded_have_codes_only():
+    assert encode([255] * 16, bounded=False) == bits("1" * 13 * 16)
+    assert [bound(count, False) for count in (0, 1, 8, 16)] == [0, 2, 14, 26]
+    values = [0, 9, 255, 77] * 20
+    assert (decode(encode(values, bounded=False), 80, bounded=False) == values).all()

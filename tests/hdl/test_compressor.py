@@ -13,8 +13,8 @@ def send(unit):
     return [{"data": int(value), "last": int(n == len(unit) - 1)} for n, value in enumerate(unit)]
 
 
-def run(units, *, lanes=16, signed=False, pauses=None, stalls=None, reset=None, restart=()):
-    dut = Compressor(lanes=lanes)
+def run(units, *, lanes=16, signed=False, bounded=True, pauses=None, stalls=None, reset=None, restart=()):
+    dut = Compressor(lanes=lanes, bounded=bounded)
     bench = Bench(dut)
     source = bench.source(dut.i, [beat for unit in units for beat in send(unit)], pauses)
     o = bench.sink(dut.o, stalls)
@@ -63,6 +63,11 @@ def test_a_unit_may_end_at_any_bit(end):
 def test_incompressible_values_are_plain_when_the_credit_is_used_up(zeros):
     units = [[*first, *[0] * zeros, *[255] * 30] for first in ([], [5], [5, 16])] + [[0, 255] * 3]
     assert run(units, lanes=64).payloads == expected(units, lanes=64)
+
+
+def test_units_may_be_unbounded(rng):
+    units = [rng.integers(0, 256, 40), [255] * 20]
+    assert run(units, bounded=False).payloads == expected(units, bounded=False)
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 64])

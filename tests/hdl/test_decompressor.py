@@ -9,9 +9,9 @@ from gossamer.sim.streams import Bench, randomly
 from tests.hdl.rows import blocks, halfwords, random_unit
 
 
-def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=15, values=8, **options):
+def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=15, values=8, bounded=True, **options):
     """``units`` are their blocks; ``data`` the halfwords that there are."""
-    dut = Decompressor(lanes=lanes, blocks=most, values=values)
+    dut = Decompressor(lanes=lanes, blocks=most, values=values, bounded=bounded)
     bench = Bench(dut)
     bench.source(dut.start, [{"blocks": count} for count in units])
     source = bench.source(dut.i, data, pauses)
@@ -68,6 +68,12 @@ def test_incompressible_values_are_plain_when_the_credit_is_used_up(zeros):
     units = [[*first, *[0] * zeros, *[255] * 48] for first in ([], [5], [5, 16])]
     units = [unit[: len(unit) // 8 * 8] for unit in units]
     o = run([len(unit) // 8 for unit in units], encode(units, lanes=64), lanes=64)
+    assert o.payloads == [block for unit in units for block in blocks(unit)]
+
+
+def test_units_may_be_unbounded(rng):
+    units = [rng.integers(0, 256, 40, np.uint8), [255] * 24]
+    o = run([5, 3], encode(units, bounded=False), bounded=False)
     assert o.payloads == [block for unit in units for block in blocks(unit)]
 
 
