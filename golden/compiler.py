@@ -1,7 +1,7 @@
 """The compiler: from a network to a program."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -293,9 +293,9 @@ class _Placed:
 def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
     """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
 
-    def place(streamed: Iterable[int] = (), segment: int = 0) -> _Placed:
+    def place(streamed: Sequence[int] = (), segment: int = 0) -> _Placed:
         schedule = Schedule(work.items, work.layout, work.rings, config, frozenset(streamed), segment)
-        plan = _plan(work, schedule, keep, config)
+        plan = _plan(work, schedule, keep, bool(streamed), config)
         # Which steps and which entries of the table are equal depends on how far apart things lie, and so on the plan.
         address = Program.blob_address(*schedule.sizes(plan.addresses, CompileError))
         blob, offsets = schedule.blob(address)
@@ -336,7 +336,7 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
     return placed
 
 
-def _plan(work: Order, schedule: Schedule, keep: bool, config: Config) -> Plan:
+def _plan(work: Order, schedule: Schedule, keep: bool, quick: bool, config: Config) -> Plan:
     """The memory plan: tensors by their roots, partial sums, and fetched words. A step of it is half of an entry of the
     schedule's timeline."""
     areas: dict[str, Area] = {}
@@ -366,4 +366,4 @@ def _plan(work: Order, schedule: Schedule, keep: bool, config: Config) -> Plan:
         areas = {
             name: Area(area.bytes, [[range(area.life.start, len(layers))]]) for name, area in areas.items()
         }
-    return Arena(config.store_bytes).plan(areas, layers)
+    return Arena(config.store_bytes).plan(areas, layers, quick=quick)

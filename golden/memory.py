@@ -70,8 +70,8 @@ class Arena:
     def __init__(self, alignment: int):
         self._alignment = alignment
 
-    def plan(self, areas: Mapping[str, Area], layers: Sequence[str]) -> Plan:
-        """Plan ``areas``; ``layers`` is the plan's."""
+    def plan(self, areas: Mapping[str, Area], layers: Sequence[str], *, quick: bool = False) -> Plan:
+        """Plan ``areas``; ``layers`` is the plan's. ``quick``: once, from the largest to the smallest."""
         near = _neighbours(areas)
         orders: tuple[Callable[[Area], tuple[int, int]], ...] = (
             lambda area: (-area.bytes, area.life.start),
@@ -91,7 +91,7 @@ class Arena:
             now += changes[step]
             bound = max(bound, now)
         best, addresses = 0, dict[str, int]()
-        for key in orders:
+        for key in orders[: 1 if quick else None]:
             order = sorted(areas, key=lambda name: key(areas[name]))
             left = TURNS
             while left and (best != bound or not addresses):
@@ -101,7 +101,7 @@ class Arena:
                 if not addresses or peak < best:
                     best, addresses, left = peak, found, TURNS
                 top = [name for name in order if found[name] + areas[name].bytes == peak]
-                if order[: len(top)] == top:
+                if quick or order[: len(top)] == top:
                     break
                 order = [*top, *(name for name in order if name not in top)]
         return Plan(addresses, dict(areas), best, bound, tuple(layers))
