@@ -10,7 +10,7 @@ import pytest
 from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.interpreter import Machine, MachineError, Run
 from gossamer.golden.program import ImageError, Program, TensorPlace, encode
-from gossamer.golden.schedule import PARTIAL_SUMS
+from gossamer.golden.rolling import PARTIAL_SUMS
 from gossamer.golden.spec import (
     CONFIGS,
     DESCRIPTOR,
@@ -97,7 +97,7 @@ def test_nothing_outside_the_output_region_is_written(build, config, rng):
             if step.layer["partial_out"]:
                 name = f"{run.layer}{PARTIAL_SUMS}"
                 start = compiled.program.size + compiled.plan.addresses[name]
-                region = slice(start, start + compiled.plan.sizes[name])
+                region = slice(start, start + compiled.plan.areas[name].bytes)
             now[region] = first[region]
         np.testing.assert_array_equal(now, first)
         first = machine.store.copy()
