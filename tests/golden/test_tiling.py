@@ -11,7 +11,7 @@ from gossamer.golden.compiler import CompileError
 from gossamer.golden.lowering import lower
 from gossamer.golden.network import Conv, Depthwise, FullyConnected, MaxPool, Tensor
 from gossamer.golden.spec import CONFIGS, Config
-from gossamer.golden.tiling import Map, Piece, cut, descriptor
+from gossamer.golden.tiling import Map, Piece, cut, cut_window, descriptor, rows_read
 from tests.networks import SMALL
 
 UP5K = CONFIGS["up5k"]
@@ -54,10 +54,14 @@ def dense(inputs, outputs, config=UP5K, weight=1):
 
 
 def fields(kernel, piece, config=UP5K):
-    """Descriptor and step in one."""
-    row = kernel.source.columns * kernel.source.pitch
-    descriptor_fields, step = descriptor(kernel, piece, -(-row // config.store_bytes), config)
-    return descriptor_fields | step
+    """Descriptor and step in one, with addresses as if both maps lay at 0 and were there as a whole."""
+    found, step, position = descriptor(kernel, piece, config)
+    row, out_row = (-(-m.columns * m.pitch // config.store_bytes) for m in (kernel.source, kernel.target))
+    addresses = {
+        "in_address": position.in_row * row + position.in_word,
+        "out_address": position.out_row * out_row * config.store_bytes + position.out_byte,
+    }
+    return found | step | addresses
 
 
 def whole(kernel):
@@ -183,6 +187,44 @@ def test_strides_of_tiles():
         kernel, tile,
         in_address=2 * 26 + 12, offset=4, x_step=4, slot_words=7, stride_rows=2, in_rows=5, out_address=1 * 56 + 25,
     )  # fmt: skip
+
+
+def test_rows_that_are_read_by_hand():
+    # windows of 3 rows, 2 apart, that start at row -1 of 7
+    kernel = conv((7, 1, 1), (4, 1, 1), (3, 1), stride=(2, 1), padding=(1, 1, 0, 0))
+    for rows, expected in (
+        (range(4), (1, 0, 7)),
+        (range(1), (1, 0, 2)),  # -1 to 1
+        (range(1, 3), (0, 1, 5)),  # 1 to 5
+        (range(3, 4), (0, 5, 2)),  # 5 to 7
+    ):
+        assert rows_read(kernel, dataclasses.replace(whole(kernel), rows=rows)) == expected
+
+
+def test_parts_of_the_only_window_by_hand():
+    # 12 rows of 4 bytes, 40 outputs in three groups of 16 lanes; half of 256 weight vectors are 128
+    kernel = conv((12, 1, 4), (1, 1, 40), (12, 1), SMALL[1])
+    parts = cut_window(kernel, SMALL[1], CompileError, 5)
+    assert [[(p.kernel_rows, p.groups) for p in part] for part in parts] == [
+        [(rows, range(3))] for rows in (range(5), range(5, 10), range(10, 12))
+    ]
+    assert [(p.partial_in, p.partial_out) for (p,) in parts] == [(False, True), (True, True), (True, False)]
+    # Steps whose sums fill more than half of the parameter buffer: 8 windows of 16.
+    kernel = conv((3, 1, 1), (1, 1, 160), (3, 1), SMALL[1])
+    assert [[(p.groups, p.partial_at) for p in part] for part in cut_window(kernel, SMALL[1], CompileError, 1)] == [
+        [(range(5), 0), (range(5, 10), 5)]
+    ] * 3
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_a_window_that_comes_at_once_is_not_cut(rows):
+    assert cut_window(conv((3, 1, 1), (1, 1, 5), (3, 1)), UP5K, CompileError, rows) == []
+
+
+def test_what_has_several_windows_or_is_a_maximum_is_not_cut_by_its_rows():
+    assert cut_window(conv((4, 1, 1), (2, 1, 5), (3, 1)), UP5K, CompileError, 1) == []
+    layer = MaxPool("p", ("x",), "y", (3, 1), (1, 1))
+    assert cut_window(kernel_of(layer, (3, 1, 16), (1, 1, 16)), UP5K, CompileError, 1) == []
 
 
 def test_partial_sums_lie_behind_each_other():
