@@ -85,9 +85,8 @@ def test_places_by_hand(rng):
     x = b.conv(b.input, 6, (1, 1))
     b.max_pool(x, (2, 2), (2, 2))
     compiled = compile_network(b.network(), UP5K)
-    sizes = compiled.plan.sizes
     # 4 rows of 15 bytes, that is 2 words of 8; pixels of whole words of 16 lanes for the pool; 2 rows of 2 pixels of 6 bytes
-    assert [sizes[name] for name in ("t0", "t1", "t2")] == [64, 320, 32]
+    assert [compiled.plan.areas[name].bytes for name in ("t0", "t1", "t2")] == [64, 320, 32]
     assert compiled.plan.peak == 384
     assert compiled.places["t1"].pitch == 16
     assert compiled.places["t2"].pitch == 6

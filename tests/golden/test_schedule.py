@@ -198,9 +198,9 @@ def test_parts_of_a_window_pass_their_sums_on(rng):
 
 def test_partial_sums_have_an_area_of_their_own(rng):
     compiled = compile_network(long(rng), TINY)
-    areas = [name for name in compiled.plan.sizes if name.endswith("(partial sums)")]
+    areas = [name for name in compiled.plan.areas if name.endswith("(partial sums)")]
     assert areas == ["l0_fullyconnected (partial sums)"]
-    assert compiled.plan.sizes[areas[0]] == 16 * 8  # one window of 16 lanes
+    assert compiled.plan.areas[areas[0]].bytes == 16 * 8  # one window of 16 lanes
     start = compiled.program.size + compiled.plan.addresses[areas[0]]
     for step in compiled.program.steps:
         if step["opcode"] == Opcode.RUN:
