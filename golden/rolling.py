@@ -89,51 +89,75 @@ def partial_sums(kernel: Kernel) -> str:
 
 
 class _Order:
-    def __init__(self, lowered: Lowered, layout: Places, config: Config, refuse: Callable[[str], Exception], rows: int):
+    """Makes rows when they are asked for, and those that they need before."""
+
+    def __init__(
+        self,
+        lowered: Lowered,
+        layout: Places,
+        config: Config,
+        refuse: Callable[[str], Exception],
+        given: Mapping[str, int],
+        start: int,
+        cuts: Cuts,
+    ):
         self.items: list[Item] = []
         self._lowered, self._layout, self._config, self._refuse = lowered, layout, config, refuse
         self._makers = {layout.homes[layer.output]: i for i, (layer, _) in reversed(list(enumerate(lowered)))}
-        self._done = [0] * len(lowered)
-        self._parts: dict[int, list[list[Piece]]] = {}
-        self._cuts: Cuts = {}
-        self._rows = rows
-        self._given: dict[str, int] = {}
-        self._columns: Mapping[str, int] = {}
+        self._done = [self._total(i) if i < start else 0 for i in range(len(lowered))]
+        self._given, self._columns = dict.fromkeys(given, 0), given
+        self._cuts = cuts
+        self._rows = 0  # of a block; 0: layer by layer
 
-    def stream(self, columns: Mapping[str, int]) -> None:
-        """These inputs are given by the host, row by row; ``columns`` are their first."""
-        self._columns = columns
+    def compute(self, start: int, group: Group, taken: Mapping[str, int]) -> None:
+        """Compute the layers of a group, of which ``start`` is the first."""
+        self._rows = group.rows
+        for i in range(start, group.stop):
+            if group.rows and self._has_readers_only_before(i, group.stop):
+                continue  # they ask for its rows
+            output = self._layout.homes[self._lowered[i][0].output]
+            total = self._total(i)
+            for stop in [*range(group.rows, total, group.rows), total] if group.rows else [total]:
+                before = self._done[i]
+                self._make(i, stop)
+                if output in taken and self._done[i] > before:
+                    self.items.append(Transfer(output, range(before, self._done[i]), True, taken[output]))
 
-    def total(self, i: int) -> int:
+    def _has_readers_only_before(self, i: int, stop: int) -> bool:
+        homes = self._layout.homes
+        home = homes[self._lowered[i][0].output]
+        readers = [j for j, (layer, _) in enumerate(self._lowered) if any(homes[name] == home for name in layer.inputs)]
+        return bool(readers) and max(readers) < stop
+
+    def _total(self, i: int) -> int:
         """Output rows of a layer."""
         return self._layout.map(self._lowered[i][0].output).rows
 
-    def make(self, i: int, upto: int, rolling: bool) -> None:
+    def _make(self, i: int, upto: int) -> None:
         """See to it that a layer's output rows are there up to a row."""
         layer, kernels = self._lowered[i]
-        total = self.total(i)
+        total = self._total(i)
         barrier = isinstance(layer, Reshape) or (not kernels and not isinstance(layer, Concat))
         while self._done[i] < min(upto, total):
             start = self._done[i]
-            stop = min(start + self._rows, total) if rolling and not barrier else total
+            stop = min(start + self._rows, total) if self._rows and not barrier else total
             self._done[i] = stop
             if barrier:
-                self._need_all(layer)
+                self._need(layer, total_rows=True)
             if isinstance(layer, Concat):
-                for name in layer.inputs:
-                    self._need(name, stop, rolling)
+                self._need(layer, stop)
             for kernel in kernels:
-                if rolling and self._by_parts(layer, kernel):
+                if self._rows and self._by_parts(layer, kernel):
                     continue
                 low, high = max(start - kernel.place[0], 0), min(stop - kernel.place[0], kernel.rows)
                 if low < high:
-                    self._run(layer, kernel, range(low, high), rolling, barrier)
+                    self._run(layer, kernel, range(low, high), barrier)
 
-    def _run(self, layer: Layer, kernel: Kernel, rows: range, rolling: bool, barrier: bool) -> None:
+    def _run(self, layer: Layer, kernel: Kernel, rows: range, barrier: bool) -> None:
         pair = len(kernel.inputs)
         # An addition's inputs may lie in rings of different lengths, or be strips of different columns: then each of its rows
         # is a step.
-        apart = rolling or kernel.second or len({self._layout.place(name).columns for name in kernel.inputs}) > 1
+        apart = self._rows or kernel.second or len({self._layout.place(name).columns for name in kernel.inputs}) > 1
         for block in [range(y, y + 1) for y in rows] if pair > 1 and apart else [rows]:
             key = id(kernel), len(block)
             if key not in self._cuts:
@@ -143,33 +167,33 @@ class _Order:
                 for piece in self._cuts[key]
             ]
             if not barrier:
-                for name in layer.inputs:
-                    ends = [rows_read(kernel, piece) for piece in pieces]
-                    self._need(name, max(-(-(first + exist) // pair) for _, first, exist in ends), rolling)
+                self._need(layer, _last_row(kernel, pieces))
             self.items += [(kernel, piece) for piece in pieces]
 
     def _by_parts(self, layer: Layer, kernel: Kernel) -> bool:
         """Whether a kernel could be run part by part, as its input rows come."""
         parts = cut_window(kernel, self._config, self._refuse, self._rows)
         for part in parts:
-            for name in layer.inputs:
-                self._need(name, max(first + exist for _, first, exist in (rows_read(kernel, piece) for piece in part)), True)
+            self._need(layer, _last_row(kernel, part))
             self.items += [(kernel, piece) for piece in part]
         return bool(parts)
 
-    def _need_all(self, layer: Layer) -> None:
+    def _need(self, layer: Layer, rows: int = 0, *, total_rows: bool = False) -> None:
+        """See to it that so many rows of a layer's inputs are there, or all."""
         for name in layer.inputs:
-            self._need(name, self._layout.map(name).rows, True)
-
-    def _need(self, name: str, upto: int, rolling: bool) -> None:
-        home = self._layout.homes[name]
-        if home in self._makers:
-            self.make(self._makers[home], upto, rolling)
-        elif home in self._columns:
-            start = self._given.get(home, 0)
-            if start < upto:
-                self.items.append(Transfer(home, range(start, upto), False, self._columns[home]))
+            home = self._layout.homes[name]
+            upto = self._layout.map(name).rows if total_rows else rows
+            if home in self._makers:
+                self._make(self._makers[home], upto)
+            elif self._given.get(home, upto) < upto:
+                self.items.append(Transfer(home, range(self._given[home], upto), False, self._columns[home]))
                 self._given[home] = upto
+
+
+def _last_row(kernel: Kernel, pieces: Sequence[Piece]) -> int:
+    """The input row behind the last that pieces read."""
+    ends = [first + exist for _, first, exist in (rows_read(kernel, piece) for piece in pieces)]
+    return -(-max(ends) // len(kernel.inputs))
 
 
 def order(
@@ -188,31 +212,11 @@ def order(
     ``given`` are the inputs that the host writes row by row, ``taken`` the outputs that it takes so, both with the columns of
     the network's tensors where they begin. ``cuts`` keeps what is found out about kernels for the next call with the same ones.
     """
-    worker = _Order(lowered, layout, config, refuse, 0)
-    worker.stream(given or {})
-    worker._done[:start] = [worker.total(i) for i in range(start)]
-    worker._cuts = {} if cuts is None else cuts
+    worker = _Order(lowered, layout, config, refuse, given or {}, start, {} if cuts is None else cuts)
     for group in groups:
-        worker._rows = group.rows
-        for i in range(start, group.stop):
-            if group.rows and i + 1 < group.stop and _inside(lowered, layout, i, group.stop):
-                continue  # its readers ask for its rows
-            output = layout.homes[lowered[i][0].output]
-            total = worker.total(i)
-            for stop in [*range(group.rows, total, group.rows), total] if group.rows else [total]:
-                before = worker._done[i]
-                worker.make(i, stop, bool(group.rows))
-                if taken and output in taken and worker._done[i] > before:
-                    worker.items.append(Transfer(output, range(before, worker._done[i]), True, taken[output]))
+        worker.compute(start, group, taken or {})
         start = group.stop
     return worker.items
-
-
-def _inside(lowered: Lowered, layout: Places, i: int, stop: int) -> bool:
-    """Whether a layer's output has a reader, and all of them lie in front of ``stop``."""
-    home = layout.homes[lowered[i][0].output]
-    readers = [j for j, (layer, _) in enumerate(lowered) if any(layout.homes[name] == home for name in layer.inputs)]
-    return bool(readers) and max(readers) < stop
 
 
 def _touched(item: Item) -> tuple[list[tuple[str, range]], list[tuple[str, range]]]:
