@@ -22,7 +22,7 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.rolling import Group, Item, Lowered, Places, Transfer, lives_of, order, rings_of
+from gossamer.golden.rolling import Group, Item, Lowered, Places, Transfer, lives_of, order, rings_of, shares_of
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.strips import Strips
@@ -153,8 +153,8 @@ class Frontend:
                 progress(layer.name)
             self.lowered.append((layer, _lower(network, layer, self.layout, config)))
 
-    def work(self, strategy: Strategy) -> "Order":
-        """The order of the work, and the memory that it needs."""
+    def work(self, strategy: Strategy, *, keep: bool = False) -> "Order":
+        """The order of the work, and the memory that it needs. With ``keep`` no tensor shares the rows of another."""
         layout: Places = self.layout
         lowered, output = self.lowered, self.layout.root(self.output)[0]
         groups = strategy.groups or (Group(len(self.layers), 0),)
@@ -181,15 +181,18 @@ class Frontend:
         first = [name for name in ends[:1] if name not in given]
         last = [name for name in ends[1:] if name not in taken]
         rings = rings_of(items, rows, first, last, row_bytes)
-        return Order(items, layout, rings, row_bytes, lives_of(items, rows, rings, first, last))
+        shares = {} if keep else shares_of(items, rows, rings, first, last, row_bytes)
+        for name, other in shares.items():
+            rings[name], row_bytes[name] = rings[other], row_bytes[other]
+        return Order(items, layout, rings, row_bytes, shares, lives_of(items, rows, rings, shares, first, last))
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
         network, layout, config, first, output = self.network, self.layout, self.config, self.first, self.output
-        placed = _place(network.name, self.work(strategy), keep, config)
+        placed = _place(network.name, self.work(strategy, keep=keep), keep, config)
         schedule, plan, image = placed.schedule, placed.plan, placed.image
-        addresses = {name: image + address for name, address in plan.addresses.items()}
-        own = layout.pitches.keys() & schedule.rings.keys()
+        addresses = {name: image + address for name, address in placed.addresses.items()}
+        own = (layout.pitches.keys() & schedule.rings.keys()) - {*placed.shares}
         whole = {name for name in own if schedule.rings[name] == layout.place(name).rows}
         places = {
             name: layout.place(name, addresses[layout.root(name)[0]])
@@ -216,12 +219,14 @@ class Frontend:
 @dataclasses.dataclass(frozen=True)
 class Order:
     """The run steps and transfers of a network in their order. Of each tensor: ``rings``, the rows that the store has;
-    ``row_bytes``, the bytes of one; and ``lives``, see :func:`gossamer.golden.rolling.lives_of`."""
+    ``row_bytes``, the bytes of one; ``shares``, the tensor in whose ring its rows lie; and of the others ``lives``, see
+    :func:`gossamer.golden.rolling.lives_of`."""
 
     items: list[Item]
     layout: Places
     rings: dict[str, int]
     row_bytes: dict[str, int]
+    shares: dict[str, str]
     lives: dict[str, list[list[range]]]
 
 
@@ -277,13 +282,15 @@ def _lower(network: Network, layer: Layer, layout: Layout, config: Config) -> li
 
 @dataclasses.dataclass(frozen=True)
 class _Placed:
-    """A schedule, with the bytes of the image and of the activations that it needs."""
+    """A schedule, with the bytes of the image and of the activations that it needs, and where they lie behind the image."""
 
     schedule: Schedule
     blob: bytes
     offsets: dict[bytes, int]
     image: int
     plan: Plan
+    addresses: dict[str, int]
+    shares: dict[str, str]
 
     @property
     def needed(self) -> int:
@@ -294,13 +301,14 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
     """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
 
     def place(streamed: Sequence[int] = (), segment: int = 0) -> _Placed:
-        schedule = Schedule(work.items, work.layout, work.rings, config, frozenset(streamed), segment)
+        schedule = Schedule(work.items, work.layout, work.rings, work.row_bytes, config, frozenset(streamed), segment)
         plan = _plan(work, schedule, keep, bool(streamed), config)
         # Which steps and which entries of the table are equal depends on how far apart things lie, and so on the plan.
-        address = Program.blob_address(*schedule.sizes(plan.addresses, CompileError))
+        addresses = {**plan.addresses} | {name: plan.addresses[other] for name, other in work.shares.items()}
+        address = Program.blob_address(*schedule.sizes(addresses, CompileError))
         blob, offsets = schedule.blob(address)
         image = -(-(address + len(blob)) // config.store_bytes) * config.store_bytes
-        return _Placed(schedule, blob, offsets, image, plan)
+        return _Placed(schedule, blob, offsets, image, plan, addresses, work.shares)
 
     placed = place()
     # Fetches do not make room for activations.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gossamer.golden.buffers import loads_of
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy
-from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of
+from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of, shares_of
 from gossamer.golden.schedule import guess
 from gossamer.golden.spec import PARAMETER_BYTES, Config
 from gossamer.golden.tiling import rows_read
@@ -129,7 +129,7 @@ class Planner:
         last = [name for name in names & later if name not in given]
         row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
         rings = rings_of(items, sizes, first, last, row_bytes)
-        lives = lives_of(items, sizes, rings, first, last)
+        lives = lives_of(items, sizes, rings, shares_of(items, sizes, rings, first, last, row_bytes), first, last)
         through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
         return through + _most(items, lives, rings, sizes, row_bytes, config.lanes), _cycles(items, config)
 

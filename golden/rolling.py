@@ -30,6 +30,7 @@ __all__ = [
     "order",
     "partial_sums",
     "rings_of",
+    "shares_of",
 ]
 
 Work = tuple[Kernel, Piece]
@@ -315,15 +316,55 @@ def _periodic(
     return found
 
 
+def shares_of(
+    items: Sequence[Item],
+    sizes: Mapping[str, int],
+    rings: Mapping[str, int],
+    first: Sequence[str],
+    last: Sequence[str],
+    bytes_of: Mapping[str, int],
+) -> dict[str, str]:
+    """Rings whose rows can lie where those of another tensor will: row ``y`` is read for the last time by the run
+    step that writes row ``y`` of the other, which is not shorter."""
+    found = _follow(items, sizes, first, last)
+    shares: dict[str, str] = {}
+    alone: set[str] = {*first, *last}  # those that share nothing
+    for item in items:
+        if isinstance(item, Transfer):
+            alone.add(item.tensor)
+            continue
+        kernel, piece = item
+        target = kernel.target.name
+        if len(piece.rows) > 1:
+            alone.add(target)
+        for name in kernel.inputs:
+            row_by_row = (len(piece.rows), len(piece.kernel_rows)) == (1, 1) and not piece.partial_out
+            if not row_by_row or len(kernel.inputs) > 1 or shares.setdefault(name, target) != target:
+                alone.add(name)
+    good = {}
+    for name, other in shares.items():
+        rows = zip(found[name].used, found[other].written)
+        fits = sizes[name] == sizes[other] and bytes_of[name] <= bytes_of[other] and rings[name] <= rings[other]
+        fits = fits and rings[name] < sizes[name]
+        if name not in alone and fits and all(used < written for used, written in rows):
+            good[name] = other
+    return {name: other for name, other in good.items() if other not in good}
+
+
 def lives_of(
-    items: Sequence[Item], sizes: Mapping[str, int], rings: Mapping[str, int], first: Sequence[str], last: Sequence[str]
+    items: Sequence[Item],
+    sizes: Mapping[str, int],
+    rings: Mapping[str, int],
+    shares: Mapping[str, str],
+    first: Sequence[str],
+    last: Sequence[str],
 ) -> dict[str, list[list[range]]]:
-    """When there is something in each slot of each tensor's ring: ranges of moments, of which every item has two."""
-    lives = {}
+    """When there is something in each slot of the ring of each tensor that shares no other's: ranges of moments, of which every
+    item has two."""
+    lives: dict[str, list[list[range]]] = {name: [[] for _ in range(rings[name])] for name in sizes if name not in shares}
     for name, rows in _follow(items, sizes, first, last).items():
-        slots: list[list[range]] = [[] for _ in range(rings[name])]
+        home = shares.get(name, name)
         for y, (written, used) in enumerate(zip(rows.written, rows.used)):
             if written >= 0:
-                slots[y % rings[name]].append(range(written, used + 1))
-        lives[name] = [slot or [range(1)] for slot in slots]
-    return lives
+                lives[home][y % rings[home]].append(range(written, used + 1))
+    return {name: [sorted(slot, key=lambda span: span.start) or [range(1)] for slot in life] for name, life in lives.items()}

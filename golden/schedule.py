@@ -55,6 +55,8 @@ class Schedule:
     layout : Places
     rings : mapping
         The rows that the store has of each tensor.
+    row_bytes : mapping
+        The bytes from one to the next.
     config : Config
     streamed : set of int
         Numbers in ``loads`` whose data lie in the external memory.
@@ -78,12 +80,13 @@ class Schedule:
         items: Sequence[Item],
         layout: Places,
         rings: Mapping[str, int],
+        row_bytes: Mapping[str, int],
         config: Config,
         streamed: frozenset[int] = frozenset(),
         segment: int = 0,
     ):
         self._items, self._config = items, config
-        self._layout, self.rings = layout, rings
+        self._layout, self.rings, self._row_bytes = layout, rings, row_bytes
         cold, found = loads_of(items, config)
         self._bases = [bases for bases, _ in found]
         self.loads = [*cold, *(load for _, loads in found for load in loads if load.parts)]
@@ -270,8 +273,7 @@ class Schedule:
 
     def _slot(self, name: str, row: int, addresses: Mapping[str, int]) -> int:
         """The byte at which a row of a tensor lies."""
-        place = self._layout.place(name)
-        return addresses[name] + row % self.rings[name] * place.row_words(self._config) * self._config.store_bytes
+        return addresses[name] + row % self.rings[name] * self._row_bytes[name]
 
     def _addresses(
         self, kernel: Kernel, piece: Piece, position: Position, addresses: Mapping[str, int]
