@@ -127,6 +127,58 @@ def test_addresses_are_aligned(alignment):
     assert plan.peak == 11
 
 
+# Areas, and the peak that only one of the orders reaches, or only an order that has been changed.
+NEEDED = {
+    "from the largest, the first first": (8, {
+        "a": area(1, range(9, 10), range(3, 4), [range(4), range(6, 10)]),
+        "b": area(2, [range(1, 7), range(8, 9)], [range(7, 8), range(10, 12)]),
+        "c": area(3, [range(1, 6), range(11, 12)]),
+    }),
+    "from the largest, the last first": (15, {
+        "a": area(4, [range(1), range(3, 5), range(6, 11)]),
+        "b": area(5, [range(2, 3), range(6, 7)]),
+        "c": area(1, range(4, 6), range(5, 7), range(6, 8), range(7, 9)),
+        "d": area(4, [range(1, 7), range(9, 11)]),
+    }),
+    "from the first": (21, {
+        "a": area(5, [range(2, 5), range(6, 8), range(10, 12)], range(2, 7)),
+        "b": area(4, [range(1, 3), range(4, 11)]),
+        "c": area(3, range(7, 9), range(8, 10), range(9, 11), range(10, 12)),
+    }),
+    "from the last to begin": (16, {
+        "a": area(3, [range(5), range(8, 10), range(11, 12)]),
+        "b": area(4, range(6, 9), range(7, 10), range(8, 11)),
+        "c": area(5, range(9, 10)),
+    }),
+    "from the last to end": (16, {
+        "a": area(3, range(2), range(6)),
+        "b": area(4, [range(1), range(2, 3), range(6, 12)]),
+        "c": area(3, range(11, 12), [range(1, 3), range(5, 12)], [range(1), range(8, 9), range(10, 11)]),
+    }),
+    "changed": (9, {
+        "a": area(3, range(5), [range(1, 7), range(11, 12)]),
+        "b": area(1, [range(1, 7), range(9, 12)]),
+        "c": area(5, range(5, 6)),
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", NEEDED)
+def test_each_order_is_needed(order):
+    peak, areas = NEEDED[order]
+    plan = Arena(1).plan(areas, ())
+    assert plan.peak == peak
+    assert occupied(plan).max() == 1
+
+
+def test_a_quick_plan_is_a_plan(rng):
+    for _ in range(50):
+        areas = random_areas(rng, 6, 8)
+        quick, plan = Arena(8).plan(areas, (), quick=True), Arena(8).plan(areas, ())
+        assert occupied(quick).max() == 1
+        assert plan.bound == quick.bound <= plan.peak <= quick.peak
+
+
 def test_plans_do_not_depend_on_the_order_of_names(rng):
     areas = random_areas(rng, 8, 8)
     # Equally large areas that begin together are placed in the order of their names.
