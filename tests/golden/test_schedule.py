@@ -5,10 +5,12 @@ import itertools
 
 import pytest
 
-from gossamer.golden.compiler import CompileError, compile_network
+from gossamer.golden.compiler import CompileError, Frontend, Strategy, compile_network
 from gossamer.golden.inference import infer
+from gossamer.golden.program import Program
+from gossamer.golden.rolling import Group
 from gossamer.golden.spec import CONFIGS, PARAMETER_BYTES, Config, Opcode
-from tests.networks import NETWORKS, SMALL, Builder, inputs
+from tests.networks import NETWORKS, SMALL, Builder, deep, fork, fully_connected, inputs, mean, residual
 
 UP5K = CONFIGS["up5k"]
 TINY = SMALL[1]
@@ -58,6 +60,23 @@ def is_load(step):
     return step["opcode"] in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS)
 
 
+def unrolled(program):
+    """The steps as they are executed, without loops."""
+    first, words = Program.step_words(len(program.layers), program.config)
+    found, at, left = [], 0, {}
+    while at < len(program.steps):
+        step = program.steps[at]
+        at += 1
+        if step["opcode"] != Opcode.LOOP:
+            found.append(step)
+            continue
+        turns = left.get(at, step["count"])
+        left[at] = turns - 1
+        if turns:
+            at = (step["in_address"] - first) // words
+    return found
+
+
 def replay(program):
     """Check a program's loads; returns how many went on beside a run, and how many waited."""
     nothing = {Opcode.LOAD_WEIGHTS: set(), Opcode.LOAD_PARAMETERS: set()}
@@ -65,7 +84,7 @@ def replay(program):
     sizes = dict(zip(nothing, (program.config.weight_vectors, program.config.parameters)))
     busy, writes, idle = nothing, set(), True
     beside = waited = 0
-    for step in program.steps:
+    for step in unrolled(program):
         if is_load(step):
             entries, source = filled(program, step)
             assert max(entries) < sizes[step["opcode"]]
@@ -85,6 +104,27 @@ def replay(program):
 def test_loads_leave_alone_what_the_running_step_uses(build, config, rng):
     for _ in range(2):
         replay(compiled_for(build, config, rng).program)
+
+
+@pytest.mark.parametrize("config", [*SMALL, UP5K], ids=lambda config: config.name)
+@pytest.mark.parametrize("build", [residual, fork, mean, deep, fully_connected], ids=lambda build: build.__name__)
+def test_loads_row_by_row_leave_alone_what_the_running_step_uses(build, config, rng):
+    for rows in (1, 2):
+        frontend = Frontend(build(rng), config)
+        group = Group(len(frontend.layers), rows)
+        replay(frontend.compile(Strategy((group,), True)).program)
+
+
+def test_loads_in_loops_leave_alone_what_the_running_step_uses(rng):
+    b = Builder(rng, (40, 4, 16))
+    x = b.input
+    for _ in range(7):  # of 48 weight vectors each, more than fit
+        x = b.conv(x, 16, (3, 1))
+    program = Frontend(b.network(), TINY).compile(Strategy((Group(7, 1),), True)).program
+    assert any(step["opcode"] == Opcode.LOOP for step in program.steps)
+    assert len([step for step in unrolled(program) if step["opcode"] == Opcode.RUN]) == 7 * 40
+    beside, _ = replay(program)
+    assert beside > 40
 
 
 def test_loads_go_on_beside_runs(rng):
