@@ -9,7 +9,7 @@ Efficient Memory Access", 2019.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from gossamer.golden.network import Concat, Layer, Reshape
@@ -275,10 +275,10 @@ def rings_of(
     ``sizes`` are the rows of the tensors, ``bytes_of`` the bytes of one. ``first`` exist from the start, ``last`` to the end.
     """
     found = _follow(items, sizes, first, last)
-    blocks = dict.fromkeys(sizes, 1)  # rows that a run step writes
+    blocks: dict[str, set[range]] = {name: set() for name in sizes}  # rows that a run step writes
     for item in items:
         for name, rows in [] if isinstance(item, Transfer) else _touched(item)[1]:
-            blocks[name] = max(blocks[name], len(rows))
+            blocks[name].add(rows)
     least = {}
     for name, seen in found.items():
         low, high, most = 0, 0, 0
@@ -287,14 +287,25 @@ def rings_of(
             while low < high and seen.used[low] < time:
                 low += 1
             most = max(most, high - low)
-        most = max(-(-most // blocks[name]), 1) * blocks[name]
+        most = max(most, 1)
+        while most < sizes[name] and not _fits(blocks[name], most):
+            most += 1
         whole = name in first or name in last or most >= sizes[name] or most > MOST_RING
         least[name] = sizes[name] if whole else most
     return _periodic(least, sizes, blocks, bytes_of, len(items))
 
 
+def _fits(blocks: Collection[range], rows: int) -> bool:
+    """Whether none of the blocks, which are written at once, goes on at the start of a ring."""
+    return all(block.start % rows + len(block) <= rows for block in blocks)
+
+
 def _periodic(
-    least: dict[str, int], sizes: Mapping[str, int], blocks: Mapping[str, int], bytes_of: Mapping[str, int], items: int
+    least: dict[str, int],
+    sizes: Mapping[str, int],
+    blocks: Mapping[str, Collection[range]],
+    bytes_of: Mapping[str, int],
+    items: int,
 ) -> dict[str, int]:
     """Rings a little larger, so that the steps repeat after few rows: then they can be a loop in the program."""
     rings = {name: rows for name, rows in least.items() if rows < sizes[name]}
@@ -305,7 +316,9 @@ def _periodic(
     longest = max(rings.values())
     for period in range(longest, 2 * longest + 1):
         wider = {
-            name: next((n for n in range(rows, period + 1) if period % n == 0 and n % blocks[name] == 0), None)
+            name: next(
+                (n for n in range(rows, min(period, MOST_RING) + 1) if period % n == 0 and _fits(blocks[name], n)), None
+            )
             for name, rows in rings.items()
         }
         if None in wider.values():
