@@ -79,7 +79,8 @@ def replay(frontend, work, rings=None):
         count = done.setdefault(id(kernel), (kernel, np.zeros(shape, np.uint8)))[1]
         count[np.ix_(piece.rows, piece.columns, piece.groups, piece.kernel_rows, piece.beats)] += 1
         if not piece.partial_out:
-            assert len(piece.rows) <= rings[kernel.target.name]
+            ring = rings[kernel.target.name]
+            assert (kernel.place[0] + piece.rows.start) % ring + len(piece.rows) <= ring, f"item {number} wraps"
             stop = min(piece.groups.stop * lanes, kernel.target.channels)
             channels = slice(kernel.target.offset + piece.groups.start * lanes, kernel.target.offset + stop)
             x = kernel.place[1]
@@ -134,23 +135,10 @@ def test_every_value_is_computed_once_from_rows_that_are_there(build, config, rn
 @pytest.mark.parametrize("build", [residual, fork, conv, pad, max_pool], ids=lambda build: build.__name__)
 def test_a_smaller_ring_would_lose_rows(build, rng):
     for frontend, work in works(build, UP5K, rng, 4):
-        blocks = dict.fromkeys(work.rings, 1)
-        for kernel, piece in runs(work):
-            if not piece.partial_out:
-                blocks[kernel.target.name] = max(blocks[kernel.target.name], len(piece.rows))
         for name, rows in work.rings.items():
-            if name not in work.shares and blocks[name] < rows < work.layout.place(name).rows and len(work.items) < 512:
-                with pytest.raises(AssertionError, match=r"^(item \d+ |assert)"):
-                    replay(frontend, work, {**work.rings, name: rows - blocks[name]})
-
-
-@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
-def test_written_rows_lie_in_one_piece(build, rng):
-    for _, work in works(build, UP5K, rng, 3):
-        for kernel, piece in runs(work):
-            ring = work.rings[kernel.target.name]
-            if not piece.partial_out:
-                assert (kernel.place[0] + piece.rows.start) % ring + len(piece.rows) <= ring
+            if name not in work.shares and 1 < rows < work.layout.place(name).rows and len(work.items) < 512:
+                with pytest.raises(AssertionError, match=r"^item \d+ "):
+                    replay(frontend, work, {**work.rings, name: rows - 1})
 
 
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
@@ -339,6 +327,17 @@ def test_strips_of_padding(padding, rows, rng):
     b.pad(b.conv(b.input, 8, (1, 1)), padding)
     frontend = Frontend(b.network(), UP5K)
     assert_equal(frontend.source, frontend, whole(frontend, rows, True, 5), rng)
+
+
+def test_blocks_of_partial_sums_do_not_end_behind_their_ring(rng):
+    """Seed 1600 of other networks: of three rows two are written at once, and then one."""
+    b = Builder(rng, (12, 3, 30))
+    x = b.conv(b.input, 30, (3, 3))
+    b.add(b.conv(x, 30, (3, 3), relu=False), x)
+    frontend = Frontend(b.network(), SMALL[1])
+    last = [(kernel.name, [*piece.rows]) for kernel, piece in runs(frontend.work(whole(frontend, 3))) if piece.partial_in]
+    assert last[:2] == [("l0_conv", [0, 1]), ("l0_conv", [2])]
+    assert_equal(frontend.source, frontend, whole(frontend, 3), rng)
 
 
 def test_reading_a_partial_sum_is_no_reading_of_the_output(rng):
