@@ -58,7 +58,15 @@ def replay(frontend, work, rings=None):
         there[name] = np.full((rows, place.columns, place.pitch), -1)
     if not any(isinstance(item, Transfer) and not item.take for item in work.items):
         there[frontend.first][:] = np.arange(rings[frontend.first])[:, None, None]
+    homes = {name: work.shares.get(name, name) for name in rings}
     done = {}
+
+    def lost(name, row):
+        """What others have in the slot is overwritten."""
+        for other in rings:
+            if other != name and homes[other] == homes[name]:
+                there[other][row % rings[name]] = -1
+
     for number, item in enumerate(work.items):
         if isinstance(item, Transfer):
             for row in item.rows:
@@ -86,6 +94,7 @@ def replay(frontend, work, rings=None):
             x = kernel.place[1]
             for y in piece.rows:
                 row = kernel.place[0] + y
+                lost(kernel.target.name, row)
                 slot = there[kernel.target.name][row % rings[kernel.target.name]]
                 # A reshape may see the pixels of its output in another way.
                 pixels = slot.reshape(-1, kernel.target.pitch)
