@@ -113,6 +113,10 @@ def frontend_of(build, config, rng):
     raise AssertionError
 
 
+def _stride(rng):
+    return tuple(int(n) for n in rng.integers(1, 3, 2))
+
+
 def strategy_for(frontend, rng):
     """A random strategy, in strips if the network can be cut into them."""
     strategy = random_strategy(rng, len(frontend.layers))
@@ -192,6 +196,16 @@ def test_rows_lie_where_those_of_the_next_map_will(rng):
     wanted = frontend.network.run(x)[frontend.output]
     assert all((infer(compiled, one).output == y).all() for one, y in zip(x, wanted))
     assert frontend.work(strategy, keep=True).shares == {}
+
+
+def test_rows_that_several_steps_read_lie_alone(rng):
+    """The weights of 320 channels do not fit: when the first of them are written, the others' step still needs the row."""
+    b = Builder(rng, (12, 4, 8))
+    b.depthwise(b.conv(b.conv(b.input, 40, (3, 3)), 320, (1, 1)), (3, 3))
+    frontend = Frontend(b.network(), SMALL[1])
+    assert len([kernel for kernel, _ in runs(frontend.work(whole(frontend, 1))) if kernel.name == "l1_conv"]) > 12
+    assert frontend.work(whole(frontend, 1)).shares == {}
+    assert_equal(frontend.source, frontend, whole(frontend, 1), rng)
 
 
 # By hand
@@ -290,6 +304,46 @@ def test_random_networks_in_random_orders_equal_the_network(rng):
         build = NETWORKS[int(rng.integers(len(NETWORKS)))]
         frontend = frontend_of(build, (UP5K, UP5K, GENERIC, SMALL[0])[int(rng.integers(4))], rng)
         assert_equal(frontend.source, frontend, strategy_for(frontend, rng), rng)
+
+
+def graph(rng):
+    """A random network of three to eight layers, and what they need beside."""
+    b = Builder(rng, (int(rng.integers(3, 14)), int(rng.integers(3, 12)), int(rng.choice([1, 3, 8, 20]))))
+    x, before = b.input, []
+    kinds = ["conv", "pointwise", "depthwise", "max_pool", "pad", "rescale", "add", "concat"]
+    for kind in rng.choice(kinds, rng.integers(3, 9)):
+        rows, columns, channels = b.tensors[x].shape
+        before.append(x)
+        kernel = tuple(int(rng.integers(1, min(size, 4) + 1)) for size in (rows, columns))
+        mates = [y for y in before[:-1] if b.tensors[y].shape[:2] == (rows, columns)]
+        if kind == "conv":
+            x = b.conv(x, int(rng.choice([4, 17, 33])), kernel, _stride(rng), same=bool(rng.integers(3)))
+        elif kind == "pointwise":
+            x = b.conv(x, int(rng.choice([8, 16, 40])), (1, 1), relu=bool(rng.integers(2)))
+        elif kind == "depthwise":
+            x = b.depthwise(x, kernel, _stride(rng))
+        elif kind == "max_pool":
+            x = b.max_pool(x, kernel, _stride(rng), same=True)
+        elif kind == "pad":
+            x = b.pad(x, tuple(int(n) for n in rng.integers(0, 3, 4)))
+        elif kind == "rescale":
+            x = b.rescale(x)
+        elif kind == "add":
+            mates = [y for y in mates if b.tensors[y].shape[2] == channels]
+            x = b.add(str(rng.choice(mates)) if mates else b.conv(x, channels, (3, 3), relu=False), x)
+        else:
+            x = b.concat(b.rescale(b.conv(str(rng.choice(mates)) if mates else x, 5, (3, 1)), like=x), x)
+    if rng.integers(3) == 0:
+        b.fully_connected(b.mean(x), 5)
+    return b.network("graph")
+
+
+@pytest.mark.parametrize("config", [UP5K, SMALL[0], SMALL[1], SMALL[4]], ids=lambda config: config.name)
+def test_random_graphs_in_random_orders_equal_the_network(config, rng):
+    for _ in range(12):
+        frontend = frontend_of(graph, config, rng)
+        replay(frontend, frontend.work(strategy := strategy_for(frontend, rng)))
+        assert_equal(frontend.source, frontend, strategy, rng)
 
 
 @pytest.mark.parametrize("stream", [False, True])
