@@ -22,13 +22,13 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.rolling import Group, Item, Lowered, Places, Transfer, lives_of, order, rings_of, shares_of
+from gossamer.golden.rolling import Group, Lowered, Order, Places, Transfer, order, stored
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.strips import Strips
 from gossamer.golden.tiling import Kernel
 
-__all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Order", "Strategy", "compile_network"]
+__all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Strategy", "compile_network"]
 
 
 class CompileError(UserError, ValueError):
@@ -153,7 +153,7 @@ class Frontend:
                 progress(layer.name)
             self.lowered.append((layer, _lower(network, layer, self.layout, config)))
 
-    def work(self, strategy: Strategy, *, keep: bool = False) -> "Order":
+    def work(self, strategy: Strategy, *, keep: bool = False) -> Order:
         """The order of the work, and the memory that it needs. With ``keep`` no tensor shares the rows of another."""
         layout: Places = self.layout
         lowered, output = self.lowered, self.layout.root(self.output)[0]
@@ -176,24 +176,19 @@ class Frontend:
         for item in items:
             found = [item.tensor] if isinstance(item, Transfer) else [*item[0].inputs, item[0].target.name]
             names |= dict.fromkeys(found)
-        rows = {name: layout.place(name).rows for name in names}
-        row_bytes = {name: layout.place(name).size(self.config) // rows[name] for name in names}
         first = [name for name in ends[:1] if name not in given]
         last = [name for name in ends[1:] if name not in taken]
-        rings = rings_of(items, rows, first, last, row_bytes)
-        shares = {} if keep else shares_of(items, rows, rings, first, last, row_bytes)
-        for name, other in shares.items():
-            rings[name], row_bytes[name] = rings[other], row_bytes[other]
-        return Order(items, layout, rings, row_bytes, shares, lives_of(items, rows, rings, shares, first, last))
+        return stored(items, layout, names, first, last, self.config, share=not keep)
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
         network, layout, config, first, output = self.network, self.layout, self.config, self.first, self.output
-        placed = _place(network.name, self.work(strategy, keep=keep), keep, config)
+        work = self.work(strategy, keep=keep)
+        placed = _place(network.name, work, keep, config)
         schedule, plan, image = placed.schedule, placed.plan, placed.image
         addresses = {name: image + address for name, address in placed.addresses.items()}
-        own = (layout.pitches.keys() & schedule.rings.keys()) - {*placed.shares}
-        whole = {name for name in own if schedule.rings[name] == layout.place(name).rows}
+        own = (layout.pitches.keys() & work.rings.keys()) - {*work.shares}
+        whole = {name for name in own if work.rings[name] == layout.place(name).rows}
         places = {
             name: layout.place(name, addresses[layout.root(name)[0]])
             for name in dict.fromkeys([first, *(layer.output for layer in self.layers)])
@@ -214,20 +209,6 @@ class Frontend:
             raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
         head, tail = tuple(self._head), tuple(self._tail)
         return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy)
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """The run steps and transfers of a network in their order. Of each tensor: ``rings``, the rows that the store has;
-    ``row_bytes``, the bytes of one; ``shares``, the tensor in whose ring its rows lie; and of the others ``lives``, see
-    :func:`gossamer.golden.rolling.lives_of`."""
-
-    items: list[Item]
-    layout: Places
-    rings: dict[str, int]
-    row_bytes: dict[str, int]
-    shares: dict[str, str]
-    lives: dict[str, list[list[range]]]
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)
@@ -290,7 +271,6 @@ class _Placed:
     image: int
     plan: Plan
     addresses: dict[str, int]
-    shares: dict[str, str]
 
     @property
     def needed(self) -> int:
@@ -308,7 +288,7 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
         address = Program.blob_address(*schedule.sizes(addresses, CompileError))
         blob, offsets = schedule.blob(address)
         image = -(-(address + len(blob)) // config.store_bytes) * config.store_bytes
-        return _Placed(schedule, blob, offsets, image, plan, addresses, work.shares)
+        return _Placed(schedule, blob, offsets, image, plan, addresses)
 
     placed = place()
     # Fetches do not make room for activations.

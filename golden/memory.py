@@ -1,12 +1,12 @@
 """Where feature maps lie in the store, and when."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Area", "Arena", "Plan"]
+__all__ = ["Area", "Arena", "Plan", "most_at_once"]
 
 TURNS = 6
 """How often an order is changed without gain."""
@@ -80,16 +80,7 @@ class Arena:
             lambda area: (-area.life.start, -area.bytes),
             lambda area: (-area.life.stop, -area.bytes),
         )
-        changes: dict[int, int] = {}
-        for area in areas.values():
-            for life in area.lives:
-                for span in life:
-                    changes[span.start] = changes.get(span.start, 0) + area.size
-                    changes[span.stop] = changes.get(span.stop, 0) - area.size
-        now, bound = 0, 0
-        for step in sorted(changes):
-            now += changes[step]
-            bound = max(bound, now)
+        bound = most_at_once((span, area.size) for area in areas.values() for life in area.lives for span in life)
         best, addresses = 0, dict[str, int]()
         for key in orders[: 1 if quick else None]:
             order = sorted(areas, key=lambda name: key(areas[name]))
@@ -118,6 +109,19 @@ class Arena:
                 address = max(address, -(-stop // self._alignment) * self._alignment)
             addresses[name] = address
         return addresses
+
+
+def most_at_once(spans: Iterable[tuple[range, int]]) -> int:
+    """The largest sum of bytes of spans that have a step in common."""
+    changes: dict[int, int] = {}
+    for span, size in spans:
+        changes[span.start] = changes.get(span.start, 0) + size
+        changes[span.stop] = changes.get(span.stop, 0) - size
+    most = now = 0
+    for step in sorted(changes):
+        now += changes[step]
+        most = max(most, now)
+    return most
 
 
 def _neighbours(areas: Mapping[str, Area]) -> Neighbours:

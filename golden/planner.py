@@ -7,11 +7,12 @@ a given number of bytes. The cycles are a guess here; the bytes are what exists 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from gossamer.golden.buffers import loads_of
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy
-from gossamer.golden.rolling import Cuts, Group, Item, Transfer, lives_of, order, rings_of, shares_of
+from gossamer.golden.memory import most_at_once
+from gossamer.golden.rolling import Cuts, Group, Item, Order, Transfer, order, stored
 from gossamer.golden.schedule import guess
 from gossamer.golden.spec import PARAMETER_BYTES, Config
 from gossamer.golden.tiling import rows_read
@@ -124,22 +125,17 @@ class Planner:
         later = {home(name)[0] for layer in frontend.layers[j:] for name in layer.inputs} | ({output} - {*taken})
         earlier = {home(layer.output)[0] for layer in frontend.layers[:i]} | {frontend.first}
         names = made | needed
-        sizes = {name: layout.place(name).rows for name in names}
         first = [name for name in needed & earlier if name not in given]
         last = [name for name in names & later if name not in given]
-        row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
-        rings = rings_of(items, sizes, first, last, row_bytes)
-        lives = lives_of(items, sizes, rings, shares_of(items, sizes, rings, first, last, row_bytes), first, last)
+        work = stored(items, layout, names, first, last, config)
         through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
-        return through + _most(items, lives, rings, sizes, row_bytes, config.lanes), _cycles(items, config)
+        return through + _most(work, config), _cycles(items, config)
 
 
 def point(frontend: Frontend, strategy: Strategy) -> Point:
     """What a strategy needs. Raises :class:`CompileError` if it is not possible."""
     work = frontend.work(strategy)
-    sizes = {name: work.layout.place(name).rows for name in work.rings}
-    peak = _most(work.items, work.lives, work.rings, sizes, work.row_bytes, frontend.config.lanes)
-    return Point(peak, _cycles(work.items, frontend.config), strategy)
+    return Point(_most(work, frontend.config), _cycles(work.items, frontend.config), strategy)
 
 
 def strip_points(frontend: Frontend) -> list[Point]:
@@ -172,39 +168,23 @@ def _cycles(items: Sequence[Item], config: Config) -> int:
     return total
 
 
-def _most(
-    items: Sequence[Item],
-    lives: Mapping[str, Sequence[Sequence[range]]],
-    rings: Mapping[str, int],
-    sizes: Mapping[str, int],
-    row_bytes: Mapping[str, int],
-    lanes: int,
-) -> int:
+def _most(work: Order, config: Config) -> int:
     """The most bytes that exist at once. Slots of whole maps can be taken by others when they have been read, those of rings
     seldom."""
-    changes: dict[int, int] = {}
-
-    def exists(span: range, size: int) -> None:
-        changes[span.start] = changes.get(span.start, 0) + size
-        changes[span.stop] = changes.get(span.stop, 0) - size
-
-    for name, slots in lives.items():
-        whole = rings[name] == sizes[name]
-        for span in [span for slot in slots for span in slot] if whole else _union(slots):
-            exists(span, row_bytes[name] * (1 if whole else rings[name]))
+    spans: list[tuple[range, int]] = []
+    for name, slots in work.lives.items():
+        if work.rings[name] == work.layout.place(name).rows:
+            spans += [(span, work.row_bytes[name]) for slot in slots for span in slot]
+        else:
+            spans += [(span, work.row_bytes[name] * work.rings[name]) for span in _union(slots)]
     sums: dict[int, tuple[int, int, int]] = {}
-    for time, item in enumerate(items):
+    for time, item in enumerate(work.items):
         if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
-            size = (item[1].partial_at + item[1].windows) * lanes * PARAMETER_BYTES
+            size = (item[1].partial_at + item[1].windows) * config.lanes * PARAMETER_BYTES
             start, _, most = sums.get(id(item[0]), (time, 0, 0))
             sums[id(item[0])] = start, time, max(most, size)
-    for start, stop, size in sums.values():
-        exists(range(2 * start, 2 * stop + 2), size)
-    peak = now = 0
-    for time in sorted(changes):
-        now += changes[time]
-        peak = max(peak, now)
-    return peak
+    spans += [(range(2 * start, 2 * stop + 2), size) for start, stop, size in sums.values()]
+    return most_at_once(spans)
 
 
 def _union(slots: Sequence[Sequence[range]]) -> list[range]:

@@ -23,14 +23,13 @@ __all__ = [
     "Group",
     "Item",
     "Lowered",
+    "Order",
     "Places",
     "Transfer",
     "Work",
-    "lives_of",
     "order",
     "partial_sums",
-    "rings_of",
-    "shares_of",
+    "stored",
 ]
 
 Work = tuple[Kernel, Piece]
@@ -236,7 +235,8 @@ def _touched(item: Item) -> tuple[list[tuple[str, range]], list[tuple[str, range
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The moments in which each row of a tensor is written first and used last; -1: never.
+    """The moments in which each row of a tensor is written first and used last, -1: never; and the ``blocks`` of rows that run
+    steps write.
 
     Item ``i`` has two moments, ``2*i`` and ``2*i + 1``. A run step of one output row has read its input when it writes its
     first output, so that one can take the place of the other; everything else reads and writes in both.
@@ -244,11 +244,12 @@ class _Rows:
 
     written: list[int]
     used: list[int]
+    blocks: set[range]
 
 
 def _follow(items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str]) -> dict[str, _Rows]:
     """When the rows of tensors of ``sizes`` rows exist; ``first`` from the start, ``last`` to the end."""
-    found = {name: _Rows([-1] * rows, [-1] * rows) for name, rows in sizes.items()}
+    found = {name: _Rows([-1] * rows, [-1] * rows, set()) for name, rows in sizes.items()}
     for name in first:
         found[name].written[:] = [0] * sizes[name]
     for i, item in enumerate(items):
@@ -258,6 +259,8 @@ def _follow(items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str
             for y in some:
                 found[name].used[y] = 2 * i if in_place else 2 * i + 1
         for name, some in written:
+            if not isinstance(item, Transfer):
+                found[name].blocks.add(some)
             for y in some:
                 if found[name].written[y] < 0:
                     found[name].written[y] = 2 * i + 1 if in_place else 2 * i
@@ -267,32 +270,59 @@ def _follow(items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str
     return found
 
 
-def rings_of(
-    items: Sequence[Item], sizes: Mapping[str, int], first: Sequence[str], last: Sequence[str], bytes_of: Mapping[str, int]
-) -> dict[str, int]:
-    """The rows that the ring of each tensor must have: all of them, if it is no ring.
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The run steps and transfers of a network in their order, and what the store has of each tensor of ``layout``: ``rings``,
+    the rows, all of them if it is no ring; ``row_bytes``, the bytes of one; ``shares``, the tensor in whose ring its rows lie;
+    and of the others ``lives``, when there is something in each slot of the ring: ranges of moments, of which every item has
+    two."""
 
-    ``sizes`` are the rows of the tensors, ``bytes_of`` the bytes of one. ``first`` exist from the start, ``last`` to the end.
-    """
+    items: list[Item]
+    layout: Places
+    rings: dict[str, int]
+    row_bytes: dict[str, int]
+    shares: dict[str, str]
+    lives: dict[str, list[list[range]]]
+
+
+def stored(
+    items: list[Item],
+    layout: Places,
+    names: Collection[str],
+    first: Sequence[str],
+    last: Sequence[str],
+    config: Config,
+    *,
+    share: bool = True,
+) -> Order:
+    """What the store must have of the tensors ``names``, of which ``first`` exist from the start and ``last`` to the end.
+    Without ``share`` no tensor lies in the ring of another."""
+    sizes = {name: layout.place(name).rows for name in names}
+    row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
     found = _follow(items, sizes, first, last)
-    blocks: dict[str, set[range]] = {name: set() for name in sizes}  # rows that a run step writes
-    for item in items:
-        for name, rows in [] if isinstance(item, Transfer) else _touched(item)[1]:
-            blocks[name].add(rows)
+    rings = _rings(found, sizes, {*first, *last}, row_bytes, len(items))
+    shares = _shares(items, found, rings, {*first, *last}, row_bytes) if share else {}
+    for name, other in shares.items():
+        rings[name], row_bytes[name] = rings[other], row_bytes[other]
+    return Order(items, layout, rings, row_bytes, shares, _lives(found, rings, shares))
+
+
+def _rings(
+    found: Mapping[str, _Rows], sizes: Mapping[str, int], whole: Collection[str], row_bytes: Mapping[str, int], items: int
+) -> dict[str, int]:
+    """The rows that the ring of each tensor must have; those of ``whole`` tensors are all there."""
     least = {}
     for name, seen in found.items():
-        low, high, most = 0, 0, 0
+        low, high, most = 0, 0, 1
         for time, y in sorted((time, y) for y, time in enumerate(seen.written) if time >= 0):
             high = max(high, y + 1)
             while low < high and seen.used[low] < time:
                 low += 1
             most = max(most, high - low)
-        most = max(most, 1)
-        while most < sizes[name] and not _fits(blocks[name], most):
+        while most < sizes[name] and not _fits(seen.blocks, most):
             most += 1
-        whole = name in first or name in last or most >= sizes[name] or most > MOST_RING
-        least[name] = sizes[name] if whole else most
-    return _periodic(least, sizes, blocks, bytes_of, len(items))
+        least[name] = sizes[name] if name in whole or most >= sizes[name] or most > MOST_RING else most
+    return _periodic(least, sizes, {name: seen.blocks for name, seen in found.items()}, row_bytes, items)
 
 
 def _fits(blocks: Collection[range], rows: int) -> bool:
@@ -329,19 +359,17 @@ def _periodic(
     return found
 
 
-def shares_of(
+def _shares(
     items: Sequence[Item],
-    sizes: Mapping[str, int],
+    found: Mapping[str, _Rows],
     rings: Mapping[str, int],
-    first: Sequence[str],
-    last: Sequence[str],
-    bytes_of: Mapping[str, int],
+    whole: Collection[str],
+    row_bytes: Mapping[str, int],
 ) -> dict[str, str]:
-    """Rings whose rows can lie where those of another tensor will: row ``y`` is read for the last time by the run
-    step that writes row ``y`` of the other, which is not shorter."""
-    found = _follow(items, sizes, first, last)
+    """Rings whose rows can lie where those of another tensor will: row ``y`` is read for the last time by the run step that
+    writes row ``y`` of the other, which is not shorter."""
     shares: dict[str, str] = {}
-    alone: set[str] = {*first, *last}  # those that share nothing
+    alone = {*whole}  # those that share nothing
     for item in items:
         if isinstance(item, Transfer):
             alone.add(item.tensor)
@@ -356,26 +384,19 @@ def shares_of(
                 alone.add(name)
     good = {}
     for name, other in shares.items():
-        rows = zip(found[name].used, found[other].written)
-        fits = sizes[name] == sizes[other] and bytes_of[name] <= bytes_of[other] and rings[name] <= rings[other]
-        fits = fits and rings[name] < sizes[name]
-        if name not in alone and fits and all(used < written for used, written in rows):
+        one, two = found[name], found[other]
+        fits = len(one.used) == len(two.used) and row_bytes[name] <= row_bytes[other]
+        fits = fits and rings[name] <= rings[other] and rings[name] < len(one.used)
+        if name not in alone and fits and all(used < written for used, written in zip(one.used, two.written)):
             good[name] = other
     return {name: other for name, other in good.items() if other not in good}
 
 
-def lives_of(
-    items: Sequence[Item],
-    sizes: Mapping[str, int],
-    rings: Mapping[str, int],
-    shares: Mapping[str, str],
-    first: Sequence[str],
-    last: Sequence[str],
+def _lives(
+    found: Mapping[str, _Rows], rings: Mapping[str, int], shares: Mapping[str, str]
 ) -> dict[str, list[list[range]]]:
-    """When there is something in each slot of the ring of each tensor that shares no other's: ranges of moments, of which every
-    item has two."""
-    lives: dict[str, list[list[range]]] = {name: [[] for _ in range(rings[name])] for name in sizes if name not in shares}
-    for name, rows in _follow(items, sizes, first, last).items():
+    lives: dict[str, list[list[range]]] = {name: [[] for _ in range(rings[name])] for name in found if name not in shares}
+    for name, rows in found.items():
         home = shares.get(name, name)
         for y, (written, used) in enumerate(zip(rows.written, rows.used)):
             if written >= 0:

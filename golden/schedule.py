@@ -86,7 +86,7 @@ class Schedule:
         segment: int = 0,
     ):
         self._items, self._config = items, config
-        self._layout, self.rings, self._row_bytes = layout, rings, row_bytes
+        self._layout, self._rings, self._row_bytes = layout, rings, row_bytes
         cold, found = loads_of(items, config)
         self._bases = [bases for bases, _ in found]
         self.loads = [*cold, *(load for _, loads in found for load in loads if load.parts)]
@@ -273,7 +273,7 @@ class Schedule:
 
     def _slot(self, name: str, row: int, addresses: Mapping[str, int]) -> int:
         """The byte at which a row of a tensor lies."""
-        return addresses[name] + row % self.rings[name] * self._row_bytes[name]
+        return addresses[name] + row % self._rings[name] * self._row_bytes[name]
 
     def _addresses(
         self, kernel: Kernel, piece: Piece, position: Position, addresses: Mapping[str, int]
@@ -288,8 +288,8 @@ class Schedule:
             wrap_rows = 1
             wrap_address = self._slot(other, row, addresses) // size + position.in_word
             wrap_address += kernel.second * self._layout.map(other).pitch // size
-        elif row % self.rings[name] + position.in_rows > self.rings[name]:
-            wrap_rows = self.rings[name] - row % self.rings[name]
+        elif row % self._rings[name] + position.in_rows > self._rings[name]:
+            wrap_rows = self._rings[name] - row % self._rings[name]
             wrap_address = addresses[name] // size + position.in_word
         if piece.partial_out:
             out = addresses[partial_sums(kernel)]
@@ -313,7 +313,7 @@ class Schedule:
     def _transfer(self, item: Transfer, addresses: Mapping[str, int], steps: list[Record]) -> None:
         """A step for each part of a ring; one that goes on where the step before has ended lengthens that."""
         place = self._layout.place(item.tensor)
-        rows, words = self.rings[item.tensor], place.row_words(self._config)
+        rows, words = self._rings[item.tensor], place.row_words(self._config)
         y = item.rows.start
         while y < item.rows.stop:
             stop = min(item.rows.stop, y - y % rows + rows)
