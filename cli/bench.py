@@ -11,7 +11,7 @@ import numpy as np
 
 from gossamer.cli.files import InputError
 from gossamer.cli.models import Samples
-from gossamer.cli.report import CATEGORIES, run_report, short
+from gossamer.cli.report import CATEGORIES, markdown_table, run_report, short
 from gossamer.golden.compiler import Compiled, CompileError
 from gossamer.golden.inference import Inference
 from gossamer.sim.rtl import Simulator
@@ -170,11 +170,6 @@ def rows(reports: list[Report]) -> list[tuple[str, ...]]:
     return cells
 
 
-def _table(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * 2 + ("--:",) * (len(header) - 2), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def where_cycles_go(reports: list[Report]) -> str:
     """A Markdown table: of each run the cycles of each category, as parts of all."""
     cells = []
@@ -185,7 +180,7 @@ def where_cycles_go(reports: list[Report]) -> str:
         parts = [sum(layer[f"{category}_cycles"] for layer in report["layers"]) for category in CATEGORIES]
         shares = (f"{part:,.0f} ({part / total:.1%})" for part in parts)
         cells.append((report["network"], report["configuration"], f"{total:,.1f}", *shares))
-    return _table(("network", "configuration", "cycles", *CATEGORIES), cells)
+    return markdown_table(("network", "configuration", "cycles", *CATEGORIES), cells, 2)
 
 
 LEGEND = """
@@ -208,7 +203,7 @@ def bench_markdown(reports: list[Report]) -> str:
     refused = [f"- {_place(report)}: {report['refused']}.\n" for report in reports if "refused" in report]
     parts = [
         "# Benchmark\n\n",
-        _table(COLUMNS, rows(reports)),
+        markdown_table(COLUMNS, rows(reports), 2),
         LEGEND,
         *(["\n", *refused] if refused else []),
         "\n## Where the cycles go\n\n",

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.cli.models import samples_file
+from gossamer.cli.report import markdown_table
 from gossamer.golden import codec, digits, ebpc
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.layout import map_shape
@@ -168,19 +170,12 @@ def labels(name: str, network: Network, count: int) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     if name == "digits":
         return np.asarray(digits.test_set()[1][:count], np.int64)
-    path = Path(name)
-    for stem in (path.stem, path.stem.removesuffix("_int8")):
-        file = path.with_name(f"{stem}_samples.npz")
-        if file.is_file():
-            with np.load(file) as arrays:
-                if "y" in arrays:
-                    return np.asarray(arrays["y"][:count], np.int64)
+    file = samples_file(name)
+    if file:
+        with np.load(file) as arrays:
+            if "y" in arrays:
+                return np.asarray(arrays["y"][:count], np.int64)
     return np.full(count, -1)
-
-
-def _table(header: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) + ("--:",) * (len(header) - 1), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def budget_rows(found: list[Report]) -> list[tuple[str, ...]]:
@@ -215,9 +210,9 @@ network. *Accuracy*: of the inputs whose class is known.
 
 def codec_markdown(reports: list[Report], found: list[Report]) -> str:
     """The tables."""
-    parts = ["# Compression of feature maps\n\n", _table(COLUMNS, rows(reports)), LEGEND]
+    parts = ["# Compression of feature maps\n\n", markdown_table(COLUMNS, rows(reports)), LEGEND]
     if found:
-        parts += ["\n## Budgets\n\n", _table(BUDGET_COLUMNS, budget_rows(found)), BUDGET_LEGEND]
+        parts += ["\n## Budgets\n\n", markdown_table(BUDGET_COLUMNS, budget_rows(found)), BUDGET_LEGEND]
     return "".join(parts)
 
 

@@ -19,7 +19,7 @@ from gossamer.golden import spec
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, compile_network
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
-from gossamer.golden.planner import Planner, Point, fit
+from gossamer.golden.planner import Planner, Point, fit, too_little
 from gossamer.golden.program import Program
 
 __all__ = ["main"]
@@ -338,11 +338,7 @@ def plan(model: str, config_name: str, memory: int | None, output: Path, input_p
     if memory is not None:
         below = [one for one in fitting if one[0]["peak_activation_bytes"] <= memory]
         if not below:
-            least = fitting[0][0]["peak_activation_bytes"]
-            raise CompileError(
-                f"the activations of network {network.name!r} on configuration {config.name!r} need at least {least} bytes, "
-                f"not {memory}"
-            )
+            raise too_little(frontend, fitting[0][0]["peak_activation_bytes"], memory)
         chosen = below[-1]
     with output_folder(output) as folder:
         entries = [entry for entry, _ in found]

@@ -12,7 +12,7 @@ from gossamer.golden import arithmetic, denoise, digits
 from gossamer.golden.network import Network, Quantize
 from gossamer.golden.tflite_import import load_tflite
 
-__all__ = ["BUILT_IN", "Samples", "load_model", "models_in", "samples"]
+__all__ = ["BUILT_IN", "Samples", "load_model", "models_in", "samples", "samples_file"]
 
 BUILT_IN = {"digits": digits.load, "denoise": denoise.load}
 
@@ -49,13 +49,18 @@ def samples(name: str, network: Network, count: int) -> Samples:
     if name in BUILT_IN:
         held_out = digits.test_set()[0] if name == "digits" else denoise.to_input(denoise.noisy(denoise.photograph()))
         return Samples(held_out[:count], "held-out samples")
-    path = Path(name)
-    for stem in (path.stem, path.stem.removesuffix("_int8")):
-        file = path.with_name(f"{stem}_samples.npz")
-        if file.is_file():
-            x, output = load_samples(file, network)
-            return Samples(x[:count], f"samples of {file.name}", None if output is None else output[:count])
+    file = samples_file(name)
+    if file:
+        x, output = load_samples(file, network)
+        return Samples(x[:count], f"samples of {file.name}", None if output is None else output[:count])
     return Samples(_random(network, count), "random inputs")
+
+
+def samples_file(name: str) -> Path | None:
+    """The file of samples beside a model, if there is one."""
+    path = Path(name)
+    files = (path.with_name(f"{stem}_samples.npz") for stem in (path.stem, path.stem.removesuffix("_int8")))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _random(network: Network, count: int) -> NDArray[Any]:

@@ -13,7 +13,9 @@ from gossamer.golden.rolling import PARTIAL_SUMS
 from gossamer.golden.schedule import FETCHED
 from gossamer.golden.spec import Opcode
 
-__all__ = ["CATEGORIES", "compile_report", "curve_picture", "memory_picture", "run_report", "short", "streamed"]
+__all__ = [
+    "CATEGORIES", "compile_report", "curve_picture", "markdown_table", "memory_picture", "run_report", "short", "streamed",
+]  # fmt: skip
 
 Report = dict[str, Any]
 
@@ -146,6 +148,12 @@ def run_report(
         **({} if simulated is None else {"simulated_cycles": simulated}),
         "layers": layers,
     }
+
+
+def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A Markdown table; all columns but the first ``names`` hold numbers."""
+    lines = [header, ("---",) * names + ("--:",) * (len(header) - names), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def short(name: str, most: int = 22) -> str:

@@ -78,10 +78,11 @@ def infer(
     program = compiled.program
     config = program.config
     machine = Machine(config)
-    host = Host(program, compiled.input_bytes(x))
+    given = compiled.input_bytes(x)
+    host = Host(program, given)
     contents = [(0, np.frombuffer(program.assemble(), np.uint8))]
     if not host.gives:
-        contents.append((program.input.address, compiled.input_bytes(x)))
+        contents.append((program.input.address, given))
     for address, data in contents:
         machine.store[address : address + len(data)] = data
     if program.warm and warm:  # the run before

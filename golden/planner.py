@@ -17,7 +17,7 @@ from gossamer.golden.schedule import guess
 from gossamer.golden.spec import PARAMETER_BYTES, Config
 from gossamer.golden.tiling import rows_read
 
-__all__ = ["Planner", "Point", "fit", "point", "strip_points"]
+__all__ = ["Planner", "Point", "fit", "point", "strip_points", "too_little"]
 
 BLOCKS = (0, 1, 2, 4, 8)
 """Rows that are computed at once; 0: all, layer by layer."""
@@ -218,7 +218,12 @@ def fit(frontend: Frontend, memory: int, points: Sequence[Point] | None = None) 
             least = compiled.plan.peak if least is None else min(least, compiled.plan.peak)
     if least is None and refused is not None:
         raise refused
-    raise CompileError(
+    raise too_little(frontend, least, memory)
+
+
+def too_little(frontend: Frontend, least: int | None, memory: int) -> CompileError:
+    """What refuses a number of bytes."""
+    return CompileError(
         f"the activations of network {frontend.network.name!r} on configuration {frontend.config.name!r} need at least {least} "
         f"bytes, not {memory}"
     )
