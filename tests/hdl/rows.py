@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["blocks", "halfwords", "random_unit"]
+__all__ = ["blocks", "halfwords", "hold_signed", "random_unit"]
 
 
 def random_unit(rng, length):
@@ -20,3 +20,14 @@ def blocks(unit, values=8):
     """The payloads of a unit's blocks, or parts of them."""
     data = [int.from_bytes(bytes(unit[at : at + values]), "little") for at in range(0, len(unit), values)]
     return [{"data": block, "last": int(n == len(data) - 1)} for n, block in enumerate(data)]
+
+
+def hold_signed(bench, dut, signed):
+    """Set a component's port for the whole run."""
+
+    async def hold(ctx):
+        ctx.set(dut.signed, signed)
+        while True:
+            await ctx.tick()
+
+    bench.process(hold)

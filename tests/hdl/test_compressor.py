@@ -6,7 +6,7 @@ import pytest
 from gossamer.golden import codec
 from gossamer.hdl.compressor import Compressor
 from gossamer.sim.streams import Bench, never, randomly
-from tests.hdl.rows import halfwords, random_unit
+from tests.hdl.rows import halfwords, hold_signed, random_unit
 
 
 def send(unit):
@@ -18,13 +18,7 @@ def run(units, *, lanes=16, signed=False, bounded=True, pauses=None, stalls=None
     bench = Bench(dut)
     source = bench.source(dut.i, [beat for unit in units for beat in send(unit)], pauses)
     o = bench.sink(dut.o, stalls)
-
-    async def hold(ctx):
-        ctx.set(dut.signed, signed)
-        while True:
-            await ctx.tick()
-
-    bench.process(hold)
+    hold_signed(bench, dut, signed)
     again = [beat for unit in restart for beat in send(unit)]
     bench.run(resets={} if reset is None else {reset: lambda: source.restart(again)})
     return o

@@ -6,7 +6,7 @@ import pytest
 from gossamer.golden import codec
 from gossamer.hdl.decompressor import Decompressor
 from gossamer.sim.streams import Bench, randomly
-from tests.hdl.rows import blocks, halfwords, random_unit
+from tests.hdl.rows import blocks, halfwords, hold_signed, random_unit
 
 
 def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=15, values=8, bounded=True, **options):
@@ -16,13 +16,7 @@ def run(units, data, *, lanes=16, signed=False, pauses=None, stalls=None, most=1
     bench.source(dut.start, [{"blocks": count} for count in units])
     source = bench.source(dut.i, data, pauses)
     o = bench.sink(dut.o, stalls)
-
-    async def hold(ctx):
-        ctx.set(dut.signed, signed)
-        while True:
-            await ctx.tick()
-
-    bench.process(hold)
+    hold_signed(bench, dut, signed)
     bench.run(**options)
     o.left = len(source.queue)
     return o
