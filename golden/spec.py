@@ -18,12 +18,14 @@ else:
 
 __all__ = [
     "ADD_TABLE",
+    "CODECS",
     "CODEC_BUDGET_CREDIT",
     "CODEC_CREDIT",
     "CODEC_CREDIT_FULL",
     "CODEC_CREDIT_LEAST",
     "CODEC_ORDER",
     "CODEC_SHIFTS",
+    "CODEC_SLOT",
     "CONFIGS",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
@@ -56,7 +58,7 @@ __all__ = [
 MAGIC = 0x5253_4D47
 """First four bytes of a program image: ``GMSR`` read as a little-endian 32-bit number."""
 
-VERSION = 2
+VERSION = 3
 """Version of the image format. Hardware and interpreter refuse every other one."""
 
 HEADER_BYTES = 64
@@ -84,6 +86,13 @@ CODEC_CREDIT, CODEC_CREDIT_LEAST, CODEC_CREDIT_FULL = 32, 8, 120
 
 CODEC_BUDGET_CREDIT, CODEC_SHIFTS = 48, (40, 32, 24, 18, 14, 10, 7, 5)
 """Compressed rows with a budget: the credit of a unit at first, and those for which 0, 1, … low bits are dropped, at least."""
+
+
+CODECS = ("off", "lossless", "bounded")
+"""How rows can be compressed, by the number that says so in an image."""
+
+CODEC_SLOT = 2046
+"""Bytes of the largest slot of a compressed row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +134,7 @@ HEADER = _pack(
             ("steps", 20, "store word of the first step"),
             ("warm_steps", 20, "store word of the first step of a warm start"),
             ("image_words", 20, "store words of the image; results are never written below this"),
+            ("codec", 2, "the code of its compressed rows, an entry of ``CODECS``; 0: it has none"),
         ),
         (
             ("input_address", 32, "first byte of the input tensor (host)"),
@@ -207,6 +217,18 @@ DESCRIPTOR = _pack(
             ("", 4, ""),
             ("add_multiplier", 30, "add: the output multiplier less 2**30"),
             ("add_shift", 6, "add: the output right shift plus ``SHIFT_BIAS``"),
+        ),
+        (
+            ("in_coded", 1, "even input rows: 1: they are compressed"),
+            ("in_signed", 1, "even input rows, compressed: 1: their bytes are around 128"),
+            ("in_coded_odd", 1, "the same of odd input rows"),
+            ("in_signed_odd", 1, "the same of odd input rows"),
+            ("out_coded", 1, "1: output rows are compressed; out_row_step are the bytes of a row's slot, out_x_step is 2"),
+            ("out_signed", 1, "compressed output rows: 1: their bytes are around 128"),
+            ("", 2, ""),
+            ("pixel_step", 8, "compressed input rows: granules from a pixel's last in a group to the next pixel's first"),
+            ("turn", 16, "compressed input rows: the granule from which on a group's last in a pixel is the row's last of it"),
+            ("turn_step", -16, "compressed input rows: granules from there to the first of the next group"),
         ),
     )
 )
@@ -335,12 +357,13 @@ class Error:
 
     NONE = 0
     MAGIC = 1
-    VERSION = 2
+    VERSION = 3
     CONFIG = 3
     OPCODE = 4
     READ = 5
     WRITE = 6
     EMPTY = 7
+    SLOT = 8
 
     TEXT: Mapping[int, str] = {
         NONE: "no error",
@@ -351,6 +374,7 @@ class Error:
         READ: "a step reads outside the store",
         WRITE: "a layer or a fetch writes outside the store, or into the image",
         EMPTY: "a load step, a fetch or a layer is empty",
+        SLOT: "a compressed row of a layer's output does not fit its slot",
     }
 
 
@@ -455,6 +479,9 @@ class Config:
         with any; the cycle model and the simulated memory need them. The default is that of
         :class:`gossamer.hdl.flash_reader.FlashReader`, a serial flash read over four lines. ``fetch_interval`` 0: the core has
         no port to an external memory.
+    codec : str
+        How rows of feature maps may be compressed, one of ``CODECS``: ``off``, not at all; ``lossless``; or ``bounded``, also
+        lossless, with incompressible values left plain.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -473,6 +500,7 @@ class Config:
     fetch_latency: int = 0
     fetch_interval: int = 0
     lut_lanes: int = 0
+    codec: str = "off"
 
     def __post_init__(self) -> None:
         def require(condition: bool, rule: str, value: object) -> None:
@@ -481,12 +509,13 @@ class Config:
 
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kind = str if field.name in ("name", "technology") else int
+            kind = str if field.name in ("name", "technology", "codec") else int
             require(type(value) is kind, f"{field.name} must be of type {kind.__name__}", value)
         # The name becomes part of file names and of comments.
         plain = self.name != "" and self.name.isprintable() and "/" not in self.name
         require(plain, "name must be printable, without '/'", self.name)
         require(self.technology in ("generic", "ice40"), "technology must be 'generic' or 'ice40'", self.technology)
+        require(self.codec in CODECS, f"codec must be one of {', '.join(CODECS)}", self.codec)
         require(self.lanes in (8, 16, 32, 64), "lanes must be 8, 16, 32 or 64", self.lanes)
         require(self.store_bytes in (8, 16), "store_bytes must be 8 or 16", self.store_bytes)
         require(self.store_bytes <= self.lanes, f"store_bytes must be at most lanes ({self.lanes})", self.store_bytes)

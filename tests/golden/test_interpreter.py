@@ -217,7 +217,7 @@ WORDS = UP5K.store_words
     "code, address, data, message",
     [
         (Error.MAGIC, 0, [0], "an image's magic must be 0x52534d47, not 0x52534d00"),
-        (Error.VERSION, 4, [9], "an image's version must be 0x2, not 0x9"),
+        (Error.VERSION, 4, [9], "an image's version must be 0x3, not 0x9"),
         (Error.CONFIG, 6, [64], "an image's lanes must be 0x10, not 0x40"),
         (Error.CONFIG, 7, [16], "an image's store_bytes must be 0x8, not 0x10"),
         (Error.OPCODE, FIRST_STEP, [7], "the opcode of step 0 must be 0 to 6, not 7"),
