@@ -88,6 +88,26 @@ def _tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 _CODES, _LENGTHS = _tables()
 _SIZES = size(range(256))
 
+
+
+def _parse(before: NDArray[np.int64], window: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Of what a stream goes on with in a context: size, value and the length of the code."""
+    number = np.where(window % 2 == 0, 0, np.where(window // 2 % 4 < 3, 1 + window // 2 % 4, 4 + window // 8 % 4))
+    sizes, length = np.array(CODEC_ORDER)[before, number], np.array([length for _, length in PREFIXES])[number]
+    low_bits = np.array(LOW_BITS)[sizes]
+    low = window >> length & (1 << low_bits) - 1
+    value = np.where((sizes == 0) | (sizes == 7), low, 1 << np.maximum(sizes - 1, 0) | low)
+    return sizes, value, length + low_bits
+
+
+def _windows() -> list[list[int]]:
+    """By context and the next 13 bits: value, from bit 8 the length of the code, and from bit 12 the context of the value."""
+    sizes, values, lengths = _parse(*np.ogrid[:4, : 1 << 13])
+    return (values | lengths << 8 | context(sizes) << 12).tolist()
+
+
+_WINDOWS = _windows()
+
 LONGEST = int(_LENGTHS.max())
 """Bits of the longest code."""
 
@@ -162,19 +182,8 @@ def encode_units(
     see :func:`drop`. The rest is coded, never left plain, and the credit falls by the length of the code. It does not grow from
     :data:`CODEC_CREDIT_FULL` on either. A budget of :func:`bound` or more is none.
     """
-    array = np.asarray(units, np.uint8)
-    rows, count = array.shape
-    codes, lengths = np.zeros((rows, count), np.int64), np.zeros((rows, count), np.int64)
-    before = np.zeros((rows, count + lanes), np.int64)
-    rule = _Rule(rows, count, bounded, budget)
-    for i in range(count):
-        shift = rule.shift()
-        coded = drop(array[:, i], shift, signed)
-        plain = rule.plain()
-        codes[:, i] = np.where(plain, coded, _CODES[before[:, i], coded])
-        lengths[:, i] = np.where(plain, 8, _LENGTHS[before[:, i], coded])
-        before[:, i + lanes] = context(_SIZES[coded])
-        rule.spend(lengths[:, i])
+    codes, lengths = _codes_of(np.asarray(units, np.uint8), lanes, signed, bounded, budget)
+    rows, count = codes.shape
     ends = lengths.cumsum(1)
     stream = np.zeros((rows, LONGEST * count + 16), np.uint8)
     for bit in range(lengths.max(initial=0)):
@@ -182,6 +191,37 @@ def encode_units(
         stream[row, (ends - lengths)[row, column] + bit] = codes[row, column] >> bit & 1
     packed = np.packbits(stream, axis=1, bitorder="little")
     return [packed[row, : _halfwords(end)].tobytes() for row, end in enumerate(ends[:, -1] if count else [0] * rows)]
+
+
+def code_lengths(
+    units: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+) -> NDArray[np.int64]:
+    """The bits that each value of :func:`encode_units` takes."""
+    return _codes_of(np.asarray(units, np.uint8), lanes, signed, bounded, budget)[1]
+
+
+def _codes_of(
+    units: NDArray[np.uint8], lanes: int, signed: bool, bounded: bool, budget: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The code of each value, and its length."""
+    rows, count = units.shape
+    rule = _Rule(rows, count, bounded, budget)
+    if not rule.matters:
+        coded = drop(units, 0, signed)
+        before = np.zeros((rows, count + lanes), np.int64)
+        before[:, lanes:] = context(_SIZES[coded])
+        return _CODES[before[:, :count], coded], _LENGTHS[before[:, :count], coded]
+    codes, lengths = np.zeros((rows, count), np.int64), np.zeros((rows, count), np.int64)
+    before = np.zeros((rows, count + lanes), np.int64)
+    for i in range(count):
+        shift = rule.shift()
+        coded = drop(units[:, i], shift, signed)
+        plain = rule.plain()
+        codes[:, i] = np.where(plain, coded, _CODES[before[:, i], coded])
+        lengths[:, i] = np.where(plain, 8, _LENGTHS[before[:, i], coded])
+        before[:, i + lanes] = context(_SIZES[coded])
+        rule.spend(lengths[:, i])
+    return codes, lengths
 
 
 def decode_units(
@@ -208,11 +248,25 @@ def decode_units(
 
 
 def decode_prefix(
-    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True
 ) -> tuple[NDArray[np.uint8], int]:
-    """The ``count`` values that ``data`` begins with, and how many bytes they take; zeros follow its end."""
-    values, ends = _read([data], count, lanes, signed, bounded, budget)
-    return values[0], _halfwords(int(ends[0]))
+    """The ``count`` values of a unit, without a budget, that ``data`` begins with, and how many bytes they take; zeros follow
+    its end. The inverse of :func:`encode` that is fast for one unit."""
+    values, before = bytearray(count), [0] * (count + lanes)
+    position, credit = 0, CODEC_CREDIT
+    for i in range(count):
+        at = position >> 3
+        window = int.from_bytes(data[at : at + 3], "little") >> (position & 7)
+        if bounded and credit < CODEC_CREDIT_LEAST:
+            values[i], length = window & 255, 8
+        else:
+            entry = _WINDOWS[before[i]][window & 8191]
+            values[i], length, before[i + lanes] = entry & 255, entry >> 8 & 15, entry >> 12
+        position += length
+        if credit < CODEC_CREDIT_FULL or length > 8:
+            credit += 8 - length
+    found = np.frombuffer(values, np.uint8)
+    return unfold(found) if signed else found, _halfwords(position)
 
 
 def _halfwords(bits: int) -> int:
@@ -228,6 +282,11 @@ class _Rule:
         self._bounded = bounded and not self._budgeted
         self._rate = rate(count, budget) if budget is not None and self._budgeted else 8 * 16
         self._credit = np.full(units, 16 * (CODEC_BUDGET_CREDIT if self._budgeted else CODEC_CREDIT))
+
+    @property
+    def matters(self) -> bool:
+        """Whether a code depends on the credit."""
+        return self._budgeted or self._bounded
 
     def plain(self) -> NDArray[np.bool_]:
         return (self._credit < 16 * CODEC_CREDIT_LEAST) & self._bounded
@@ -252,17 +311,13 @@ def _read(
         words[row, : len(start)] = start
     values, before = np.zeros((rows, count), np.uint8), np.zeros((rows, count + lanes), np.int64)
     every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, count, bounded, budget)
-    order, prefix_lengths, low_bits = np.array(CODEC_ORDER), np.array([length for _, length in PREFIXES]), np.array(LOW_BITS)
     for i in range(count):
         window = sum(words[every, position // 8 + byte] << 8 * byte for byte in range(3)) >> position % 8
-        number = np.where(window % 2 == 0, 0, np.where(window // 2 % 4 < 3, 1 + window // 2 % 4, 4 + window // 8 % 4))
-        sizes, length = order[before[:, i], number], prefix_lengths[number]
-        low = window >> length & (1 << low_bits[sizes]) - 1
-        coded = np.where((sizes == 0) | (sizes == 7), low, 1 << np.maximum(sizes - 1, 0) | low)
+        sizes, coded, length = _parse(before[:, i], window)
         plain = rule.plain()
         values[:, i] = restore(np.where(plain, window & 255, coded), rule.shift(), signed)
         before[:, i + lanes] = context(sizes)  # of plain values there is no need, all that follow are plain
-        spent = np.where(plain, 8, length + low_bits[sizes])
+        spent = np.where(plain, 8, length)
         position = position + spent
         rule.spend(spent)
     return values, position

@@ -1,12 +1,13 @@
 """The compiler: from a network to a program."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.golden.coding import codings
 from gossamer.golden.folding import fold
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.lowering import copies, lower
@@ -26,7 +27,7 @@ from gossamer.golden.rolling import Group, Lowered, Order, Places, Transfer, ord
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.strips import Strips
-from gossamer.golden.tiling import Kernel
+from gossamer.golden.tiling import Coding, Kernel
 
 __all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Strategy", "compile_network"]
 
@@ -47,9 +48,9 @@ class Compiled:
     """A program and what is known about it.
 
     ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output. ``places`` are
-    the feature maps in the store by tensor name, ``runs`` the run steps in order, ``plan`` the memory plan. ``head`` and
-    ``tail`` are the layers that the host computes in front of the device's input and behind its output; ``strategy`` orders
-    those in between.
+    the feature maps in the store by tensor name, but for those in rings and compressed ones; ``runs`` the run steps in order,
+    ``plan`` the memory plan. ``head`` and ``tail`` are the layers that the host computes in front of the device's input and
+    behind its output; ``strategy`` orders those in between; ``coded`` are the tensors whose rows it compresses.
     """
 
     source: Network
@@ -63,6 +64,7 @@ class Compiled:
     device_input: str
     device_output: str
     strategy: "Strategy"
+    coded: Mapping[str, Coding]
 
     def input_bytes(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """One input of the network as it lies in the store from ``program.input.address`` on."""
@@ -96,12 +98,14 @@ class Strategy:
     ``groups`` are the layers that the device computes, see :class:`Group`; without any they are computed one by one. With
     ``stream`` the host writes the input, and takes an output of several rows, row by row, where it is otherwise there as a
     whole from the start and until the end. All that is done for each of ``strips`` of the maps (see
-    :mod:`gossamer.golden.strips`), of which more than one need ``stream``.
+    :mod:`gossamer.golden.strips`), of which more than one need ``stream``. The rows of tensors in ``slots`` are compressed, in
+    slots of so many bytes, if the order allows it (see :mod:`gossamer.golden.coding`); not in strips.
     """
 
     groups: tuple[Group, ...] = ()
     stream: bool = False
     strips: int = 1
+    slots: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def compile_network(
@@ -178,7 +182,9 @@ class Frontend:
             names |= dict.fromkeys(found)
         first = [name for name in ends[:1] if name not in given]
         last = [name for name in ends[1:] if name not in taken]
-        return stored(items, layout, names, first, last, self.config, share=not keep)
+        slots = strategy.slots if strategy.strips == 1 else {}
+        coded = codings(items, layout, slots, {self.first, output}, self.config)
+        return stored(items, layout, names, first, last, self.config, share=not keep, coded=coded)
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""
@@ -187,7 +193,7 @@ class Frontend:
         placed = _place(network.name, work, keep, config)
         schedule, plan, image = placed.schedule, placed.plan, placed.image
         addresses = {name: image + address for name, address in placed.addresses.items()}
-        own = (layout.pitches.keys() & work.rings.keys()) - {*work.shares}
+        own = (layout.pitches.keys() & work.rings.keys()) - {*work.shares} - {*work.coded}
         whole = {name for name in own if work.rings[name] == layout.place(name).rows}
         places = {
             name: layout.place(name, addresses[layout.root(name)[0]])
@@ -208,7 +214,7 @@ class Frontend:
         except ImageError as error:
             raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
         head, tail = tuple(self._head), tuple(self._tail)
-        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy)
+        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy, work.coded)
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)
@@ -281,7 +287,9 @@ def _place(name: str, work: Order, keep: bool, config: Config) -> _Placed:
     """All weights in the store, or if they do not fit and there is an external memory, as many of them there as must be."""
 
     def place(streamed: Sequence[int] = (), segment: int = 0) -> _Placed:
-        schedule = Schedule(work.items, work.layout, work.rings, work.row_bytes, config, frozenset(streamed), segment)
+        schedule = Schedule(
+            work.items, work.layout, work.rings, work.row_bytes, config, frozenset(streamed), segment, work.coded
+        )
         plan = _plan(work, schedule, keep, bool(streamed), config)
         # Which steps and which entries of the table are equal depends on how far apart things lie, and so on the plan.
         addresses = {**plan.addresses} | {name: plan.addresses[other] for name, other in work.shares.items()}

@@ -3,7 +3,8 @@
 Four things go on at once, and this module follows each by the cycle in which its next event happens:
 
 * the *sequencer* fetches steps and descriptors and commands the loader;
-* the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes;
+* the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes; of
+  compressed rows it decodes one value per cycle, if the bits are there;
 * the *front* (window generator to array) issues one element per cycle, and stands still only while a window's sums wait for
   those of the window before to drain;
 * the *drain* moves one sum per cycle, but with ``interval`` 2 stands still for a cycle behind a sum that takes the requantizer
@@ -22,7 +23,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.golden.interpreter import Run
+from gossamer.golden import codec
+from gossamer.golden.interpreter import Run, row_order
 from gossamer.golden.program import Record
 from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 
@@ -36,6 +38,10 @@ LAST_TO_DRAIN = 5
 SCALE_TO_WRITE = 8
 """From the cycle in which the requantizer takes a sum to the store write of its byte, if that completes a word, less
 ``interval``."""
+
+
+CODE_TO_WRITE = 2
+"""How much later a halfword of a compressed row is written than a raw word would be that ends with the same value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,15 +186,16 @@ class CycleModel:
         if found:
             self._fetched = np.concatenate([self._fetched, np.array(found, np.int64)])
 
-    def _command(self, cycle: int, left: int, body: int, count: int) -> int:
+    def _command(self, cycle: int, left: int, body: int, count: int, code: "_Code | None" = None) -> int:
         """A command to the loader that is offered from ``cycle`` on; returns the cycle in which its last word is asked for.
 
-        ``left`` words of padding, ``body`` words of the store, padding up to ``count`` words.
+        ``left`` words of padding, ``body`` words of the store, padding up to ``count`` words. With ``code`` the body is made of
+        a compressed row.
         """
         self._accepted = max(cycle, self._loader)
         asked = self._accepted + left
         if body:
-            asked = self._read(asked + 1, body)
+            asked = self._decode(asked + 1, code) if code else self._read(asked + 1, body)
         asked += count - left - body
         self._loader = asked + 1
         return asked
@@ -209,6 +216,43 @@ class CycleModel:
                 return last
             last = cycle + words - 1 + conflicts
 
+    def _decode(self, first: int, code: "_Code") -> int:
+        """Decode a row whose first value can be found from cycle ``first`` on; returns the cycle in which the last is."""
+        last = first + code.values
+        while True:
+            self._follow_fetch(last + 1)
+            found = self._decoded(first, code, self._blocked(self._accepted, last))
+            if found <= last:
+                return found
+            last = found
+
+    def _blocked(self, start: int, stop: int) -> set[int]:
+        """The cycles from ``start`` to ``stop`` in which nothing can be read."""
+        if self.config.store_ports == 2:
+            return set()
+        writes = np.concatenate([self._writes, self._fetched])
+        return set(writes[(writes >= start) & (writes <= stop)].tolist())
+
+    def _decoded(self, first: int, code: "_Code", blocked: set[int]) -> int:
+        """See :meth:`_decode`. The halfword register is filled from the store, which is asked for the next halfword in every
+        cycle, and has it in the one after."""
+        asked = self._accepted + 1
+        while asked in blocked:
+            asked += 1
+        full = asked + 2  # the first cycle in which the register is full, and the halfword behind its is asked for
+        late = 0
+        for value in code.takes:
+            cycle = first + value + late
+            if cycle < full:
+                late += full - cycle
+                cycle = full
+            if cycle == full or cycle - 1 in blocked:  # the next halfword is not there yet
+                cycle += 1
+                while cycle - 1 in blocked:
+                    cycle += 1
+            full = cycle + 1
+        return first + code.values - 1 + late
+
     def _fetch(self, cycle: int, size: int) -> int:
         """Fetch control words; returns the cycle in which the sequencer acts on them."""
         words = size // self.config.store_bytes
@@ -220,6 +264,7 @@ class CycleModel:
         self._writes = np.zeros(0, np.int64)
         begin = self._fetch(dispatch + 1, DESCRIPTOR_BYTES) + 1  # the cycle of ROW WAIT
         front = _Front(run, config)
+        codes = _codes(run, config)
         granules = layer["slot_words"] * config.granules
         data = layer["right_granule"] - layer["left_granules"]
         loaded = 0
@@ -232,7 +277,7 @@ class CycleModel:
             cycle = begin + 1
             for row in rows:
                 body = 0 if run.blank[row] else data
-                asked = self._command(cycle, layer["left_granules"], body, granules)
+                asked = self._command(cycle, layer["left_granules"], body, granules, codes.get(row))
                 cycle = self._accepted + 1
             loaded = rows.stop
             begin = cycle
@@ -243,6 +288,35 @@ class CycleModel:
         # The front's last element is issued in logical time: the waits of the array are not in it.
         load = front.end - dispatch - front.issued
         self.steps.append(StepCycles(dispatch, front.idle, front.issued, load, front.idle - front.end))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Code:
+    """A compressed row: its values, and those of them that take a halfword from the register."""
+
+    values: int
+    takes: list[int]
+
+
+def _codes(run: Run, config: Config) -> dict[int, _Code]:
+    """The compressed rows among those that a run step reads."""
+    layer, found = run.layer, dict[int, _Code]()
+    coded = [(layer["in_coded"], layer["in_signed"]), (layer["in_coded_odd"], layer["in_signed_odd"])]
+    if not any(on for on, _ in coded):
+        return found
+    order = row_order(layer, config)
+    real = np.flatnonzero(~run.blank)
+    for odd, (on, signed) in enumerate(coded):
+        if on and len(real[odd::2]):
+            rows = real[odd::2]
+            ends = _code_lengths(run.rows[rows][:, order], bool(signed), config).cumsum(1)
+            taken = np.diff(-(-ends // 16), axis=1, prepend=0) > 0
+            found |= {row: _Code(len(order), np.flatnonzero(takes).tolist()) for row, takes in zip(rows.tolist(), taken)}
+    return found
+
+
+def _code_lengths(values: NDArray[np.uint8], signed: bool, config: Config) -> NDArray[np.int64]:
+    return codec.code_lengths(values, lanes=config.lanes, signed=signed, bounded=config.codec == "bounded")
 
 
 class _Front:
@@ -261,6 +335,7 @@ class _Front:
         self._outputs = outputs.reshape(-1).tolist()
         self._slow = self._slow_sums(run, config)
         self._writes_word = self._word_ends(run, config)
+        self._code_ends = self._halfword_ends(run, config) if layer["out_coded"] else None
         self._scale_to_write = 1 if layer["partial_out"] else SCALE_TO_WRITE + config.interval
         self._free = -1  # the first cycle in which the drain registers can be loaded
         self._pauses: list[int] = []  # the last cycles in which the drain stands still because the requantizer is busy
@@ -300,6 +375,11 @@ class _Front:
         address = step["out_address"] + y * row_step + g * config.lanes + x * layer["out_x_step"] + lane
         ends = (address % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1)
         return ends.reshape(step["rows"], -1, config.lanes).tolist()
+
+    def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:
+        """Of each output row the bits behind each value, if rows are compressed."""
+        output = run.output[..., : run.layer["last_lanes"]] if len(run.output[0]) == 1 else run.output
+        return _code_lengths(output.reshape(len(output), -1), bool(run.layer["out_signed"]), config).cumsum(1)
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""
@@ -360,7 +440,7 @@ class _Front:
     def _drain(self, y: int, ends: NDArray[np.int64]) -> None:
         """The sums of windows whose last elements are issued in logical cycles ``ends`` move and are written."""
         waited = int(self._waited[-1])
-        moves, writes = [], []
+        moves, writes, scales = [], [], []
         for window, (end, outputs) in enumerate(zip(ends.tolist(), self._outputs)):
             move = max(end + LAST_TO_DRAIN + waited, self._free)
             waited = move - end - LAST_TO_DRAIN
@@ -369,8 +449,11 @@ class _Front:
             for slow, word_ends in zip(self._slow[y][window][:outputs], self._writes_word[y][window]):
                 self._free = self._unpaused(self._free)
                 scaled = self._scale(self._free, slow)
+                scales.append(scaled)
                 if word_ends:
                     writes.append(scaled + self._scale_to_write)
+        if self._code_ends is not None:
+            writes = self._code_writes(self._code_ends[y], np.array(scales) + self._scale_to_write + CODE_TO_WRITE)
         points = ends + LAST_TO_DRAIN
         # What happens from now on is behind the last range's leaving of the generator.
         old = int(np.searchsorted(self._points, self._generated))
@@ -378,6 +461,15 @@ class _Front:
         self._waited = np.concatenate([self._waited[old:], np.array(moves) - points])
         self.idle = writes[-1] + 1
         self.writes = np.concatenate([self.writes, np.array(writes)])
+
+    @staticmethod
+    def _code_writes(ends: NDArray[np.int64], written: NDArray[np.int64]) -> list[int]:
+        """When the halfwords of a row are written, if one that a value fills is in the cycle ``written`` of that value."""
+        full = np.diff(ends // 16, prepend=0) > 0
+        writes = written[full].tolist()
+        if ends[-1] % 16:
+            writes.append(int(written[-1]) + int(full[-1]))
+        return writes
 
     def _unpaused(self, cycle: int) -> int:
         """The first cycle behind ``cycle`` in which the drain does not stand still."""

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gossamer.golden import codec
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record
 from gossamer.golden.spec import (
     ADD_TABLE,
+    CODEC_SLOT,
     MOST_FETCHED,
     MOST_TURNS,
     PARAMETER,
@@ -27,7 +29,7 @@ from gossamer.golden.spec import (
     UserError,
 )
 
-__all__ = ["Machine", "MachineError", "Run"]
+__all__ = ["Machine", "MachineError", "Run", "row_order"]
 
 
 class MachineError(UserError, ValueError):
@@ -49,6 +51,26 @@ class Run:
     blank: NDArray[np.bool_]
     sums: NDArray[np.int64]
     output: NDArray[np.uint8]
+
+
+def row_order(layer: Record, config: Config) -> NDArray[np.int64]:
+    """The bytes of a row slot in the order in which a compressed row has their values: group by group."""
+    position, found = layer["left_granules"], []
+    seen = set()
+    while True:
+        found.append(position)
+        seen.add(position)
+        if position + 1 == layer["right_granule"]:
+            break
+        if (position + 1) % config.granules:
+            position += 1
+        else:
+            position += layer["turn_step"] if position >= layer["turn"] else layer["pixel_step"]
+        if position in seen or not layer["left_granules"] <= position < layer["right_granule"]:
+            raise MachineError(f"a layer must have each granule of a compressed row once, and not come to {position} then")
+    if len(found) != layer["right_granule"] - layer["left_granules"]:
+        raise MachineError(f"a layer must come to all granules of a compressed row, not only to {len(found)}")
+    return (np.array(found)[:, None] * config.store_bytes + np.arange(config.store_bytes)).reshape(-1)
 
 
 class Machine:
@@ -201,6 +223,7 @@ class Machine:
         last += layer["tap_step"] * self.config.lanes * (layer["range_last"] // max(layer["repeat"], 1)) + (
             layer["groups"] * self.config.lanes - 1 if layer["word_mode"] else layer["range_last"]
         )
+        coded = any(layer[name] for name in ("in_coded", "in_coded_odd", "out_coded"))
         loops = [step["rows"], *(layer[name] for name in ("width", "groups", "kernel_rows", "slot_words"))]
         if layer["word_mode"]:
             loops.append(layer["repeat"])
@@ -218,6 +241,24 @@ class Machine:
             (last < layer["slot_words"] * self.config.lanes, "read only the slots of its rows"),
             (1 <= layer["last_lanes"] <= self.config.lanes, f"have 1 to {self.config.lanes} last lanes"),
             (layer["clamp_min"] <= layer["clamp_max"], "have clamps in order"),
+            (not coded or self.config.codec != "off", "have compressed rows only with a codec"),
+            (
+                not (layer["in_coded"] or layer["in_coded_odd"]) or layer["tail"] == size,
+                "have whole store words in compressed rows",
+            ),
+            (
+                not layer["out_coded"] or layer["groups"] == 1 or layer["last_lanes"] == self.config.lanes,
+                "have full groups, or one, in compressed rows",
+            ),
+            (
+                not layer["out_coded"] or (not layer["partial_out"] and layer["out_x_step"] == 2),
+                "step by 2 bytes, and not have partial sums, in compressed rows",
+            ),
+            (
+                not layer["out_coded"]
+                or (0 < layer["out_row_step"] <= CODEC_SLOT and (step["out_address"] | layer["out_row_step"]) % size == 0),
+                f"have slots of whole words, at most {CODEC_SLOT} bytes, for compressed rows",
+            ),
             (
                 not layer["word_mode"] or (layer["offset"] | layer["x_step"]) % self.config.lanes == 0,
                 f"step by whole words of {self.config.lanes} bytes in word mode",
@@ -237,13 +278,28 @@ class Machine:
         address = step["in_address"]
         real = np.arange(count) - step["lead_rows"]
         blank = (real < 0) | (real >= step["in_rows"])
-        for i, row in zip(real[~blank], rows[~blank]):
-            row[start : start + size] = self._read(address, granules)[:size]
+        coded = [(layer["in_coded"], layer["in_signed"]), (layer["in_coded_odd"], layer["in_signed_odd"])]
+        order = row_order(layer, config) if any(on for on, _ in coded) else np.zeros(0, np.int64)
+        for i, row in zip(real[~blank].tolist(), rows[~blank]):
+            on, signed = coded[i % 2]
+            if on:
+                row[order] = self._decode(address, len(order), bool(signed))
+            else:
+                row[start : start + size] = self._read(address, granules)[:size]
             rows[step["lead_rows"] + i] = row
             address += layer["row_step_odd" if i % 2 else "row_step"]
             if i + 1 == step["wrap_rows"]:
                 address = step["wrap_address"]
         return rows, blank
+
+    def _decode(self, word: int, count: int, signed: bool) -> NDArray[np.uint8]:
+        """The values of a compressed row that starts in a word."""
+        lanes, bounded = self.config.lanes, self.config.codec == "bounded"
+        start = word * self.config.store_bytes
+        data = self.store[start : start + codec.bound(count, False)].tobytes()
+        values, used = codec.decode_prefix(data, count, lanes=lanes, signed=signed, bounded=bounded)
+        self._read(word, -(-used // self.config.store_bytes))  # nothing else is used
+        return values
 
     def _weights(self, layer: Record) -> NDArray[np.int64]:
         """``(groups, vectors of a window, lanes)``."""
@@ -338,7 +394,35 @@ class Machine:
         entry = entry.astype(np.uint64) | (sums & (1 << width) - 1).astype(np.uint64) << PARAMETER["bias"].offset
         return np.ascontiguousarray(np.broadcast_to(entry, sums.shape)).astype("<u8")[..., None].view(np.uint8)
 
+    def _write_coded(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
+        """Output rows that are compressed."""
+        slot = layer["out_row_step"]
+        low, high = step["out_address"], step["out_address"] + len(output) * slot - 1
+        self._check_written(low, high, protected)
+        rows = output[..., : layer["last_lanes"]] if len(output[0]) == 1 else output
+        streams = codec.encode_units(
+            rows.reshape(len(output), -1),
+            lanes=self.config.lanes,
+            signed=bool(layer["out_signed"]),
+            bounded=self.config.codec == "bounded",
+        )
+        for y, stream in enumerate(streams):
+            if len(stream) > slot:
+                raise MachineError(f"a compressed row must fit its slot of {slot} bytes, not take {len(stream)}")
+            at = low + y * slot
+            self.store[at : at + len(stream)] = np.frombuffer(stream, np.uint8)
+
+    def _check_written(self, low: int, high: int, protected: int) -> None:
+        if low < protected or high >= len(self.store):
+            raise MachineError(
+                f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not {low} to {high}"
+            )
+        self._check_fetched(low, high + 1)
+
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
+        if layer["out_coded"]:
+            self._write_coded(step, layer, output, protected)
+            return
         shape = output.shape
         y, g, x, lane = np.ogrid[: shape[0], : shape[1], : shape[2], : shape[3]]
         lanes = self.config.lanes
@@ -352,12 +436,7 @@ class Machine:
             address = step["out_address"] + y * row_step + g * lanes + x * layer["out_x_step"] + lane
         live = np.broadcast_to((g < layer["groups"] - 1) | (lane < layer["last_lanes"]), address.shape)
         size = PARAMETER_BYTES if layer["partial_out"] else 1
-        low, high = address[live].min(), address[live].max() + size - 1
-        if low < protected or high >= len(self.store):
-            raise MachineError(
-                f"a layer must write bytes {protected} to {len(self.store) - 1} of the store, not {low} to {high}"
-            )
-        self._check_fetched(int(low), int(high) + 1)
+        self._check_written(int(address[live].min()), int(address[live].max()) + size - 1, protected)
         if layer["partial_out"]:
             self.store[address[live][:, None] + np.arange(size)] = output[live]
         else:

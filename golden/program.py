@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden.spec import (
+    CODECS,
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
     HEADER,
@@ -168,6 +169,11 @@ class Program:
         size = self.blob_address(len(self.layers), len(self.steps)) + len(self.blob)
         return -(-size // self.config.store_bytes) * self.config.store_bytes
 
+    @property
+    def coded(self) -> bool:
+        """Whether rows are compressed."""
+        return any(layer.get(name) for layer in self.layers for name in ("in_coded", "in_coded_odd", "out_coded"))
+
     def assemble(self) -> bytes:
         """The image."""
         config = self.config
@@ -183,6 +189,7 @@ class Program:
             "steps": self.step_word(0),
             "warm_steps": self.step_word(self.warm),
             "image_words": self.size // config.store_bytes,
+            "codec": CODECS.index(config.codec) * self.coded,
             "input_address": self.input.address,
             "output_address": self.output.address,
             "end_address": self.end_address,
@@ -214,6 +221,9 @@ class Program:
         ):
             if header[name] != value:
                 raise ImageError(f"an image's {name} must be {value:#x}, not {header[name]:#x}")
+        own = CODECS.index(config.codec)
+        if header["codec"] not in (0, own):
+            raise ImageError(f"an image's codec must be 0 or {own}, not {header['codec']}")
         if len(image) % config.store_bytes:
             raise ImageError(f"an image must have whole store words of {config.store_bytes} bytes, not {len(image)} bytes")
         field = HEADER["crc"].offset // 8

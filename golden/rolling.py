@@ -10,12 +10,13 @@ Efficient Memory Access", 2019.
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from gossamer.golden.network import Concat, Layer, Reshape
 from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import Config
-from gossamer.golden.tiling import Kernel, Map, Piece, cut, cut_window, rows_read
+from gossamer.golden.tiling import Coding, Kernel, Map, Piece, cut, cut_window, rows_read
 
 __all__ = [
     "MOST_RING",
@@ -275,7 +276,7 @@ class Order:
     """The run steps and transfers of a network in their order, and what the store has of each tensor of ``layout``: ``rings``,
     the rows, all of them if it is no ring; ``row_bytes``, the bytes of one; ``shares``, the tensor in whose ring its rows lie;
     and of the others ``lives``, when there is something in each slot of the ring: ranges of moments, of which every item has
-    two."""
+    two. The rows of ``coded`` tensors are compressed."""
 
     items: list[Item]
     layout: Places
@@ -283,6 +284,7 @@ class Order:
     row_bytes: dict[str, int]
     shares: dict[str, str]
     lives: dict[str, list[list[range]]]
+    coded: Mapping[str, Coding]
 
 
 def stored(
@@ -294,17 +296,20 @@ def stored(
     config: Config,
     *,
     share: bool = True,
+    coded: Mapping[str, Coding] = MappingProxyType({}),
 ) -> Order:
-    """What the store must have of the tensors ``names``, of which ``first`` exist from the start and ``last`` to the end.
-    Without ``share`` no tensor lies in the ring of another."""
+    """What the store must have of the tensors ``names``, of which ``first`` exist from the start and ``last`` to the end; the
+    rows of ``coded`` ones are compressed. Without ``share`` no tensor lies in the ring of another."""
     sizes = {name: layout.place(name).rows for name in names}
-    row_bytes = {name: layout.place(name).size(config) // sizes[name] for name in names}
+    row_bytes = {
+        name: coded[name].slot if name in coded else layout.place(name).size(config) // sizes[name] for name in names
+    }
     found = _follow(items, sizes, first, last)
     rings = _rings(found, sizes, {*first, *last}, row_bytes, len(items))
     shares = _shares(items, found, rings, {*first, *last}, row_bytes) if share else {}
     for name, other in shares.items():
         rings[name], row_bytes[name] = rings[other], row_bytes[other]
-    return Order(items, layout, rings, row_bytes, shares, _lives(found, rings, shares))
+    return Order(items, layout, rings, row_bytes, shares, _lives(found, rings, shares), coded)
 
 
 def _rings(

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from gossamer.golden.buffers import Load, loads_of
 from gossamer.golden.loops import fold
 from gossamer.golden.program import Program, Record
 from gossamer.golden.rolling import MOST_RING, Item, Places, Transfer, partial_sums
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
-from gossamer.golden.tiling import Kernel, Piece, Position, descriptor
+from gossamer.golden.tiling import Coding, Kernel, Piece, Position, descriptor
 
 __all__ = ["FETCHED", "LayerRun", "Schedule", "Waiting"]
 
@@ -62,6 +63,8 @@ class Schedule:
         Numbers in ``loads`` whose data lie in the external memory.
     segment : int
         Bytes that are fetched together, if a single load is not larger.
+    coded : mapping
+        The tensors of compressed rows.
 
     Attributes
     ----------
@@ -84,8 +87,9 @@ class Schedule:
         config: Config,
         streamed: frozenset[int] = frozenset(),
         segment: int = 0,
+        coded: Mapping[str, Coding] = MappingProxyType({}),
     ):
-        self._items, self._config = items, config
+        self._items, self._config, self._coded = items, config, coded
         self._layout, self._rings, self._row_bytes = layout, rings, row_bytes
         cold, found = loads_of(items, config)
         self._bases = [bases for bases, _ in found]
@@ -253,7 +257,7 @@ class Schedule:
                 self._transfer(item, addresses, steps)
                 continue
             kernel, piece = item
-            fields, step, position = descriptor(kernel, piece, config)
+            fields, step, position = descriptor(kernel, piece, config, self._coded)
             step |= self._addresses(kernel, piece, position, addresses)
             row_steps = self._row_steps(kernel, piece, addresses)
             entry = {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]}
@@ -304,7 +308,7 @@ class Schedule:
 
     def _row_steps(self, kernel: Kernel, piece: Piece, addresses: Mapping[str, int]) -> dict[str, int]:
         """How the input rows follow each other in the store; those of an addition come from its two inputs in turn."""
-        words = self._layout.place(kernel.inputs[0]).row_words(self._config)
+        words = self._row_bytes[kernel.inputs[0]] // self._config.store_bytes
         if len(kernel.inputs) == 1 or len(piece.rows) == 1:
             return {"row_step": words, "row_step_odd": words}
         over = (addresses[kernel.inputs[1]] - addresses[kernel.inputs[0]]) // self._config.store_bytes

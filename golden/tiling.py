@@ -9,7 +9,8 @@ A kernel is computed in one run step if everything fits. Otherwise it is cut, in
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from gossamer.golden.program import Record
 from gossamer.golden.spec import PARAMETER, PARAMETER_BYTES, Config
 
-__all__ = ["Kernel", "Map", "Piece", "Position", "cut", "cut_window", "descriptor", "rows_read"]
+__all__ = ["Coding", "Kernel", "Map", "Piece", "Position", "cut", "cut_window", "descriptor", "rows_read", "whole_rows"]
 
 Pair = tuple[int, int]
 
@@ -323,9 +324,9 @@ def _pieces(
                         yield dataclasses.replace(piece, rows=some, partial_at=(some.start - block.start) * windows)
 
 
-def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
+def _ring(kernel: Kernel, piece: Piece, config: Config, *, whole: bool = False) -> dict[str, int]:
     """How the input rows of a piece lie in the row buffer: fields of the descriptor, and ``start``, the byte of a map's row
-    with which the data begin."""
+    with which the data begin. With ``whole`` rows are read to their end, which must be a store word's."""
     lanes, source = config.lanes, kernel.source
     pitch, repeat = source.pitch, max(kernel.fields["repeat"], 1)
     step = kernel.stride[1] * pitch
@@ -340,7 +341,7 @@ def _ring(kernel: Kernel, piece: Piece, config: Config) -> dict[str, int]:
     row_bytes = source.columns * pitch
     base = min(first // lanes, (row_bytes - 1) // lanes) * lanes
     start = max(base, 0)
-    stop = min(max(last, start + 1), row_bytes)
+    stop = row_bytes if whole else min(max(last, start + 1), row_bytes)
     data = -(-(stop - start) // config.store_bytes)
     left = (start - base) // config.store_bytes
     slot = -(-(max(last, stop) - base) // lanes)
@@ -387,11 +388,55 @@ def rows_read(kernel: Kernel, piece: Piece) -> tuple[int, int, int]:
     return lead, min(max(first, 0), kernel.source.rows - 1), exist
 
 
-def descriptor(kernel: Kernel, piece: Piece, config: Config) -> tuple[dict[str, int], dict[str, int], Position]:
+@dataclasses.dataclass(frozen=True)
+class Coding:
+    """Compressed rows: the bytes of a row's slot, and whether values are around 128."""
+
+    slot: int
+    signed: bool
+
+
+def whole_rows(kernel: Kernel, piece: Piece, config: Config) -> bool:
+    """Whether a piece could read whole rows, as compressed ones are."""
+    ring = _ring(kernel, piece, config, whole=True)
+    source = kernel.source
+    return (
+        (ring["start"], kernel.second, source.offset, source.channels) == (0, 0, 0, source.pitch)
+        and ring["ring_words"] <= config.row_words
+    )
+
+
+def _codes(kernel: Kernel, piece: Piece, ring: Record, coded: Mapping[str, Coding], config: Config) -> dict[str, int]:
+    """The fields of the descriptor for compressed rows."""
+    fields = {}
+    for field, name in (("", kernel.inputs[0]), ("_odd", kernel.inputs[-1])):
+        coding = coded.get(name)
+        fields |= {f"in_coded{field}": int(coding is not None), f"in_signed{field}": int(bool(coding and coding.signed))}
+    target = None if piece.partial_out else coded.get(kernel.target.name)
+    fields |= {"out_coded": int(target is not None), "out_signed": int(bool(target and target.signed))}
+    if target:
+        fields |= {"out_x_step": 2, "out_row_step": target.slot}
+    if fields["in_coded"] or fields["in_coded_odd"]:
+        # A pixel's granules of a group, and all of a pixel.
+        group, pixel = config.granules, kernel.source.pitch // config.store_bytes
+        skips = kernel.source.pitch > config.lanes
+        step = pixel - group + 1 if skips else 1
+        data = ring["right_granule"] - ring["left_granules"]
+        fields |= {
+            "pixel_step": step,
+            "turn": ring["right_granule"] - (pixel if skips else 0),
+            "turn_step": step - data + group if skips else 1,
+        }
+    return fields
+
+
+def descriptor(
+    kernel: Kernel, piece: Piece, config: Config, coded: Mapping[str, Coding] = MappingProxyType({})
+) -> tuple[dict[str, int], dict[str, int], Position]:
     """The fields of a piece's layer descriptor and of its run step that do not depend on where maps and weights lie, and where
-    in those maps it begins."""
+    in those maps it begins. ``coded`` are the tensors of compressed rows."""
     lanes, source, target = config.lanes, kernel.source, kernel.target
-    ring = _ring(kernel, piece, config)
+    ring = _ring(kernel, piece, config, whole=any(name in coded for name in kernel.inputs))
     start = ring.pop("start")
     lead, first, exist = rows_read(kernel, piece)
     pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
@@ -418,5 +463,6 @@ def descriptor(kernel: Kernel, piece: Piece, config: Config) -> tuple[dict[str, 
     if piece.partial_out:
         fields |= {"out_x_step": lanes * PARAMETER_BYTES, "out_row_step": 0}
         out_row, out_byte = 0, piece.partial_at * lanes * PARAMETER_BYTES
+    fields |= {"pixel_step": 0, "turn": 0, "turn_step": 0, **_codes(kernel, piece, ring, coded, config)}
     step = {"rows": len(piece.rows), "in_rows": exist, "lead_rows": lead}
     return fields, step, Position(first // pair, -(-exist // pair), start // config.store_bytes, out_row, out_byte)

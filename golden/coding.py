@@ -1,0 +1,128 @@
+"""Compressed maps: which tensors can lie in the store as compressed rows, and how large the slots of their rows must be.
+
+A slot is as large as the longest row of the inputs that it is *calibrated* with, and a margin. A row of another input that
+does not fit stops the core with ``Error.SLOT`` before anything else is overwritten.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden import codec
+from gossamer.golden.layout import Layout, map_shape
+from gossamer.golden.network import Network
+from gossamer.golden.rolling import Item, Places, Transfer, Work
+from gossamer.golden.spec import CODEC_SLOT, Config
+from gossamer.golden.tiling import Coding, whole_rows
+
+__all__ = ["calibrate", "coded_order", "codings", "is_signed"]
+
+BATCH = 16
+
+
+def is_signed(zero_point: int) -> bool:
+    """Values are on both sides of the zero point: they are folded."""
+    return zero_point >= -64
+
+
+def coded_order(values: NDArray[np.int8], lanes: int) -> NDArray[np.uint8]:
+    """The stored bytes of the rows of maps ``(N, rows, columns, channels)``, ``(N * rows, values)``, in the order in which they
+    are coded: group by group of at most ``lanes`` channels. The channels must fill the groups, if there is more than one."""
+    maps, rows, columns, channels = values.shape
+    stored = (values.astype(np.int16) + 128).astype(np.uint8).reshape(maps * rows, columns, -1, min(channels, lanes))
+    return stored.transpose(0, 2, 1, 3).reshape(maps * rows, -1)
+
+
+def calibrate(
+    network: Network,
+    layout: Layout,
+    x: NDArray[Any],
+    config: Config,
+    margin: float = 0.1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, int]:
+    """The bytes of a slot for each tensor whose rows can be compressed at all, with some inputs ``(N, …)`` of the network:
+    ``margin`` times more than the longest row, and less than a row that is not compressed. ``progress`` is told how many inputs
+    have been looked at."""
+    size, longest = config.store_bytes, dict[str, int]()
+    for start in range(0, len(x), BATCH):
+        tensors = network.run(x[start : start + BATCH])
+        for name in layout.pitches.keys() & tensors.keys():
+            place = layout.map(name)
+            if not _is_full(place.channels, place.pitch, place.columns, config):
+                continue
+            values = tensors[name].reshape(-1, *map_shape(tensors[name].shape[1:]))
+            lengths = codec.code_lengths(
+                coded_order(values, config.lanes),
+                lanes=config.lanes,
+                signed=is_signed(place.zero_point),
+                bounded=config.codec == "bounded",
+            )
+            longest[name] = max(longest.get(name, 0), int(lengths.sum(1).max()))
+        progress(min(start + BATCH, len(x)))
+    found = {}
+    for name in layout.pitches:
+        if name in longest:
+            halfwords = -(-round(longest[name] * (1 + margin)) // 16)
+            slot = -(-2 * halfwords // size) * size
+            row = layout.map(name).columns * layout.map(name).pitch
+            if slot < row and slot <= CODEC_SLOT:
+                found[name] = slot
+    return found
+
+
+def _is_full(channels: int, pitch: int, columns: int, config: Config) -> bool:
+    """Whether rows are made of full groups, and of whole store words."""
+    groups = channels <= config.lanes or channels % config.lanes == 0
+    return channels == pitch and groups and columns * pitch % config.store_bytes == 0
+
+
+def codings(
+    items: Sequence[Item], layout: Places, slots: Mapping[str, int], kept: Collection[str], config: Config
+) -> dict[str, Coding]:
+    """How the tensors with ``slots`` are compressed, those that this order of the work allows it: all rows of the tensor are
+    computed and read as a whole, and by nobody else. ``kept`` are not compressed. The operands of an addition are both
+    compressed, in slots of one size, or neither."""
+    if config.codec == "off":
+        return {}
+    good = {name for name in slots if name not in kept}
+    works: dict[tuple[Any, ...], Work] = {}
+    for item in items:
+        if isinstance(item, Transfer):
+            good.discard(item.tensor)
+            continue
+        kernel, piece = item
+        works[id(kernel), len(piece.rows), piece.groups, piece.columns, piece.kernel_rows, piece.beats] = item
+    for kernel, piece in works.values():
+        if not piece.partial_out and not _writes_rows(kernel, piece):
+            good.discard(kernel.target.name)
+        if not whole_rows(kernel, piece, config):
+            good -= {*kernel.inputs}
+    pairs = [{*kernel.inputs} for kernel, _ in works.values() if len(kernel.inputs) > 1]
+    sizes = {name: slots[name] for name in good}
+    for group in _joined(pairs):
+        if group <= sizes.keys():
+            sizes |= dict.fromkeys(group, max(sizes[name] for name in group))
+        else:
+            sizes = {name: size for name, size in sizes.items() if name not in group}
+    return {name: Coding(size, is_signed(layout.map(name).zero_point)) for name, size in sizes.items()}
+
+
+def _writes_rows(kernel: Any, piece: Any) -> bool:
+    target = kernel.target
+    whole = (kernel.place[1], len(piece.columns), target.offset, target.written) == (0, target.columns, 0, target.pitch)
+    return whole and len(piece.groups) == kernel.groups
+
+
+def _joined(sets: Sequence[set[str]]) -> Iterator[set[str]]:
+    """Unions of sets that have something in common."""
+    left = [set(one) for one in sets]
+    while left:
+        one = left.pop()
+        more = [other for other in left if other & one]
+        if more:
+            left = [other for other in left if not other & one] + [one.union(*more)]
+        else:
+            yield one
