@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gossamer.cli.models import samples_file
 from gossamer.cli.report import markdown_table
 from gossamer.golden import codec, digits, ebpc
+from gossamer.golden.coding import is_signed
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.layout import map_shape
 from gossamer.golden.network import Network
@@ -34,11 +35,6 @@ POINTER = 2
 """Bytes that a unit would take in a table of addresses."""
 
 BATCH = 16
-
-
-def is_signed(zero_point: int) -> bool:
-    """Values are on both sides of the zero point: they are folded."""
-    return zero_point >= -64
 
 
 def units(values: NDArray[np.int8], lanes: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:

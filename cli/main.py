@@ -1,7 +1,7 @@
 """The command ``gossamer``."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,11 @@ from rich.table import Table
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, load_model, models_in, samples
 from gossamer.golden import spec
-from gossamer.golden.compiler import Compiled, CompileError, Frontend, compile_network
+from gossamer.golden.coding import calibrate
+from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
-from gossamer.golden.planner import Planner, Point, fit, too_little
+from gossamer.golden.planner import Planner, Point, affordable, fit, too_little
 from gossamer.golden.program import Program
 
 __all__ = ["main"]
@@ -42,6 +43,22 @@ memory_option = click.option(
     type=click.IntRange(1),
     metavar="BYTES",
     help="Most bytes for activations: compute layers row by row where that is needed. Default: layer by layer.",
+)
+codec_option = click.option(
+    "--codec",
+    "codec_names",
+    default="off",
+    show_default=True,
+    metavar="off|auto|all|NAMES",
+    help="Feature maps whose rows lie compressed in the store: those that cost few cycles, all that can, or tensors by name, "
+    "separated by commas.",
+)
+calibrate_option = click.option(
+    "--calibrate",
+    "calibrate_path",
+    type=click.Path(path_type=Path),
+    help="Inputs (.npy) whose longest compressed rows, and a tenth more, are the sizes of rows in the store. Default: the "
+    "inputs that are used anyway.",
 )
 MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({', '.join(BUILT_IN)})."
 
@@ -68,18 +85,46 @@ def say(sentence: str) -> None:
     console.print(f"{sentence} …", style="dim", highlight=False)
 
 
-def planned(frontend: Frontend) -> list[Point]:
-    """The planner's points, with a bar."""
+def planned(frontend: Frontend, slots: Mapping[str, int]) -> list[Point]:
+    """The planner's points, with a bar; with ``slots`` also those with compressed maps."""
     with progress_bar("planner", 0) as update:
-        return Planner(frontend, update).points()
+        points = Planner(frontend, update).points()
+        return [*points, *Planner(frontend, update, slots).points()] if slots else points
 
 
-def compile_in(network: Network, config: spec.Config, memory: int | None) -> Compiled:
-    """Compile layer by layer, or so that activations take at most ``memory`` bytes."""
-    if memory is None:
-        return compile_network(network, config)
+def calibrated(frontend: Frontend, names: str, calibrate_path: Path | None, x: np.ndarray) -> dict[str, int]:
+    """The slots of the maps that ``--codec`` names, all for ``auto``. ``x`` are the inputs to calibrate with by default."""
+    config = frontend.config
+    if names == "off":
+        return {}
+    if config.codec == "off":
+        raise spec.ConfigError(f"configuration {config.name!r} has no codec, and --codec must be off there, not {names!r}")
+    inputs = load_inputs(calibrate_path, frontend.source) if calibrate_path else x
+    with progress_bar("calibration", len(inputs)) as update:
+        slots = calibrate(frontend.network, frontend.layout, inputs, config, progress=update)
+    if names in ("auto", "all"):
+        return slots
+    wanted = names.split(",")
+    for name in wanted:
+        if name not in slots:
+            raise InputError(f"--codec must name tensors that can be compressed ({', '.join(slots)}), not {name!r}")
+    return {name: slots[name] for name in wanted}
+
+
+def compile_in(
+    network: Network,
+    config: spec.Config,
+    memory: int | None,
+    codec_names: str,
+    calibrate_path: Path | None,
+    x: np.ndarray,
+) -> Compiled:
+    """Compile layer by layer, or so that activations take at most ``memory`` bytes, with compressed maps if they are wanted."""
     frontend = Frontend(network, config)
-    return fit(frontend, memory, planned(frontend))
+    slots = calibrated(frontend, codec_names, calibrate_path, x)
+    if memory is not None:
+        return fit(frontend, memory, planned(frontend, slots))
+    return frontend.compile(affordable(frontend, slots) if codec_names == "auto" else Strategy(slots=slots))
 
 
 def predict(compiled: Compiled, x: np.ndarray) -> list[Inference]:
@@ -257,17 +302,27 @@ def _given(model: str, network: Network, path: Path | None) -> Samples:
 @model_argument
 @config_option
 @memory_option
+@codec_option
+@calibrate_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
-def compile_command(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
+def compile_command(
+    model: str,
+    config_name: str,
+    memory: int | None,
+    codec_names: str,
+    calibrate_path: Path | None,
+    output: Path,
+    input_path: Path | None,
+) -> None:
     """Writes ``image.bin``, ``program.txt``, ``report.json`` and ``memory.png``, and ``external.bin`` if there is something for
     an external memory."""
     from gossamer.cli.report import CATEGORIES, compile_report, memory_picture
 
     config = spec.config(config_name)
     network = load_model(model)
-    compiled = compile_in(network, config, memory)
     given = _given(model, network, input_path)
+    compiled = compile_in(network, config, memory, codec_names, calibrate_path, given.x)
     inferences = predict(compiled, given.x)
     report = compile_report(compiled, inferences, infer(compiled, given.x[0], warm=False), given.source)
     with output_folder(output) as folder:
@@ -315,9 +370,19 @@ def compile_command(model: str, config_name: str, memory: int | None, output: Pa
 @model_argument
 @config_option
 @memory_option
+@codec_option
+@calibrate_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="Inputs (.npy) to predict cycles with.")
-def plan(model: str, config_name: str, memory: int | None, output: Path, input_path: Path | None) -> None:
+def plan(
+    model: str,
+    config_name: str,
+    memory: int | None,
+    codec_names: str,
+    calibrate_path: Path | None,
+    output: Path,
+    input_path: Path | None,
+) -> None:
     """Looks for ways to compute the network with less memory, layers row by row and maps in strips, and predicts what each
     costs in cycles. Writes ``plan.json``, ``curve.png`` (cycles against memory) and ``memory.png`` (what is where, and when),
     for the fastest plan of at most --memory bytes, or for the one that needs least."""
@@ -328,7 +393,7 @@ def plan(model: str, config_name: str, memory: int | None, output: Path, input_p
     network = load_model(model)
     given = _given(model, network, input_path)
     frontend = Frontend(network, config)
-    points = planned(frontend)
+    points = planned(frontend, calibrated(frontend, codec_names, calibrate_path, given.x))
     with progress_bar("plans", len(points)) as update:
         found = explored(frontend, points, given.x, update)
     fitting = [(entry, compiled) for entry, compiled in found if compiled is not None]
@@ -370,6 +435,8 @@ def plan(model: str, config_name: str, memory: int | None, output: Path, input_p
 )
 @config_option
 @memory_option
+@codec_option
+@calibrate_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Outputs, .npy, batch first.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Cycles and skip statistics.")
 def run(
@@ -378,6 +445,8 @@ def run(
     backend: str,
     config_name: str,
     memory: int | None,
+    codec_names: str,
+    calibrate_path: Path | None,
     output: Path,
     json_path: Path | None,
 ) -> None:
@@ -387,7 +456,7 @@ def run(
     config = spec.config(config_name)
     network = load_model(model)
     x = load_inputs(input_path, network)
-    compiled = compile_in(network, config, memory)
+    compiled = compile_in(network, config, memory, codec_names, calibrate_path, x)
     inferences = predict(compiled, x) if json_path or backend == "golden" else []
     simulated = None
     if backend == "rtl":

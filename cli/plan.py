@@ -26,6 +26,8 @@ def described(frontend: Frontend, point: Point) -> list[str]:
         start = group.stop
     if strategy.strips > 1:
         lines.append(f"in {strategy.strips} strips")
+    if strategy.slots:
+        lines.append(f"compressed: {', '.join(frontend.work(strategy).coded)}")
     if strategy.stream:
         lines.append("the host writes the input row by row")
     return lines

@@ -29,10 +29,11 @@ def is_signed(zero_point: int) -> bool:
 
 def coded_order(values: NDArray[np.int8], lanes: int) -> NDArray[np.uint8]:
     """The stored bytes of the rows of maps ``(N, rows, columns, channels)``, ``(N * rows, values)``, in the order in which they
-    are coded: group by group of at most ``lanes`` channels. The channels must fill the groups, if there is more than one."""
-    maps, rows, columns, channels = values.shape
-    stored = (values.astype(np.int16) + 128).astype(np.uint8).reshape(maps * rows, columns, -1, min(channels, lanes))
-    return stored.transpose(0, 2, 1, 3).reshape(maps * rows, -1)
+    are coded: group by group of at most ``lanes`` channels."""
+    maps, rows, _, channels = values.shape
+    stored = (values.astype(np.int16) + 128).astype(np.uint8)
+    groups = [stored[..., start : start + lanes].reshape(maps * rows, -1) for start in range(0, channels, lanes)]
+    return np.concatenate(groups, axis=1)
 
 
 def calibrate(

@@ -23,7 +23,7 @@ from gossamer.golden.network import (
     Softmax,
 )
 from gossamer.golden.program import ImageError, Program, TensorPlace
-from gossamer.golden.rolling import Group, Lowered, Order, Places, Transfer, order, stored
+from gossamer.golden.rolling import Group, Item, Lowered, Order, Places, Transfer, order, stored
 from gossamer.golden.schedule import LayerRun, Schedule
 from gossamer.golden.spec import EXTERNAL_WORDS, MOST_FETCHED, Config, UserError
 from gossamer.golden.strips import Strips
@@ -160,10 +160,8 @@ class Frontend:
     def work(self, strategy: Strategy, *, keep: bool = False) -> Order:
         """The order of the work, and the memory that it needs. With ``keep`` no tensor shares the rows of another."""
         layout: Places = self.layout
-        lowered, output = self.lowered, self.layout.root(self.output)[0]
+        lowered, given, taken = self.lowered, *self._streamed(strategy)
         groups = strategy.groups or (Group(len(self.layers), 0),)
-        streams = strategy.stream and layout.place(output).rows > 1
-        given, taken = {self.first: 0} if strategy.stream else {}, {output: 0} if streams else {}
         if strategy.strips > 1:
             if not strategy.stream:
                 raise CompileError(f"{strategy.strips} strips need an input and an output that are streamed")
@@ -175,6 +173,12 @@ class Frontend:
                 for group in groups
             )
         items = order(lowered, layout, groups, self.config, CompileError, given, taken)
+        return self.stored(items, layout, strategy, keep=keep)
+
+    def stored(self, items: list[Item], layout: Places, strategy: Strategy, *, keep: bool = False) -> Order:
+        """The memory that an order of the work needs, which a strategy but for its ``slots`` has led to."""
+        output = self.layout.root(self.output)[0]
+        given, taken = self._streamed(strategy)
         ends = [] if strategy.strips > 1 else [self.first, output]
         names: dict[str, None] = dict.fromkeys(ends)
         for item in items:
@@ -185,6 +189,12 @@ class Frontend:
         slots = strategy.slots if strategy.strips == 1 else {}
         coded = codings(items, layout, slots, {self.first, output}, self.config)
         return stored(items, layout, names, first, last, self.config, share=not keep, coded=coded)
+
+    def _streamed(self, strategy: Strategy) -> tuple[dict[str, int], dict[str, int]]:
+        """What the host writes and takes row by row, with the columns where it begins."""
+        output = self.layout.root(self.output)[0]
+        rows = strategy.stream and self.layout.place(output).rows > 1
+        return {self.first: 0} if strategy.stream else {}, {output: 0} if rows else {}
 
     def compile(self, strategy: Strategy = Strategy(), *, keep: bool = False) -> Compiled:
         """See :func:`compile_network`."""

@@ -7,17 +7,19 @@ a given number of bytes. The cycles are a guess here; the bytes are what exists 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from gossamer.golden.buffers import loads_of
+from gossamer.golden.coding import codings
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy
 from gossamer.golden.memory import most_at_once
 from gossamer.golden.rolling import Cuts, Group, Item, Order, Transfer, order, stored
 from gossamer.golden.schedule import guess
 from gossamer.golden.spec import PARAMETER_BYTES, Config
-from gossamer.golden.tiling import rows_read
+from gossamer.golden.tiling import Coding, rows_read
 
-__all__ = ["Planner", "Point", "fit", "point", "strip_points", "too_little"]
+__all__ = ["Planner", "Point", "affordable", "fit", "needed", "point", "strip_points", "too_little"]
 
 BLOCKS = (0, 1, 2, 4, 8)
 """Rows that are computed at once; 0: all, layer by layer."""
@@ -46,10 +48,17 @@ class Planner:
     frontend : Frontend
     progress : function of two int
         Told how many groups out of how many have been looked at.
+    slots : mapping
+        Compress what can be compressed of these tensors, see :class:`Strategy`, if that helps.
     """
 
-    def __init__(self, frontend: Frontend, progress: Callable[[int, int], None] = lambda done, total: None):
-        self._frontend = frontend
+    def __init__(
+        self,
+        frontend: Frontend,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        slots: Mapping[str, int] = MappingProxyType({}),
+    ):
+        self._frontend, self._slots = frontend, slots
         self._cuts: Cuts = {}
         layers = self._layers = len(frontend.layers)
         candidates = [
@@ -80,11 +89,9 @@ class Planner:
         found += [easiest] if easiest else []
         if least > self._frontend.config.store_size // 4:
             found += strip_points(self._frontend)
-        front: list[Point] = []
-        for one in sorted(found, key=lambda one: (one.peak, one.cycles)):
-            if not front or one.cycles < front[-1].cycles:
-                front.append(one)
-        return front
+        if self._slots:
+            found = [needed(self._frontend, one) for one in _unbeaten(found)]
+        return _unbeaten(found)
 
     def _best(self, limit: int, stream: bool) -> Point | None:
         """The strategy of fewest cycles that needs at most ``limit`` bytes."""
@@ -109,7 +116,7 @@ class Planner:
             if now is None or total < now[0]:
                 best[j] = total, before[1] + cycles, max(before[2], peak), (*before[3], Group(j, rows))
         end = best[self._layers]
-        return end and Point(end[2], end[1], Strategy(end[3], stream))
+        return end and Point(end[2], end[1], Strategy(end[3], stream, slots=dict(self._slots)))
 
     def _evaluate(self, i: int, j: int, rows: int, stream: bool) -> tuple[int, int]:
         """The bytes that exist at once while a group is computed, and a guess of the cycles."""
@@ -127,15 +134,45 @@ class Planner:
         names = made | needed
         first = [name for name in needed & earlier if name not in given]
         last = [name for name in names & later if name not in given]
-        work = stored(items, layout, names, first, last, config)
-        through = sum(layout.place(name).size(config) for name in (later & earlier) - names)
-        return through + _most(work, config), _cycles(items, config)
+        coded = codings(items, layout, self._slots, {frontend.first, output}, config)
+        work = stored(items, layout, names, first, last, config, coded=coded)
+        through = sum(self._size(name) for name in (later & earlier) - names)
+        return through + _most(work, config), _cycles(items, config, coded)
+
+    def _size(self, name: str) -> int:
+        """Bytes of a whole tensor."""
+        place = self._frontend.layout.place(name)
+        return place.rows * self._slots[name] if name in self._slots else place.size(self._frontend.config)
+
+
+def _unbeaten(points: Sequence[Point]) -> list[Point]:
+    """Those that need fewer bytes than all that are faster, the smallest first."""
+    front: list[Point] = []
+    for one in sorted(points, key=lambda one: (one.peak, one.cycles)):
+        if not front or one.cycles < front[-1].cycles:
+            front.append(one)
+    return front
 
 
 def point(frontend: Frontend, strategy: Strategy) -> Point:
     """What a strategy needs. Raises :class:`CompileError` if it is not possible."""
     work = frontend.work(strategy)
-    return Point(_most(work, frontend.config), _cycles(work.items, frontend.config), strategy)
+    return Point(_most(work, frontend.config), _cycles(work.items, frontend.config, work.coded), strategy)
+
+
+def needed(frontend: Frontend, one: Point) -> Point:
+    """The same without the compression of tensors that does not help to need as few bytes, the slowest first."""
+    config, strategy = frontend.config, one.strategy
+    work = frontend.work(strategy)
+    most, slots = _most(work, config), {name: strategy.slots[name] for name in work.coded}
+    plain = _cycles(work.items, config)
+    costs = {name: _cycles(work.items, config, {name: coding}) - plain for name, coding in work.coded.items()}
+    for name in sorted(slots, key=lambda name: -costs[name]):
+        less = dataclasses.replace(strategy, slots={other: slot for other, slot in slots.items() if other != name})
+        found = frontend.stored(work.items, work.layout, less)
+        if _most(found, config) <= most:
+            strategy, slots, work = less, dict(less.slots), found
+    return Point(one.peak, _cycles(work.items, config, work.coded), strategy)
 
 
 def strip_points(frontend: Frontend) -> list[Point]:
@@ -150,8 +187,9 @@ def strip_points(frontend: Frontend) -> list[Point]:
     return found
 
 
-def _cycles(items: Sequence[Item], config: Config) -> int:
-    """A guess: run steps one behind the other, and beside each the loads for the next."""
+def _cycles(items: Sequence[Item], config: Config, coded: Mapping[str, Coding] = MappingProxyType({})) -> int:
+    """A guess: run steps one behind the other, and beside each the loads for the next. Of ``coded`` tensors a value takes as
+    long as a word of others."""
     _, found = loads_of(items, config)
     total = before = 0
     for item, (_, loads) in zip(items, found):
@@ -160,12 +198,38 @@ def _cycles(items: Sequence[Item], config: Config) -> int:
         words = sum(part.stop - part.start for load in loads for part in load.parts) // config.store_bytes
         kernel, piece = item
         _, _, exist = rows_read(kernel, piece)
-        row = kernel.source.columns * kernel.source.pitch // config.store_bytes
+        per_cycle = 1 if coded.keys() & {*kernel.inputs} else config.store_bytes
+        row = kernel.source.columns * kernel.source.pitch // per_cycle
         filled = row * min(exist, len(piece.kernel_rows))
         total += max(words - before, 0) + STEP_CYCLES + filled
         before = guess(item, config)
         total += max(before, row * exist - filled)
     return total
+
+
+def affordable(frontend: Frontend, slots: Mapping[str, int], share: float = 0.05) -> Strategy:
+    """Layer by layer, with the compression of those tensors that cost the fewest cycles for what they save, as long as all cost
+    at most ``share`` of the cycles, by the planner's guess."""
+    config, strategy = frontend.config, Strategy(slots=slots)
+    work = frontend.work(strategy)
+    plain = _cycles(work.items, config)
+    while True:
+        coded = work.coded
+        if _cycles(work.items, config, coded) <= (1 + share) * plain:
+            return strategy
+        costs = {
+            name: (_cycles(work.items, config, {name: coding}) - plain) / _saved(frontend, name, coding)
+            for name, coding in coded.items()
+        }
+        worst = max(costs, key=lambda name: costs[name])
+        strategy = Strategy(slots={name: slots[name] for name in coded if name != worst})
+        work = frontend.stored(work.items, work.layout, strategy)
+
+
+def _saved(frontend: Frontend, name: str, coding: Coding) -> int:
+    """The bytes that the compression of a tensor saves, at least one."""
+    place = frontend.layout.place(name)
+    return max(place.size(frontend.config) - place.rows * coding.slot, 1)
 
 
 def _most(work: Order, config: Config) -> int:
