@@ -382,6 +382,30 @@ SMALL = tuple(
 """Configurations with the smallest buffers."""
 
 
+def full_groups(rng):
+    """Maps whose channels fill the groups of 8 or 16 lanes, so that their rows can be compressed: convolutions, depthwise ones
+    with strides, additions and pools."""
+    b = Builder(rng, (int(rng.integers(3, 12)), 2 * int(rng.integers(1, 6)), int(rng.choice([1, 3, 16]))))
+    x = b.conv(b.input, int(rng.choice([8, 16, 32, 48])), (3, 3), relu=bool(rng.integers(2)))
+    for _ in range(int(rng.integers(1, 4))):
+        channels = int(rng.choice([8, 16, 32, 64]))
+        kind = rng.integers(5)
+        if kind == 0:
+            x = b.conv(x, channels, (1, 1), (int(rng.integers(1, 3)),) * 2, relu=bool(rng.integers(2)))
+        elif kind == 1:
+            x = b.depthwise(x, (3, 3), (int(rng.integers(1, 3)),) * 2)
+        elif kind == 2:
+            y = b.conv(x, b.tensors[x].shape[2], (3, 3), relu=False)
+            x = b.add(x, y, relu=bool(rng.integers(2)))
+        elif kind == 3:
+            x = b.conv(x, channels, (3, 3), (1, 2))
+        else:
+            x = b.max_pool(x, (2, 2), (1, 1), same=True)
+    x = b.conv(x, 16, (1, 1))
+    b.fully_connected(x, 10)
+    return b.network("full_groups")
+
+
 def larger_than_a_store(rng):
     """320 kB of weights, more than the stores of the small configurations."""
     b = Builder(rng, (1, 1, 640))
