@@ -15,63 +15,61 @@ class Decompressor(wiring.Component):
     """Decodes units of bytes from halfwords.
 
     Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit takes
-    as many halfwords as it has and not one more, and gives as many blocks of 8 values as were asked for.
+    as many halfwords as it has and not one more: bits that are left of the last one are dropped.
 
-    A unit of ``n`` blocks takes ``8 * n + 1`` cycles while ``i.valid`` and ``o.ready`` are high: one for its start. A value is
-    read in each of the others, and appears, if it is the last of its transfer, two cycles after. ``o`` is registered.
-    ``i.ready`` depends combinationally on ``o.ready`` and on ``i.payload``.
+    A unit is in work while ``run`` is high. In each such cycle in which ``found`` is high too a value is found: in every one,
+    but for those in which the value needs bits of a halfword that is not there or one before it waits at ``o``. The first
+    always needs a halfword. It appears in the cycle behind that in which it is found; of a transfer of several values the last
+    does. ``run`` must be low in one cycle at least between units; values short of a transfer are dropped then.
 
-    ``signed`` must not change while a unit is in work. Reset discards the unit in work.
+    ``found`` and ``i.ready`` depend combinationally on ``run``, ``i.payload`` and ``o.ready``, ``found`` on ``i.valid`` too.
+
+    ``signed`` must not change before the last value of a unit is taken. Reset discards what is in work.
 
     Parameters
     ----------
     lanes : int
         Values per pixel, at least 1: a value's context is the value so many before it.
-    blocks : int
-        Most blocks of a unit, at least 1.
     values : int
-        Values of a transfer on ``o``: 1, 2, 4 or 8. Each but the first is a byte of registers.
+        Values of a transfer on ``o``: 1, 2, 4, 8 or 16. Each but the last is a byte of registers.
     bounded : bool
         Units are bounded: incompressible values were left plain.
 
     Members
     -------
-    start : ``In(stream.Signature({blocks: range(blocks + 1)}))``
-        A unit; one of no blocks does nothing.
     i : ``In(stream.Signature(16))``
-    o : ``Out(stream.Signature({data: 8 * values, last: 1}))``
-        The first value is the lowest byte; ``last`` marks the last transfer of a unit.
+    o : ``Out(stream.Signature({data: 8 * values}))``
+        The first value is the lowest byte.
+    run : ``In(1)``
+    found : ``Out(1)``
     signed : ``In(1)``
         The unit's bytes are around 128.
     """
 
-    def __init__(self, *, lanes: int = 16, blocks: int = 255, values: int = 8, bounded: bool = True):
-        require(blocks >= 1, f"blocks must be at least 1, not {blocks}")
-        require(values in (1, 2, 4, 8), f"values must be 1, 2, 4 or 8, not {values}")
+    def __init__(self, *, lanes: int = 16, values: int = 8, bounded: bool = True):
+        require(values in (1, 2, 4, 8, 16), f"values must be 1, 2, 4, 8 or 16, not {values}")
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes, self._blocks, self._values, self._bounded = lanes, blocks, values, bounded
+        self._lanes, self._values, self._bounded = lanes, values, bounded
         super().__init__(
             {
-                "start": In(stream.Signature(data.StructLayout({"blocks": range(blocks + 1)}))),
                 "i": In(stream.Signature(16)),
-                "o": Out(stream.Signature(data.StructLayout({"data": 8 * values, "last": 1}))),
+                "o": Out(stream.Signature(data.StructLayout({"data": 8 * values}))),
+                "run": In(1),
+                "found": Out(1),
                 "signed": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        blocks = Signal(range(self._blocks + 1))  # to be read, with the one in work
-        number = Signal(3, reset_less=True)  # of the value, in its block
-        advance, step = Signal(), Signal()  # the first stage moves; the second can take a value
-        idle = blocks == 0
+        step = Signal()  # the second stage can take a value
 
         # The first stage finds where a value's code ends. Bits of two halfwords lie side by side, and those of `half` up to
         # `used` are done with. The second is at the port, and is taken when a code uses bits of it: where a code within the
         # first ends does not depend on it.
-        half, used = Signal(16, reset_less=True), Signal(4, init=15, reset_less=True)
-        credit, plain = Signal(7, init=CODEC_CREDIT, reset_less=True), Signal()
-        pixel, history = Signal(2 * self._lanes - 2, reset_less=True), Signal(2 * self._lanes)
+        half, used = Signal(16, reset_less=True), Signal(4, init=15)
+        credit, plain = Signal(7, init=CODEC_CREDIT), Signal()
+        history = Signal(2 * self._lanes)
         before = history[:2]
         window, length, total = Signal(CODE_BITS), Signal(4), Signal(5)
         m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(Cat(half[1:], self.i.p) >> used)]
@@ -99,50 +97,21 @@ class Decompressor(wiring.Component):
                         m.d.comb += length.eq(1 + _low_bits(order[0]))
         m.d.comb += [
             total.eq(used + length),
-            advance.eq(step & (idle | ~total[4] | self.i.valid)),
-            self.i.ready.eq(step & ~idle & total[4]),
-            self.start.ready.eq(step & idle),
+            self.i.ready.eq(step & self.run & total[4]),
+            self.found.eq(step & self.run & (~total[4] | self.i.valid)),
         ]
-        busy = Signal()
-        found = Signal(CODE_BITS, reset_less=True)
-        found_plain, found_before = Signal(reset_less=True), Signal(2, reset_less=True)
-        found_end, found_last = Signal(reset_less=True), Signal(reset_less=True)
-        with m.If(step):
-            m.d.sync += busy.eq(advance & ~idle)
-        with m.If(advance):
-            m.d.sync += [
-                Cat(found, found_plain, found_before).eq(Cat(window, plain, before)),
-                number.eq(number + 1),
-                found_end.eq(number % self._values == self._values - 1),
-                found_last.eq((blocks == 1) & (number >= 8 - self._values)),
-                blocks.eq(blocks - (number == 7)),
-                pixel.eq(history[2:]),
-                used.eq(total),
-            ]
-            with m.If(total[4]):
-                m.d.sync += half.eq(self.i.p)
-            with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
-                m.d.sync += credit.eq(credit + 8 - length)
-            with m.If(idle):  # between units; nothing was before
-                m.d.sync += [
-                    number.eq(0),
-                    blocks.eq(Mux(self.start.valid, self.start.p.blocks, 0)),
-                    used.eq(15),
-                    credit.eq(CODEC_CREDIT),
-                    Cat(found, found_plain, found_before, pixel).eq(0),
-                ]
 
-        # The second stage makes the value.
-        size, low, value, byte = Signal(3), Signal(8), Signal(8), Signal(8)
-        with m.If(found_plain):
-            m.d.comb += low.eq(found)
-        with m.Elif(~found[0]):
-            m.d.comb += low.eq(found[1:])
-        with m.Elif(found[1:3] != 3):
-            m.d.comb += low.eq(found[3:])
+        # The value.
+        size, low, value = Signal(3), Signal(8), Signal(8)
+        with m.If(plain):
+            m.d.comb += low.eq(window)
+        with m.Elif(~window[0]):
+            m.d.comb += low.eq(window[1:])
+        with m.Elif(window[1:3] != 3):
+            m.d.comb += low.eq(window[3:])
         with m.Else():
-            m.d.comb += low.eq(found[5:])
-        with m.Switch(Cat(found[:5], found_before, found_plain)):
+            m.d.comb += low.eq(window[5:])
+        with m.Switch(Cat(window[:5], before, plain)):
             for pattern, this in _codes():
                 with m.Case(f"0{pattern}"):
                     m.d.comb += size.eq(this)
@@ -153,18 +122,32 @@ class Decompressor(wiring.Component):
                 m.d.comb += value[n].eq(low[n])
             with m.Else():
                 m.d.comb += value[n].eq(n + 1 == size)
-        m.d.comb += byte.eq(Mux(self.signed, Cat(value[1:] ^ value[0].replicate(7), ~value[0]), value))
 
-        # The value that was found is the nearest in the history: it goes there when the next is.
-        m.d.comb += history.eq(Cat(pixel, context(size)))
+        with m.If(self.found):
+            m.d.sync += [used.eq(total), history.eq(Cat(history[2:], context(size)))]
+            with m.If(total[4]):
+                m.d.sync += half.eq(self.i.p)
+            with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
+                m.d.sync += credit.eq(credit + 8 - length)
+        with m.If(~self.run):
+            m.d.sync += [used.eq(15), history.eq(0), credit.eq(CODEC_CREDIT)]
 
-        block, valid, last = Signal(8 * self._values, reset_less=True), Signal(), Signal(reset_less=True)
-        m.d.comb += step.eq(~busy | ~valid | self.o.ready)
-        with m.If(~valid | self.o.ready):
-            m.d.sync += valid.eq(busy & found_end)
-            with m.If(busy):
-                m.d.sync += [block.eq(Cat(block[8:], byte)), last.eq(found_last)]
-        m.d.comb += [self.o.valid.eq(valid), self.o.p.data.eq(block), self.o.p.last.eq(last)]
+        # The second stage holds it.
+        number = Signal(range(self._values))
+        magnitude, byte, earlier = Signal(8, reset_less=True), Signal(8), Signal(8 * (self._values - 1), reset_less=True)
+        m.d.comb += [
+            step.eq(~self.o.valid | self.o.ready),
+            byte.eq(Mux(self.signed, Cat(magnitude[1:] ^ magnitude[0].replicate(7), ~magnitude[0]), magnitude)),
+            self.o.p.data.eq(Cat(earlier, byte)),
+        ]
+        with m.If(step):
+            m.d.sync += self.o.valid.eq(self.found & (number == self._values - 1))
+        with m.If(step if self._values == 1 else self.found):  # of one, it does not matter what it is if it is not valid
+            m.d.sync += [magnitude.eq(value), earlier.eq(self.o.p.data[8:])]
+        with m.If(self.found):
+            m.d.sync += number.eq(number + 1)
+        with m.If(~self.run):
+            m.d.sync += number.eq(0)
         return m
 
 
