@@ -357,7 +357,7 @@ class Error:
 
     NONE = 0
     MAGIC = 1
-    VERSION = 3
+    VERSION = 2
     CONFIG = 3
     OPCODE = 4
     READ = 5
