@@ -43,6 +43,8 @@ class RowBuffer(wiring.Component):
     ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is
     seen from the next.
 
+    Of a granule the bytes are written that ``write.mask`` has; unless ``byte_writes``, it must have all.
+
     A word must not be written while it is being read, and in word mode ``repeat`` must not be 0. Reset discards ranges; the
     memory keeps its contents.
 
@@ -52,6 +54,8 @@ class RowBuffer(wiring.Component):
         Bytes per word; a power of two.
     granule : int
         Bytes per write; a power of two up to ``lanes``.
+    byte_writes : bool
+        Build the memories so that single bytes can be written.
     words, vectors : int
         See :func:`range_layout`.
 
@@ -59,7 +63,7 @@ class RowBuffer(wiring.Component):
     -------
     i : ``In(stream.Signature(range_layout(...)))``
     o : ``Out(stream.Signature(word_layout(...)))``
-    write : ``In({en: 1, address: granule number, data: granule bytes})``
+    write : ``In({en: 1, address: granule number, data: granule bytes, mask: granule})``
     read : ``In({en: 1, address: word number, data: Out(word bytes)})``
     enable : ``In(1)``
         While this is low ranges and words stand still, and no transfer on ``o`` counts. Writes and reads go on.
@@ -67,17 +71,25 @@ class RowBuffer(wiring.Component):
         Fields of the layer descriptor; they must not change while a range is in work.
     """
 
-    def __init__(self, *, lanes: int, granule: int, words: int, vectors: int):
+    def __init__(self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False):
         require_powers_of_two(lanes=lanes, granule=granule, words=words, vectors=vectors)
         require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")
         self._lanes, self._granule, self._words, self._vectors = lanes, granule, words, vectors
+        self._byte_writes = byte_writes
         granules = lanes // granule
         super().__init__(
             {
                 "i": In(stream.Signature(range_layout(lanes=lanes, words=words, vectors=vectors))),
                 "o": Out(stream.Signature(word_layout(lanes=lanes, words=words, vectors=vectors))),
                 "write": In(
-                    wiring.Signature({"en": Out(1), "address": Out(range(words * granules)), "data": Out(8 * granule)})
+                    wiring.Signature(
+                        {
+                            "en": Out(1),
+                            "address": Out(range(words * granules)),
+                            "data": Out(8 * granule),
+                            "mask": Out(granule, init=(1 << granule) - 1),
+                        }
+                    )
                 ),
                 "read": In(wiring.Signature({"en": Out(1), "address": Out(range(words)), "data": In(8 * lanes)})),
                 "enable": In(1, init=1),
@@ -94,16 +106,19 @@ class RowBuffer(wiring.Component):
 
         m.submodules.bytes = bytes_ = Memory(shape=8 * self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
         m.submodules.masks = masks = Memory(shape=self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
-        byte_write = bytes_.write_port(granularity=8 * self._granule)
-        mask_write = masks.write_port(granularity=self._granule)
+        unit = 1 if self._byte_writes else self._granule  # bytes that are written together
+        byte_write = bytes_.write_port(granularity=8 * unit)
+        mask_write = masks.write_port(granularity=unit)
         byte_read, mask_read = bytes_.read_port(), masks.read_port()
 
+        there = self.write.mask if self._byte_writes else Const(1, 1)
+        within = Const(0, exact_log2(len(there)))
         nonzero = Cat(self.write.data.word_select(i, 8).any() for i in range(self._granule))
         for port, value in ((byte_write, self.write.data), (mask_write, nonzero)):
             m.d.comb += [
                 port.addr.eq(self.write.address[sub_bits:]),
                 port.data.eq(value.replicate(1 << sub_bits)),
-                port.en.eq(self.write.en << self.write.address[:sub_bits]),
+                port.en.eq((there & self.write.en.replicate(len(there))) << Cat(within, self.write.address[:sub_bits])),
             ]
         m.d.comb += [
             byte_read.addr.eq(self.read.address),
@@ -171,6 +186,9 @@ class RowBuffer(wiring.Component):
         if platform is None:
             with m.If(active & self.word_mode):
                 m.d.sync += Assert(self.repeat != 0, "repeat must not be 0 in word mode")
+            if not self._byte_writes:
+                with m.If(self.write.en):
+                    m.d.sync += Assert(self.write.mask.all(), "a granule must be written as a whole")
             for port, asks in ((byte_read, self.read.en), (mask_read, active & step)):
                 with m.If(self.write.en & asks):
                     m.d.sync += Assert(port.addr != byte_write.addr, "a word must not be written while it is being read")
