@@ -64,13 +64,16 @@ class Core(wiring.Component):
         config = self._config
         sizes = {"lanes": config.lanes, "words": config.row_words, "vectors": config.weight_vectors}
         store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
+        # Only the block RAMs of an iCE40 have masks of their own.
+        byte_writes = config.codec != "off" and config.technology == "ice40"
+        codec = {"codec": config.codec, "byte_writes": byte_writes}
 
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
         m.submodules.sequencer = sequencer = Sequencer(config)
         datapath = {
-            "loader": (loader := Loader(lanes=config.lanes, **store_size, count=config.longest_load)),
+            "loader": (loader := Loader(lanes=config.lanes, **store_size, count=config.longest_load, **codec)),
             "windows": (windows := WindowGenerator(**sizes)),
-            "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes)),
+            "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes, byte_writes=byte_writes)),
             "skipper": (skipper := ZeroSkipper(**sizes)),
             "weight_buffer": (
                 weight_buffer := WeightBuffer(
@@ -95,7 +98,7 @@ class Core(wiring.Component):
                 )
             ),
             "requantizer": (requantizer := Requantizer(technology=config.technology, interval=config.interval)),
-            "writer": (writer := Writer(lanes=config.lanes, **store_size)),
+            "writer": (writer := Writer(lanes=config.lanes, **store_size, codec=config.codec)),
         }
         # While the array waits for the drain, all in front of it stands still: so the order of events there does not depend
         # on the drain, and its time can be counted in steps of the array.
@@ -139,6 +142,7 @@ class Core(wiring.Component):
                 sink.address.eq(loader.write.index),
                 sink.data.eq(loader.write.row_data if target is Target.ROWS else loader.write.data),
             ]
+        m.d.comb += row_buffer.write.mask.eq(loader.write.mask)
         row_done = skipper.o.valid & skipper.o.p.last & skipper.o.p.tag.row_last & step
         m.d.comb += [
             sequencer.control.en.eq(
@@ -158,6 +162,7 @@ class Core(wiring.Component):
             writer.row_done.eq(row_done),
             sequencer.writer_idle.eq(writer.idle),
             sequencer.writer_error.eq(writer.error),
+            sequencer.writer_overflow.eq(writer.overflow),
             sequencer.loader_error.eq(loader.error),
             writer.start.eq(sequencer.writer_start),
             writer.out_address.eq(sequencer.out_address),

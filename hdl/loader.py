@@ -1,12 +1,14 @@
 """Copies store words to where they are used."""
 
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
 
 from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.counter import counted
+from gossamer.hdl.row_decoder import RowDecoder
 from gossamer.hdl.store import read_signature
 
 __all__ = ["Loader", "Target", "command_layout"]
@@ -24,14 +26,16 @@ class Target(enum.Enum, shape=3):
 
 def command_layout(*, store_words: int, count: int) -> data.StructLayout:
     """Store words from ``address`` on to ``target`` from granule ``index`` on, ``count`` being the granules of the deepest
-    target. ``address`` has one bit more than the store needs. A ``blank`` row is padding only. ``group_end`` is handed
-    through."""
+    target. ``address`` has one bit more than the store needs. A ``blank`` row is padding only; of others ``coded`` says
+    that they are compressed, and ``signed`` that their bytes are around 128. ``group_end`` is handed through."""
     return data.StructLayout(
         {
             "target": Target,
             "address": (store_words - 1).bit_length() + 1,
             "index": range(count),
             "blank": 1,
+            "coded": 1,
+            "signed": 1,
             "group_end": 1,
         }
     )
@@ -51,6 +55,15 @@ class Loader(wiring.Component):
     A read behind the store raises ``error`` in the next cycle, and while the store is not ready in those that follow; what
     it returns means nothing. No count may be 0. Reset drops the command in work.
 
+    A compressed row is one unit of :func:`gossamer.golden.codec.encode`, of the granules that are not padding: group for
+    group of ``lanes`` channels, in each pixel for pixel. It begins at the first granule behind the padding. From the last
+    granule of a row buffer word it goes on ``pixel_step`` granules further; but ``turn_step`` granules further, if that granule
+    is ``turn`` or one behind it; until it has come to the one in front of ``right_granule``, in which ``tail`` must have all
+    bytes. The store is read in all cycles in which the row is in work, also ahead of what is needed. A value that is found is
+    written in the next cycle: with ``byte_writes`` on its own, by a ``mask`` that has just its byte; otherwise the granule is
+    written with its last. While the next value needs a halfword and that lies behind the store, ``error`` is high, a cycle
+    later as always.
+
     Parameters
     ----------
     lanes : int
@@ -59,22 +72,37 @@ class Loader(wiring.Component):
         See :class:`Store`; ``store_bytes`` at most 16, so that a step has whole words.
     count : int
         Granules of the deepest target, at least the words of a descriptor.
+    codec : str
+        One of :data:`gossamer.golden.spec.CODECS`: how rows may be compressed.
+    byte_writes : bool
+        Values of compressed rows are written one by one, which spares a granule of registers.
 
     Members
     -------
     i : ``In(stream.Signature(command_layout(...)))``
     read : ``Out(read_signature(...))``
-    write : ``Out({en: 1, target: Target, index, data, row_data, group_end: 1})``
-        ``data`` is the store word; for rows ``row_data`` takes its place, with the padding. ``group_end`` is the command's,
-        with its last word.
+    write : ``Out({en: 1, target: Target, index, data, row_data, mask, group_end: 1})``
+        ``data`` is the store word; for rows ``row_data`` takes its place, with the padding, and ``mask`` has the bytes that are
+        to be written. ``group_end`` is the command's, with its last word.
     error : ``Out(1)``
     count : ``In(range(count + 1))``
         Must not change while a command for weights or parameters is in work.
     left_granules, right_granule, slot_words, pad, tail : ``In``
         Fields of the layer descriptor; they must not change while a command for rows is in work.
+    pixel_step, turn, turn_step : ``In``
+        The same, unless ``codec`` is ``off``.
     """
 
-    def __init__(self, *, lanes: int, store_bytes: int, store_words: int, count: int):
+    def __init__(
+        self,
+        *,
+        lanes: int,
+        store_bytes: int,
+        store_words: int,
+        count: int,
+        codec: str = "off",
+        byte_writes: bool = False,
+    ):
         require_powers_of_two(store_bytes=store_bytes)
         require(store_bytes <= STEP_BYTES, f"store_bytes must be at most {STEP_BYTES}, not {store_bytes}")
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
@@ -85,6 +113,13 @@ class Loader(wiring.Component):
         require(count >= words, f"count must be at least the words of a descriptor ({words}), not {count}")
         self._store_bytes, self._store_words = store_bytes, store_words
         self._granules = lanes // store_bytes
+        self._decoder, self._byte_writes = None, byte_writes
+        places = {}
+        if codec != "off":
+            values = 1 if byte_writes else store_bytes
+            self._decoder = RowDecoder(lanes=lanes, store_bytes=store_bytes, values=values, bounded=codec == "bounded")
+            bits = bits_for(count)
+            places = {"pixel_step": In(8), "turn": In(bits), "turn_step": In(signed(bits))}
         super().__init__(
             {
                 "i": In(stream.Signature(command_layout(store_words=store_words, count=count))),
@@ -97,6 +132,7 @@ class Loader(wiring.Component):
                             "index": Out(range(count)),
                             "data": Out(8 * store_bytes),
                             "row_data": Out(8 * store_bytes),
+                            "mask": Out(store_bytes),
                             "group_end": Out(1),
                         }
                     )
@@ -108,16 +144,19 @@ class Loader(wiring.Component):
                 "slot_words": In(range(count // self._granules + 1)),
                 "pad": In(8),
                 "tail": In(5),
+                **places,
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        decoder = self._decoder
         active, inside = Signal(), Signal()  # inside: among the words of a row that are read
         command = Signal.like(self.i.p, reset_less=True)
         position, after, size = (Signal.like(self.count, name=name) for name in ("position", "after", "size"))
         rows, at_right, row_body = (Signal(name=name) for name in ("rows", "at_right", "row_body"))
         body, last, step = (Signal(name=name) for name in ("body", "last", "step"))
+        start, outside, go_on = (Signal(name=name) for name in ("start", "outside", "go_on"))
 
         with m.Switch(command.target):
             for target, count in (
@@ -130,37 +169,42 @@ class Loader(wiring.Component):
             with m.Default():
                 m.d.comb += size.eq(self.count)
         m.d.comb += [
+            start.eq(self.i.valid & self.i.ready),
             rows.eq(command.target == Target.ROWS),
             after.eq(position + 1),
             last.eq(after == size),
             at_right.eq(position == self.right_granule),
             row_body.eq((inside | (position == self.left_granules)) & ~at_right),
             body.eq(~rows | (row_body & ~command.blank)),
+            outside.eq(command.address >= self._store_words),
             self.read.en.eq(active & body),
             self.read.address.eq(command.address),
             step.eq(active & (~body | self.read.ready)),
+            go_on.eq(step & body),
             self.i.ready.eq(~active),
         ]
-        start = self.i.valid & self.i.ready
-        first = Signal(reset_less=True)  # no word has been asked for
         with m.If(step):
-            m.d.sync += [position.eq(after), inside.eq(row_body), first.eq(0)]
+            m.d.sync += [position.eq(after), inside.eq(row_body)]
             with m.If(last):
                 m.d.sync += active.eq(0)
         with m.If(start):
-            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0), first.eq(1)]
-        with m.If(start | (step & body)):
+            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0)]
+        with m.If(start | go_on):
             m.d.sync += command.address.eq(counted(command.address, start, self.i.p.address))
-        with m.If(start | (step & ~first)):
-            m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
 
         # One cycle later the word is there, the position is that behind it, and the command is still the same.
         all_pad, tail_pad = Signal(), Signal()
-        m.d.comb += [self.write.target.eq(command.target), tail_pad.eq(rows & at_right)]
+        filling = Signal.like(self.pad)
+        m.d.comb += [
+            self.write.target.eq(command.target),
+            self.write.mask.eq(~0),
+            tail_pad.eq(rows & at_right),
+            filling.eq(self.pad),
+        ]
         m.d.sync += [
             self.write.en.eq(step),
             self.write.group_end.eq(last & command.group_end),
-            self.error.eq(self.read.en & (command.address >= self._store_words)),
+            self.error.eq(self.read.en & outside),
             all_pad.eq(~body),
         ]
         # Equalities, because a comparison would become an adder.
@@ -168,8 +212,59 @@ class Loader(wiring.Component):
         pads = [all_pad | (tail_pad & behind) for behind in behind_tail]
         m.d.comb += self.write.data.eq(self.read.data)
         m.d.comb += self.write.row_data.eq(
-            Cat(Mux(pads[b], self.pad, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))
+            Cat(Mux(pads[b], filling, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))
         )
+
+        if decoder is None:
+            first = Signal(reset_less=True)  # no word has been asked for
+            with m.If(start | step):
+                m.d.sync += first.eq(start)
+            with m.If(start | (step & ~first)):
+                m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
+        else:
+            m.submodules.decoder = decoder
+            number = Signal(range(self._store_bytes))  # of the next value in its granule
+            coded, final, jump = Signal(), Signal(), Signal()
+            m.d.sync += self.write.index.eq(command.index + position)
+            with m.If(start):
+                m.d.sync += [command.coded.eq(self.i.p.coded & ~self.i.p.blank), number.eq(0)]
+            with m.If(decoder.found):
+                m.d.sync += number.eq(number + 1)
+            # The granule has several values: whether it is the row's last is found while they come, with the same adder as
+            # then the place of the next granule.
+            with m.If(~number.all()):
+                m.d.sync += final.eq(after == self.right_granule)
+            word_end = position[: exact_log2(self._granules)].all()
+            m.d.comb += [
+                jump.eq(number.all() & word_end & ~final),
+                after.eq(position + Mux(jump, Mux(position >= self.turn, self.turn_step, self.pixel_step), 1)),
+                coded.eq(command.coded),
+                decoder.start.eq(start),
+                decoder.asked.eq(self.read.en & self.read.ready & ~outside),
+                decoder.word.eq(self.read.data),
+                decoder.run.eq(active & coded & body),
+                decoder.signed.eq(command.signed),
+            ]
+            with m.If(coded):
+                m.d.comb += [
+                    self.read.en.eq(active),
+                    go_on.eq(decoder.next_word),
+                    step.eq(active & (~body | (decoder.found & number.all()))),
+                ]
+                m.d.sync += self.error.eq(decoder.starved & outside)
+            if self._byte_writes:
+                m.d.comb += [
+                    filling.eq(Mux(decoder.valid, decoder.data, self.pad)),
+                    self.write.mask.eq(Cat(~decoder.valid | (number == b) for b in (*range(1, self._store_bytes), 0))),
+                ]
+                m.d.sync += [
+                    self.write.en.eq(step | decoder.found),
+                    self.write.group_end.eq(last & step & command.group_end),
+                    all_pad.eq(coded | ~body),
+                ]
+            else:
+                with m.If(decoder.valid):
+                    m.d.comb += self.write.row_data.eq(decoder.data)
 
         if platform is None:
             with m.If(active):

@@ -2,12 +2,13 @@
 
 from contextlib import contextmanager
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from gossamer.golden.spec import (
+    CODECS,
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
     EXTERNAL_WORDS,
@@ -29,11 +30,14 @@ from gossamer.hdl.loader import Target, command_layout
 
 __all__ = ["Sequencer", "descriptor_layout"]
 
+ROW_KIND, ROW_KIND_ODD = ("in_coded", "in_signed"), ("in_coded_odd", "in_signed_odd")
+"""Fields of the descriptor that say what even and odd input rows are."""
+
 
 def descriptor_layout(config: Config) -> data.StructLayout:
     """The fields of the layer descriptor that others need, each as wide as this configuration needs it."""
     row_bytes = bits_for(config.row_words * config.lanes - 1)
-    row_words = bits_for(config.row_words)
+    row_words, granules = bits_for(config.row_words), bits_for(config.row_words * config.granules)
     address = bits_for(config.store_words - 1) + 1
     widths = {
         "groups": 8,
@@ -42,7 +46,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "out_x_step": 12,
         "last_lanes": bits_for(config.lanes),
         "left_granules": 8,
-        "right_granule": bits_for(config.row_words * config.granules),
+        "right_granule": granules,
         "slot_words": row_words,
         "ring_words": row_words,
         "advance_words": row_words,
@@ -54,9 +58,13 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "weight_base": bits_for(config.weight_vectors - 1),
         "parameter_base": bits_for(config.parameters - 1),
         "out_row_step": address + exact_log2(config.store_bytes),
+        "turn": min(granules, DESCRIPTOR["turn"].width),
+        "turn_step": signed(min(granules, DESCRIPTOR["turn_step"].width)),
     }
-    held = (name for name in DESCRIPTOR if name not in ("add_multiplier", "add_shift", "row_step", "row_step_odd"))
-    return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in held})
+    elsewhere = {"add_multiplier", "add_shift", "row_step", "row_step_odd", *ROW_KIND, *ROW_KIND_ODD}
+    if config.codec == "off":
+        elsewhere |= {"out_coded", "out_signed", "pixel_step", "turn", "turn_step"}
+    return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in DESCRIPTOR if name not in elsewhere})
 
 
 class Sequencer(wiring.Component):
@@ -102,7 +110,7 @@ class Sequencer(wiring.Component):
         To the window generator.
     row_done : ``In(1)``
         The last bytes of an output row's windows have been read.
-    writer_start, writer_idle, writer_error, loader_error
+    writer_start, writer_idle, writer_error, writer_overflow, loader_error
     out_address, image_words
         To the writer.
     descriptor : ``Out(descriptor_layout(config))``
@@ -140,6 +148,7 @@ class Sequencer(wiring.Component):
                 "writer_start": Out(1),
                 "writer_idle": In(1),
                 "writer_error": In(1),
+                "writer_overflow": In(1),
                 "loader_error": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
                 "count": Out(max(bits_for(config.longest_load), COUNT_BITS if config.fetch_interval else 11)),
@@ -155,6 +164,8 @@ class Sequencer(wiring.Component):
         store_bytes = config.store_bytes
         address_bits = bits_for(config.store_words - 1) + 1
         d = self.descriptor
+        own_codec = CODECS.index(config.codec)
+        coded = own_codec != 0
 
         def beat(field: Field):
             return field.offset // (8 * store_bytes)
@@ -215,6 +226,8 @@ class Sequencer(wiring.Component):
         slot = Signal.like(d.slot_words, reset_less=True)
         # Of two rows the even one's step and the odd one's; they take turns.
         row_steps = [Signal(address_bits, name=name, reset_less=True) for name in ("row_step", "row_step_odd")]
+        # What they are, likewise.
+        row_kinds = [Signal(2, name=name, reset_less=True) for name in ("row_kind", "row_kind_odd")]
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
 
@@ -242,16 +255,18 @@ class Sequencer(wiring.Component):
             return self.control.en & (self.control.index == size // store_bytes - 1)
 
         # Whatever it is doing, an access out of bounds stops it.
-        abort = self.busy & ~self.clear & (self.loader_error | self.writer_error | self.fetch_error)
+        failed = self.writer_error | self.writer_overflow
+        abort = self.busy & ~self.clear & (self.loader_error | failed | self.fetch_error)
 
         @contextmanager
         def state(name):
             with m.State(name):
                 yield
                 with m.If(abort):
-                    fail(Mux(self.writer_error | self.fetch_error, Error.WRITE, Error.READ))
+                    access = Mux(self.writer_error | self.fetch_error, Error.WRITE, Error.READ)
+                    fail(Mux(self.writer_overflow, Error.SLOT, access))
                     # Steps are fetched while the layer before still writes.
-                    with m.If(self.writer_error):
+                    with m.If(failed):
                         m.d.sync += self.layer.eq(self.layer)
 
         count_down = Signal(4)
@@ -282,6 +297,9 @@ class Sequencer(wiring.Component):
                             | (received(HEADER["store_bytes"]) != store_bytes)
                         ):
                             m.d.sync += self.error.eq(Error.CONFIG)
+                    codec, good = received(HEADER["codec"]), self.error == Error.NONE
+                    with m.If((self.control.index == beat(HEADER["codec"])) & good & (codec != 0) & (codec != own_codec)):
+                        m.d.sync += self.error.eq(Error.CONFIG)
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "CHECK"
             with state("CHECK"):
@@ -371,6 +389,9 @@ class Sequencer(wiring.Component):
                         capture(not_clamps.get(name, d[name]), DESCRIPTOR[name], complement=name in not_clamps)
                     for row_step in row_steps:
                         capture(row_step, DESCRIPTOR[row_step.name])
+                    for row_kind, names in zip(row_kinds, (ROW_KIND, ROW_KIND_ODD)) if coded else ():
+                        for bit, name in zip(row_kind, names):
+                            capture(bit, DESCRIPTOR[name])
                     m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
@@ -391,6 +412,7 @@ class Sequencer(wiring.Component):
                     command.address.eq(in_address),
                     command.index.eq(slot << granule_bits),
                     command.blank.eq(blank),
+                    Cat(command.coded, command.signed).eq(row_kinds[0]),
                     command.group_end.eq(need == 1),
                 ]
                 with m.If(self.command.ready):
@@ -401,6 +423,7 @@ class Sequencer(wiring.Component):
                     with m.Elif(in_rows != 0):
                         m.d.comb += [count_down[1].eq(1), count_down[2].eq(wrap_rows != 0)]
                         m.d.sync += [in_address.eq(in_address + row_steps[0]), Cat(row_steps).eq(Cat(reversed(row_steps)))]
+                        m.d.sync += Cat(row_kinds).eq(Cat(reversed(row_kinds)))
                         with m.If(wrap_rows == 1):
                             m.d.sync += in_address.eq(wrap_address)
                     with m.If(need == 1):

@@ -1,12 +1,14 @@
 """Puts output bytes, or partial sums, where they belong in the store."""
 
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gossamer.golden.spec import PARAMETER_BYTES
+from gossamer.golden.spec import CODEC_SLOT, PARAMETER_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.compressor import Compressor
+from gossamer.hdl.counter import counted
 from gossamer.hdl.requantizer import output_layout
 from gossamer.hdl.store import write_signature
 
@@ -30,6 +32,12 @@ class Writer(wiring.Component):
     A word is written in the cycle after its last byte has come, or the last byte of the window; bytes that did not come are
     masked. ``i.ready`` is always high, and the store must take every write at once.
 
+    With ``out_coded`` the bytes of a row become one unit of :func:`gossamer.golden.codec.encode`, written halfword by halfword,
+    the next ``out_x_step`` behind the one before; ``out_row_step`` is then also the size of a row's slot in bytes. A halfword
+    is written three cycles after the byte that fills it has come, or the row's last byte; if the code of that fills one and
+    begins another, this follows one cycle later. A halfword that is behind its slot is not written, and neither are those of
+    the row that follow; each raises ``overflow`` for one cycle instead.
+
     ``start`` begins a run at ``out_address``; its first transfer comes two cycles later at the earliest. ``row_done``
     announces a row; ``idle`` is high from the cycle after the announced rows have been written to the next announcement. A
     row must be announced at the latest with its last byte; not more than :data:`ROWS` may be under way. A word outside the
@@ -44,6 +52,8 @@ class Writer(wiring.Component):
         Bytes from one group to the next, at least 1.
     store_bytes, store_words : int
         See :class:`Store`.
+    codec : str
+        One of :data:`gossamer.golden.spec.CODECS`.
 
     Members
     -------
@@ -53,19 +63,23 @@ class Writer(wiring.Component):
     write : ``Out(write_signature(...))``
     host : ``In(write_signature(...))``
     start : ``In(1)``
-    idle, error : ``Out(1)``
+    idle, error, overflow : ``Out(1)``
     out_address : ``In``
         Byte; one bit more than the store needs, so that an address behind it is seen. Sampled at start.
     row_done : ``In(1)``
     image_words, partial_out, out_x_step, out_row_step : ``In``
         Must not change during a run.
+    out_coded, out_signed : ``In(1)``
+        The same, unless ``codec`` is ``off``. With ``out_coded`` slots are whole halfwords, up to ``CODEC_SLOT`` bytes, and
+        begin at one.
     """
 
-    def __init__(self, *, lanes: int, store_bytes: int, store_words: int):
+    def __init__(self, *, lanes: int, store_bytes: int, store_words: int, codec: str = "off"):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require_powers_of_two(store_bytes=store_bytes)
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
         self._lanes, self._store_bytes, self._store_words = lanes, store_bytes, store_words
+        self._compressor = None if codec == "off" else Compressor(lanes=lanes, bounded=codec == "bounded")
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
         super().__init__(
             {
@@ -76,12 +90,14 @@ class Writer(wiring.Component):
                 "start": In(1),
                 "idle": Out(1),
                 "error": Out(1),
+                "overflow": Out(1),
                 "out_address": In(address_bits),
                 "row_done": In(1),
                 "image_words": In(range(store_words)),
                 "partial_out": In(1),
                 "out_x_step": In(12),
                 "out_row_step": In(address_bits),
+                **({} if codec == "off" else {"out_coded": In(1), "out_signed": In(1)}),
             }
         )
 
@@ -98,25 +114,36 @@ class Writer(wiring.Component):
         data, mask = Signal(8 * self._store_bytes, reset_less=True), Signal(self._store_bytes)
         word = Signal(len(self.out_address) - byte_bits, reset_less=True)
         full, allowed = Signal(), Signal()
+        # What comes: bytes, entries or halfwords.
+        valid, last, group_last, row_last = (Signal(name=name) for name in ("valid", "last", "group_last", "row_last"))
+        plain, over, refused = Signal(16), Signal(), Signal()
+        coded = Const(0) if self._compressor is None else self.out_coded
 
         m.d.comb += [
+            valid.eq(self.i.valid),
+            last.eq(self.i.p.last),
+            group_last.eq(self.i.p.tag.group_last),
+            row_last.eq(self.i.p.tag.row_last),
+            plain.eq(self.i.p.data.replicate(2)),
             self.i.ready.eq(1),
             byte.eq(window + Mux(self.partial_out, lane << entry_bits, lane)),
             self.write.en.eq(full & allowed),
             self.write.address.eq(word),
             self.write.data.eq(data),
             self.write.mask.eq(mask),
-            self.error.eq(full & ~allowed),
+            self.error.eq(full & ~allowed & ~refused),
+            self.overflow.eq(full & ~allowed & refused),
             self.idle.eq((under_way == 0) & ~full),
         ]
 
         position = byte[:byte_bits]
         step = Signal.like(byte)  # to the next window
-        tag = self.i.p.tag
-        row_last, group_last = tag.row_last & ~self.partial_out, tag.group_last & ~self.partial_out
-        m.d.comb += step.eq(Mux(row_last, self.out_row_step, Mux(group_last, self._lanes, self.out_x_step)))
-        moved = Mux(group_last, group, window) + step  # a row's last window is its last group's last
-        row_end = self.i.valid & self.i.p.last & tag.row_last
+        if self._compressor is not None:
+            self._elaborate_codec(m, valid, last, group_last, row_last, plain, over)
+        row_moves, group_moves = row_last & ~self.partial_out, group_last & ~self.partial_out
+        m.d.comb += step.eq(Mux(row_moves, self.out_row_step, Mux(group_moves, self._lanes, self.out_x_step)))
+        moved = Mux(group_moves, group, window) + step  # a row's last window is its last group's last
+        row_end = valid & last & row_last
         m.d.sync += under_way.eq(under_way + self.row_done - row_end)
 
         m.d.sync += full.eq(0)
@@ -124,26 +151,31 @@ class Writer(wiring.Component):
             m.d.sync += mask.eq(0)
         # What goes into the word: a byte or an entry at its position, or a whole word of the host's.
         parts = self._store_bytes // PARAMETER_BYTES
-        given = Mux(self.host.en, self.host.data, self.i.p.data.replicate(self._store_bytes))
-        given = Mux(self.partial_out & self.i.valid, self.entry.replicate(parts), given)
+        given = Mux(self.host.en, self.host.data, plain.replicate((self._store_bytes + 1) // 2))
+        given = Mux(self.partial_out & valid, self.entry.replicate(parts), given)
         there = Cat(
-            Mux(self.partial_out, position[entry_bits:] == k // PARAMETER_BYTES, position == k)
+            Mux(
+                self.partial_out,
+                position[entry_bits:] == k // PARAMETER_BYTES,
+                Mux(coded, position[1:] == k // 2, position == k),
+            )
             for k in range(self._store_bytes)
         )
         for k in range(self._store_bytes):
-            with m.If(self.host.en | (self.i.valid & there[k])):
+            with m.If(self.host.en | (valid & there[k])):
                 m.d.sync += data.word_select(k, 8).eq(given.word_select(k, 8))
-        with m.If(self.i.valid):
+        with m.If(valid):
             m.d.sync += [
                 mask.eq(Mux(full, 0, mask) | there),
                 word.eq(byte[byte_bits:]),
-                allowed.eq((byte[byte_bits:] >= self.image_words) & (byte[byte_bits:] < self._store_words)),
-                full.eq(self.i.p.last | there[-1]),
+                allowed.eq((byte[byte_bits:] >= self.image_words) & (byte[byte_bits:] < self._store_words) & ~over),
+                refused.eq(over),
+                full.eq(last | there[-1]),
                 lane.eq(lane + 1),
             ]
-            with m.If(self.i.p.last):
+            with m.If(last):
                 m.d.sync += [window.eq(moved), lane.eq(0)]
-                with m.If(tag.group_last):
+                with m.If(group_last):
                     m.d.sync += group.eq(moved)
         # The first window begins where its group does; that is known a cycle later.
         started = Signal()
@@ -165,8 +197,32 @@ class Writer(wiring.Component):
                 m.d.sync += [
                     Assert(~self.start & ~started, "the first transfer must come two cycles after start"),
                     Assert(self.i.p.last | (lane != self._lanes - 1), f"a window must have at most {self._lanes} bytes"),
-                    Assert(tag.group_last | ~tag.row_last, "a row's last window must be its group's last"),
+                    Assert(group_last | ~row_last, "a row's last window must be its group's last"),
                 ]
             with m.If(self.host.en):
                 m.d.sync += Assert((under_way == 0) & ~self.i.valid, "the host must not write during a run")
         return m
+
+    def _elaborate_codec(self, m, valid, last, group_last, row_last, plain, over):
+        """With ``out_coded``, halfwords take the place of what comes; ``over`` if there is no room for one in its slot."""
+        m.submodules.compressor = compressor = self._compressor
+        gone = Signal(range(CODEC_SLOT // 2 + 1), reset_less=True)  # the complement of the halfwords that the slot has left
+        m.d.comb += [
+            compressor.signed.eq(self.out_signed),
+            compressor.i.valid.eq(self.i.valid & self.out_coded),
+            compressor.i.p.data.eq(self.i.p.data),
+            compressor.i.p.last.eq(self.i.p.last & self.i.p.tag.row_last),
+            compressor.o.ready.eq(1),
+            over.eq(self.out_coded & gone.all()),
+        ]
+        with m.If(self.out_coded):
+            m.d.comb += [
+                valid.eq(compressor.o.valid),
+                plain.eq(compressor.o.p.data),
+                last.eq(1),
+                group_last.eq(compressor.o.p.last),
+                row_last.eq(compressor.o.p.last),
+            ]
+        begin = self.start | (compressor.o.valid & compressor.o.p.last)
+        with m.If(begin | (compressor.o.valid & ~gone.all())):
+            m.d.sync += gone.eq(counted(gone, begin, ~self.out_row_step[1 : 1 + len(gone)]))

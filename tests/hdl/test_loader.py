@@ -25,8 +25,9 @@ class Settings:
     tail: int = 0
 
 
-def command(target, address=0, index=0, blank=0, group_end=0):
-    return {"target": target, "address": address, "index": index, "blank": blank, "group_end": group_end}
+def command(target, address=0, index=0, blank=0, group_end=0, coded=0, signed=0):
+    kind = {"blank": blank, "coded": coded, "signed": signed}
+    return {"target": target, "address": address, "index": index, **kind, "group_end": group_end}
 
 
 def words(item, settings, memory, store_bytes, lanes):

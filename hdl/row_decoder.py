@@ -1,0 +1,95 @@
+"""Decodes rows from store words."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.decompressor import Decompressor
+
+__all__ = ["RowDecoder"]
+
+
+class RowDecoder(wiring.Component):
+    """Takes the halfwords of a row out of store words as they come, and decodes them.
+
+    ``start`` begins a row at halfword 0 of a word. A halfword is in the store word that stands at ``word`` in the cycle after
+    ``asked``. It moves on, if the word is there, in a cycle in which the register before the decompressor is empty or is being
+    emptied. ``next_word`` is high in the cycle in which a word's last halfword moves on: from the next cycle on the word behind
+    has to be asked for. What was asked for in a cycle in which a halfword moves on is not looked at.
+
+    ``run``, ``found`` and ``signed`` are those of :class:`Decompressor`. ``starved`` is high if no value is found because there
+    is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at ``data``, the one after that in
+    which it was found.
+
+    ``found``, ``starved`` and ``next_word`` depend combinationally on ``run``, ``next_word`` on ``found`` too.
+
+    Parameters
+    ----------
+    lanes, values, bounded :
+        See :class:`Decompressor`.
+    store_bytes : int
+        Bytes per store word, a power of two, at least 2.
+
+    Members
+    -------
+    start, asked : ``In(1)``
+    word : ``In(8 * store_bytes)``
+    next_word : ``Out(1)``
+    run, signed : ``In(1)``
+    found, starved : ``Out(1)``
+    valid : ``Out(1)``
+    data : ``Out(8 * values)``
+        The first value is the lowest byte.
+    """
+
+    def __init__(self, *, lanes: int, store_bytes: int, values: int = 1, bounded: bool = True):
+        require_powers_of_two(store_bytes=store_bytes)
+        require(store_bytes >= 2, f"store_bytes must be at least 2, not {store_bytes}")
+        self._halfwords = store_bytes // 2
+        self._decompressor = Decompressor(lanes=lanes, values=values, bounded=bounded)
+        super().__init__(
+            {
+                "start": In(1),
+                "asked": In(1),
+                "word": In(8 * store_bytes),
+                "next_word": Out(1),
+                "run": In(1),
+                "signed": In(1),
+                "found": Out(1),
+                "starved": Out(1),
+                "valid": Out(1),
+                "data": Out(8 * values),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decompressor = decompressor = self._decompressor
+        place = Signal(exact_log2(self._halfwords))  # of the next halfword in its word
+        fresh, move, empty = Signal(), Signal(), Signal()
+        half, half_valid = Signal(16, reset_less=True), Signal()
+
+        m.d.comb += [
+            decompressor.run.eq(self.run),
+            decompressor.signed.eq(self.signed),
+            decompressor.i.valid.eq(half_valid),
+            decompressor.i.payload.eq(half),
+            decompressor.o.ready.eq(1),
+            self.found.eq(decompressor.found),
+            self.starved.eq(decompressor.i.ready & ~half_valid),
+            self.valid.eq(decompressor.o.valid),
+            self.data.eq(decompressor.o.p.data),
+            empty.eq(~half_valid | decompressor.i.ready),
+            move.eq(fresh & empty),
+            self.next_word.eq(move & place.all()),
+        ]
+        m.d.sync += fresh.eq(self.asked & ~move)
+        with m.If(empty):
+            m.d.sync += half_valid.eq(fresh)
+        with m.If(move):
+            m.d.sync += [half.eq(self.word.word_select(place, 16)), place.eq(place + 1)]
+        with m.If(self.start):
+            m.d.sync += [fresh.eq(0), half_valid.eq(0), place.eq(0)]
+        return m
