@@ -24,11 +24,13 @@ class Compressor(wiring.Component):
 
     Bit-exact with :func:`gossamer.golden.codec.encode`.
 
-    A unit of ``n`` values takes ``n + 1`` cycles at ``i`` while ``o.ready`` is high. A halfword appears two cycles after the
-    transfer of the value that fills it, the unit's last three after that of its last value if the code of that fills one and
-    begins another. ``o`` is registered. ``i.ready`` depends combinationally on ``o.ready``.
+    Throughput is one value per cycle, also where a unit follows another: ``i.ready`` is high whenever ``o.ready`` is. Then a
+    halfword appears two cycles after the transfer of the value that fills it, and the unit's last two after that of its last
+    value; but three, if one appears after two already: if the code of the last value fills a halfword and begins another, or
+    if the unit has but one value and comes directly behind one whose last halfword appears after three cycles. ``o`` is
+    registered. ``i.ready`` depends combinationally on ``o.ready``.
 
-    ``signed`` must not change while a unit is in work. Reset discards the unit in work.
+    ``signed`` must not change from a unit's first value to its last. Reset discards what is in work.
 
     Parameters
     ----------
@@ -95,27 +97,31 @@ class Compressor(wiring.Component):
                 m.d.sync += [pixel.eq(0), credit.eq(CODEC_CREDIT)]
 
         # The second stage lays it behind the bits that there are. A full word stands at the output, and the bits beyond it
-        # are carried to the next.
+        # are carried to the next. Those that a unit's last code leaves over, the rest, are a full word too: the next unit's
+        # first code is laid behind 16 bits.
         made, made_length, made_last = Signal(CODE_BITS), Signal(4), Signal()
-        word, carried, bits, full = Signal(16), Signal(CODE_BITS - 1), Signal(4), Signal()
-        last, rest = Signal(), Signal()  # the word is the unit's last; there will be another, of the carried bits only
+        word, carried, bits, full = Signal(16), Signal(CODE_BITS), Signal(4), Signal()
+        last, rest = Signal(), Signal()  # the word is the unit's last; what is carried is, and there are no `bits`
         m.d.comb += [
             step.eq(~full | self.o.ready),
-            self.i.ready.eq(step & ~made_last),
-            take.eq(self.i.ready & self.i.valid),
+            self.i.ready.eq(step),
+            take.eq(step & self.i.valid),
             self.o.valid.eq(full),
             self.o.p.data.eq(word),
             self.o.p.last.eq(last),
         ]
-        laid, total = Signal(16 + CODE_BITS - 1), Signal(5)
-        m.d.comb += [laid.eq(Mux(full, carried, word) | made << bits), total.eq(bits + made_length)]
+        laid, total = Signal(16 + CODE_BITS), Signal(5)
+        m.d.comb += [
+            laid.eq(Mux(full, carried, word) | Mux(rest, made << 16, made << bits)),
+            total.eq(Cat(bits, rest) + made_length),
+        ]
         with m.If(step):
             m.d.sync += [
                 Cat(made, made_length).eq(Mux(take, Cat(code, length), 0)),
                 made_last.eq(take & self.i.p.last),
                 Cat(word, carried).eq(laid),
                 bits.eq(Mux(made_last, 0, total)),
-                full.eq(total[4] | made_last | rest),
+                full.eq(total[4] | made_last),
                 last.eq(made_last & (total <= 16) | rest),
                 rest.eq(made_last & (total > 16)),
             ]
