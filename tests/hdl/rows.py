@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["blocks", "halfwords", "hold_signed", "random_unit"]
+__all__ = ["halfwords", "hold_signed", "random_unit", "transfers"]
 
 
 def random_unit(rng, length):
@@ -16,10 +16,9 @@ def halfwords(data):
     return np.frombuffer(data, "<u2").tolist()
 
 
-def blocks(unit, values=8):
-    """The payloads of a unit's blocks, or parts of them."""
-    data = [int.from_bytes(bytes(unit[at : at + values]), "little") for at in range(0, len(unit), values)]
-    return [{"data": block, "last": int(n == len(data) - 1)} for n, block in enumerate(data)]
+def transfers(unit, values=1):
+    """The payloads of a unit, with so many values in each."""
+    return [{"data": int.from_bytes(bytes(unit[at : at + values]), "little")} for at in range(0, len(unit), values)]
 
 
 def hold_signed(bench, dut, signed):

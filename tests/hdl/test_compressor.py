@@ -64,16 +64,25 @@ def test_units_may_be_unbounded(rng):
     assert run(units, bounded=False).payloads == expected(units, bounded=False)
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 64])
-def test_takes_a_value_per_cycle_and_one_cycle_more_per_unit(rng, length):
-    units = [random_unit(rng, length) for _ in range(4)]
+@pytest.mark.parametrize("lengths", [[1] * 12, [2, 1, 1, 3, 1], [5, 5, 1, 5, 2], [16, 1, 64, 7]])
+@pytest.mark.parametrize("incompressible", [False, True])
+def test_takes_a_value_per_cycle(rng, lengths, incompressible):
+    """Codes of 13 bits often leave a rest."""
+    units = [np.full(length, 255) if incompressible else random_unit(rng, length) for length in lengths]
     dut = Compressor()
     bench = Bench(dut)
     bench.source(dut.i, [beat for unit in units for beat in send(unit)])
     i = bench.monitor(dut.i)
-    bench.sink(dut.o)
+    o = bench.sink(dut.o)
     bench.run()
-    assert i.cycles == [unit * (length + 1) + n for unit in range(4) for n in range(length)]
+    assert i.cycles == list(range(sum(lengths)))
+    assert o.payloads == expected(units)
+
+
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_units_may_be_as_short_as_they_like(rng, pause):
+    units = [rng.choice([0, 3, 255], int(rng.integers(1, 4))) for _ in range(150)]
+    assert run(units, pauses=randomly(rng, pause)).payloads == expected(units)
 
 
 def test_a_halfword_appears_two_cycles_after_the_value_that_fills_it():
@@ -81,6 +90,30 @@ def test_a_halfword_appears_two_cycles_after_the_value_that_fills_it():
     o = run([[255] * 5])
     assert o.offers == [3, 4, 5, 6, 7]
     assert [beat["last"] for beat in o.payloads] == [0, 0, 0, 0, 1]
+
+
+def test_the_last_halfword_appears_two_cycles_after_the_last_value():
+    """Of 1, 13 and 26 bits, of which ten are left; the pauses are before each unit."""
+    beats = [0, 255, 255, 255]
+    pauses = iter([False, True, True, False, True, True, True, False, False] + [False] * 99)
+    o = run([beats[:1], beats[1:2], beats[2:]], pauses=pauses)
+    assert o.offers == [2, 5, 10, 11]
+    assert [beat["last"] for beat in o.payloads] == [1, 1, 0, 1]
+
+
+def test_a_rest_is_in_nobodys_way():
+    """Two codes of 13 bits leave ten. The units behind are of one value, and their halfwords wait for those before them; that
+    of four values and the last are in time again."""
+    o = run([[255] * 2, [255], [0], [1], [0, 1, 0, 0], [0]])
+    assert o.offers == [3, 4, 5, 6, 7, 10, 11]
+    assert o.payloads == expected([[255] * 2, [255], [0], [1], [0, 1, 0, 0], [0]])
+
+
+@pytest.mark.parametrize("lengths", [[2, 2, 2], [1, 2, 1, 1], [5, 1, 1]])
+@pytest.mark.parametrize("stall", [0.3, 0.8])
+def test_a_rest_waits_for_a_slow_consumer(rng, lengths, stall):
+    units = [np.full(length, 255) for length in lengths * 4]
+    assert run(units, stalls=randomly(rng, stall)).payloads == expected(units)
 
 
 @pytest.mark.parametrize("cycle", range(12))
