@@ -118,7 +118,7 @@ class Decompressor(wiring.Component):
             with m.Default():
                 m.d.comb += size.eq(7)
         for n in range(8):
-            with m.If((size == 7) | (n + 1 < size)):
+            with m.If((size == 7) | (n + 1 < size if n < 6 else 0)):
                 m.d.comb += value[n].eq(low[n])
             with m.Else():
                 m.d.comb += value[n].eq(n + 1 == size)
@@ -133,8 +133,10 @@ class Decompressor(wiring.Component):
             m.d.sync += [used.eq(15), history.eq(0), credit.eq(CODEC_CREDIT)]
 
         # The second stage holds it.
-        number = Signal(range(self._values))
-        magnitude, byte, earlier = Signal(8, reset_less=True), Signal(8), Signal(8 * (self._values - 1), reset_less=True)
+        several = self._values > 1
+        magnitude, byte = Signal(8, reset_less=True), Signal(8)
+        number = Signal(range(self._values)) if several else Const(0, 1)
+        earlier = Signal(8 * (self._values - 1), reset_less=True) if several else Const(0, 0)
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
             byte.eq(Mux(self.signed, Cat(magnitude[1:] ^ magnitude[0].replicate(7), ~magnitude[0]), magnitude)),
@@ -142,12 +144,13 @@ class Decompressor(wiring.Component):
         ]
         with m.If(step):
             m.d.sync += self.o.valid.eq(self.found & (number == self._values - 1))
-        with m.If(step if self._values == 1 else self.found):  # of one, it does not matter what it is if it is not valid
-            m.d.sync += [magnitude.eq(value), earlier.eq(self.o.p.data[8:])]
-        with m.If(self.found):
-            m.d.sync += number.eq(number + 1)
-        with m.If(~self.run):
-            m.d.sync += number.eq(0)
+        with m.If(self.found if several else step):  # of one, it does not matter what it is if it is not valid
+            m.d.sync += magnitude.eq(value)
+        if several:
+            with m.If(self.found):
+                m.d.sync += [earlier.eq(self.o.p.data[8:]), number.eq(number + 1)]
+            with m.If(~self.run):
+                m.d.sync += number.eq(0)
         return m
 
 
