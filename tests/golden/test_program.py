@@ -128,12 +128,24 @@ def number(data, start, size):
 def test_header_by_hand(small):
     image = small.assemble()
     assert len(image) == 200  # 199 bytes, filled up to a store word
-    assert image[:8] == b"GMSR" + bytes([2, 0, 16, 8])
+    assert image[:8] == b"GMSR" + bytes([3, 0, 16, 8])
     # the steps lie behind the header and one descriptor; a warm start begins with the first
     assert number(image, 8, 8) == 128 // 8 | 128 // 8 << 20 | 200 // 8 << 40
     assert (number(image, 16, 4), number(image, 20, 4), number(image, 24, 4)) == (200, 300, 512)
     assert [number(image, at, 2) for at in range(32, 48, 2)] == [4, 5, 3, 3, 2, 5, 1, 16]
     assert image[48:64] == bytes(16)  # no external memory
+
+
+@pytest.mark.parametrize("kind, number_", [("off", 0), ("lossless", 1), ("bounded", 2)])
+def test_the_header_tells_the_codec_of_compressed_rows(small, kind, number_):
+    config = dataclasses.replace(small.config, codec=kind)
+    plain = dataclasses.replace(small, config=config)
+    coded = dataclasses.replace(plain, layers=({"out_coded": 1},))
+    assert number(plain.assemble(), 8, 8) >> 60 & 3 == 0
+    assert number(coded.assemble(), 8, 8) >> 60 & 3 == number_
+    for other in {"lossless", "bounded"} - {kind}:
+        with pytest.raises(ImageError, match="codec"):
+            Program.disassemble(dataclasses.replace(coded, config=dataclasses.replace(config, codec=other)).assemble(), config)
 
 
 def test_crc_is_that_of_zip_over_the_image_with_the_field_zero(small):
@@ -192,7 +204,7 @@ def refusal(image, config=CONFIGS["up5k"]):
         (lambda image: image[:-8], "an image's image_words must be 0x18, not 0x19"),
         (lambda image: image + bytes(8), "an image's image_words must be 0x1a, not 0x19"),
         (lambda image: put(image, 0, b"GMSQ"), "an image's magic must be 0x52534d47, not 0x51534d47"),
-        (lambda image: put(image, 4, [3]), "an image's version must be 0x2, not 0x3"),
+        (lambda image: put(image, 4, [2]), "an image's version must be 0x3, not 0x2"),
         (lambda image: put(image, 6, [64]), "an image's lanes must be 0x10, not 0x40"),
         (lambda image: put(image, 7, [16]), "an image's store_bytes must be 0x8, not 0x10"),
         (lambda image: put(image, 10, [0, 0]), "an image's warm start must be at one of its steps, not at byte 0"),

@@ -55,7 +55,7 @@ def test_derived_sizes():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Config)])
 @pytest.mark.parametrize("value", [1.0, True, None, "16", 16])
 def test_fields_have_one_type(field, value):
-    kind = str if field in ("name", "technology") else int
+    kind = str if field in ("name", "technology", "codec") else int
     if type(value) is kind:
         return
     owner = value if field == "name" else "c"
@@ -70,6 +70,7 @@ def test_fields_have_one_type(field, value):
         ({"technology": "asic"}, "technology must be 'generic' or 'ice40', not 'asic'"),
         ({"lanes": 24}, "lanes must be 8, 16, 32 or 64, not 24"),
         ({"lanes": 128}, "lanes must be 8, 16, 32 or 64, not 128"),
+        ({"codec": "zip"}, "codec must be one of off, lossless, bounded, not 'zip'"),
         ({"store_bytes": 4}, "store_bytes must be 8 or 16, not 4"),
         ({"lanes": 8, "store_bytes": 16}, "store_bytes must be at most lanes (8), not 16"),
         ({"store_words": 255}, "store_words must be 256 to 524288, not 255"),
@@ -176,7 +177,7 @@ def test_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("lines = 16\nlanes = 16\nzone = 1\n")
     known = (
-        "acc_bits, fetch_interval, fetch_latency, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, "
+        "acc_bits, codec, fetch_interval, fetch_latency, interval, lanes, lut_lanes, name, parameters, row_words, store_bytes, "
         "store_ports, store_words, technology, weight_vectors"
     )
     assert refusal(path) == f"configuration file {path} must have only the keys {known}, not 'lines'"
