@@ -1,6 +1,6 @@
 """Compression of the feature maps in the store: against other codes, and what budgets cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gossamer.cli.models import samples_file
 from gossamer.cli.report import markdown_table
 from gossamer.golden import codec, digits, ebpc
-from gossamer.golden.coding import is_signed
+from gossamer.golden.coding import coded_order, is_signed, map_order
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.layout import map_shape
 from gossamer.golden.network import Network
@@ -32,21 +32,9 @@ BUDGETS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.70, 0.80, 0.90, 1.00)
 """Bytes per value."""
 
 POINTER = 2
-"""Bytes that a unit would take in a table of addresses."""
+"""Bytes that a row would take in a table of addresses. The core does without: rows lie in slots."""
 
 BATCH = 16
-
-
-def units(values: NDArray[np.int8], lanes: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Of maps ``(N, rows, columns, channels)`` each group of channels, and its units: rows by rows, as they are stored. Zeros
-    fill the last block's channels."""
-    stored = (values.astype(np.int16) + 128).astype(np.uint8)
-    maps, height, width, channels = stored.shape
-    for start in range(0, channels, lanes):
-        group = slice(start, min(start + lanes, channels))
-        padding = -(group.stop - start) % 8
-        filled = np.pad(stored[..., group], ((0, 0), (0, 0), (0, 0), (0, padding)))
-        yield group, filled.reshape(maps * height, width * filled.shape[-1])
 
 
 def as_map(values: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -62,18 +50,19 @@ def stored_maps(compiled: Compiled) -> list[str]:
 def ratios(compiled: Compiled, x: NDArray[Any], progress: Callable[[int], None] = lambda done: None) -> Report:
     """Bytes of all stored maps of some inputs, with each code. Those of other codes have each map in one stream, its channels
     one behind the other, with the zero point as zero; the entropy is that of each map with its own statistics."""
-    lanes = compiled.program.config.lanes
+    lanes, bounded = compiled.program.config.lanes, compiled.program.config.codec == "bounded"
     maps: dict[str, Report] = {}
     for start in range(0, len(x), BATCH):
         tensors = compiled.network.run(x[start : start + BATCH])
         for name in stored_maps(compiled):
             values, zero_point = as_map(tensors[name]), compiled.network.tensors[name].zero_point
-            entry = maps.setdefault(name, {"map": name, "bytes": 0, "units": 0, **dict.fromkeys(CODES, 0)})
+            entry = maps.setdefault(name, {"map": name, "bytes": 0, "rows": 0, **dict.fromkeys(CODES, 0)})
             entry["bytes"] += values.size
-            for _, group in units(values, lanes):
-                streams = codec.encode_units(group, lanes=lanes, signed=is_signed(zero_point))
-                entry["gossamer"] += sum(map(len, streams))
-                entry["units"] += len(streams)
+            streams = codec.encode_units(
+                coded_order(values, lanes), lanes=lanes, signed=is_signed(zero_point), bounded=bounded
+            )
+            entry["gossamer"] += sum(map(len, streams))
+            entry["rows"] += len(streams)
             centred = (values.astype(np.int16) - zero_point).astype(np.uint8)
             for one in centred.transpose(0, 3, 1, 2):
                 entry["bitmask"] += -(-ebpc.bitmask_bits(one) // 8)
@@ -81,13 +70,13 @@ def ratios(compiled: Compiled, x: NDArray[Any], progress: Callable[[int], None] 
                 entry["entropy"] += ebpc.entropy_bits(one) / 8
         progress(min(start + BATCH, len(x)))
     listed = list(maps.values())
-    total = {key: sum(entry[key] for entry in listed) for key in ("bytes", "units", *CODES)}
+    total = {key: sum(entry[key] for entry in listed) for key in ("bytes", "rows", *CODES)}
     return {
         "network": compiled.network.name,
         "inputs": len(x),
         **total,
         "ratios": {code: total["bytes"] / total[code] for code in CODES},
-        "ratio_with_pointers": total["bytes"] / (total["gossamer"] + POINTER * total["units"]),
+        "ratio_with_pointers": total["bytes"] / (total["gossamer"] + POINTER * total["rows"]),
         "maps": [
             {**entry, "ratios": {code: entry["bytes"] / entry[code] for code in CODES if entry[code]}} for entry in listed
         ],
@@ -112,16 +101,12 @@ def rows(reports: list[Report]) -> list[tuple[str, ...]]:
 def through(values: NDArray[np.int8], zero_point: int, share: float, lanes: int) -> tuple[NDArray[np.int8], int]:
     """Maps as they come back from a store with ``share`` bytes per value, and the bytes that they have taken there."""
     maps = as_map(values)
-    result, taken, signed = np.empty_like(maps), 0, is_signed(zero_point)
-    for group, rows_ in units(maps, lanes):
-        count = rows_.shape[1]
-        budget = max(codec.least_budget(count), int(share * count))
-        streams = codec.encode_units(rows_, lanes=lanes, signed=signed, budget=budget)
-        taken += sum(map(len, streams))
-        back = codec.decode_units(streams, count, lanes=lanes, signed=signed, budget=budget)
-        filled = back.reshape(*maps.shape[:3], -1)[..., : group.stop - group.start]
-        result[..., group] = (filled.astype(np.int16) - 128).astype(np.int8)
-    return result.reshape(values.shape), taken
+    rows_, signed = coded_order(maps, lanes), is_signed(zero_point)
+    count = rows_.shape[1]
+    budget = max(codec.least_budget(count), int(share * count))
+    streams = codec.encode_units(rows_, lanes=lanes, signed=signed, budget=budget)
+    back = codec.decode_units(streams, count, lanes=lanes, signed=signed, budget=budget)
+    return map_order(back, maps.shape, lanes).reshape(values.shape), sum(map(len, streams))
 
 
 def budgets(
@@ -190,7 +175,7 @@ def budget_rows(found: list[Report]) -> list[tuple[str, ...]]:
 
 LEGEND = """
 Ratios of all feature maps that the core writes, uncompressed over compressed. *Gossamer* counts the whole halfwords of every
-row of every group of channels; *with pointers* has two more bytes for each of them. The others are one stream for each map and
+row; *with pointers* has two more bytes for each. The others are one stream for each map and
 input. *Order-0 entropy* is what no code without context can beat that is told each map's statistics.
 
 ![ratios](codec.png)

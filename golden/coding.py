@@ -17,7 +17,7 @@ from gossamer.golden.rolling import Item, Places, Transfer, Work
 from gossamer.golden.spec import CODEC_SLOT, Config
 from gossamer.golden.tiling import Coding, whole_rows
 
-__all__ = ["calibrate", "coded_order", "codings", "is_signed"]
+__all__ = ["calibrate", "coded_order", "codings", "is_signed", "map_order"]
 
 BATCH = 16
 
@@ -34,6 +34,18 @@ def coded_order(values: NDArray[np.int8], lanes: int) -> NDArray[np.uint8]:
     stored = (values.astype(np.int16) + 128).astype(np.uint8)
     groups = [stored[..., start : start + lanes].reshape(maps * rows, -1) for start in range(0, channels, lanes)]
     return np.concatenate(groups, axis=1)
+
+
+def map_order(rows: NDArray[np.uint8], shape: Sequence[int], lanes: int) -> NDArray[np.int8]:
+    """The maps ``(N, rows, columns, channels)`` in the order of :func:`coded_order`, the inverse of that."""
+    values = np.empty((shape[0] * shape[1], *shape[2:]), np.int8)
+    at = 0
+    for start in range(0, shape[3], lanes):
+        group = values[..., start : start + lanes]
+        stop = at + group[0].size
+        group[:] = (rows[:, at:stop].astype(np.int16) - 128).reshape(group.shape)
+        at = stop
+    return values.reshape(shape)
 
 
 def calibrate(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden import codec, digits
-from gossamer.golden.coding import calibrate, coded_order, is_signed
+from gossamer.golden.coding import calibrate, coded_order, is_signed, map_order
 from gossamer.golden.compiler import CompileError, Frontend, Strategy
 from gossamer.golden.cycles import CycleModel, _Code
 from gossamer.golden.inference import infer
@@ -42,6 +42,7 @@ def test_values_are_in_order_group_by_group(channels, rng):
     values = rng.integers(-128, 128, (2, 3, 5, channels)).astype(np.int8)
     expected = [naive_order(row, 16) for one in values for row in one]
     assert coded_order(values, 16).tolist() == expected
+    assert (map_order(coded_order(values, 16), values.shape, 16) == values).all()
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.1])
