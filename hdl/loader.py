@@ -34,9 +34,9 @@ def command_layout(*, store_words: int, count: int) -> data.StructLayout:
             "address": (store_words - 1).bit_length() + 1,
             "index": range(count),
             "blank": 1,
+            "group_end": 1,
             "coded": 1,
             "signed": 1,
-            "group_end": 1,
         }
     )
 
@@ -183,12 +183,13 @@ class Loader(wiring.Component):
             go_on.eq(step & body),
             self.i.ready.eq(~active),
         ]
+        first = Signal(reset_less=True)  # no word has been asked for
         with m.If(step):
-            m.d.sync += [position.eq(after), inside.eq(row_body)]
+            m.d.sync += [position.eq(after), inside.eq(row_body), first.eq(0)]
             with m.If(last):
                 m.d.sync += active.eq(0)
         with m.If(start):
-            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0)]
+            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0), first.eq(1)]
         with m.If(start | go_on):
             m.d.sync += command.address.eq(counted(command.address, start, self.i.p.address))
 
@@ -216,9 +217,6 @@ class Loader(wiring.Component):
         )
 
         if decoder is None:
-            first = Signal(reset_less=True)  # no word has been asked for
-            with m.If(start | step):
-                m.d.sync += first.eq(start)
             with m.If(start | (step & ~first)):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:

@@ -423,7 +423,8 @@ class Sequencer(wiring.Component):
                     with m.Elif(in_rows != 0):
                         m.d.comb += [count_down[1].eq(1), count_down[2].eq(wrap_rows != 0)]
                         m.d.sync += [in_address.eq(in_address + row_steps[0]), Cat(row_steps).eq(Cat(reversed(row_steps)))]
-                        m.d.sync += Cat(row_kinds).eq(Cat(reversed(row_kinds)))
+                        if coded:
+                            m.d.sync += Cat(row_kinds).eq(Cat(reversed(row_kinds)))
                         with m.If(wrap_rows == 1):
                             m.d.sync += in_address.eq(wrap_address)
                     with m.If(need == 1):
