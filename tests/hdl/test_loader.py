@@ -4,10 +4,13 @@ import dataclasses
 import itertools
 import re
 
+import numpy as np
 import pytest
 
+from gossamer.golden import codec
 from gossamer.hdl.loader import Loader, Target
 from gossamer.sim.streams import Bench, never, randomly
+from tests.hdl.rows import random_unit
 
 NOISE = 0xA5
 """What the store delivers when it was not asked."""
@@ -23,6 +26,9 @@ class Settings:
     slot_words: int = 1
     pad: int = 0x80
     tail: int = 0
+    pixel_step: int = 0
+    turn: int = 0
+    turn_step: int = 0
 
 
 def command(target, address=0, index=0, blank=0, group_end=0, coded=0, signed=0):
@@ -55,34 +61,37 @@ def words(item, settings, memory, store_bytes, lanes):
 
 @dataclasses.dataclass
 class Run:
-    """A simulation: ``writes`` are ``(cycle, (target, index, data, group_end))``; ``reads`` ``(cycle, address)`` of what the
-    store took; ``errors`` cycles; ``ready`` that of the store in each cycle; ``input`` the monitor of the commands."""
+    """A simulation: ``writes`` are ``(cycle, (target, index, data, group_end))`` and ``masks`` belong to them; ``reads``
+    ``(cycle, address)`` of what the store took; ``errors`` cycles; ``ready`` that of the store in each cycle; ``input`` the
+    monitor of the commands."""
 
     writes: list
+    masks: list
     reads: list
     errors: list
     ready: list
     input: object
 
 
-def run(dut, commands, settings, memory, *, pauses=None, stalls=None, resets=(), restart=()):
+def run(dut, commands, settings, memory, *, pauses=None, stalls=None, resets=(), restart=(), cycles=None):
     """Send ``commands``; ``stalls`` are the store's. A reset drops what is yet to be sent, and sends ``restart``."""
     bench, stalls = Bench(dut), never() if stalls is None else stalls
     store_bytes = len(memory[0])
     source = bench.source(dut.i, commands, pauses)
-    result = Run([], [], [], [], bench.monitor(dut.i))
+    result = Run([], [], [], [], [], bench.monitor(dut.i))
 
     async def store(ctx):
         for field in dataclasses.fields(settings):
-            ctx.set(getattr(dut, field.name), getattr(settings, field.name))
+            if hasattr(dut, field.name):
+                ctx.set(getattr(dut, field.name), getattr(settings, field.name))
         write = (dut.write.target, dut.write.index, dut.write.data, dut.write.row_data, dut.write.group_end)
         data = [NOISE] * store_bytes
         for cycle in itertools.count():
             result.ready.append(not next(stalls))
             ctx.set(dut.read.ready, result.ready[-1])
             ctx.set(dut.read.data, int.from_bytes(bytes(data), "little"))
-            sampled = await ctx.tick().sample(dut.read.en, dut.read.address, dut.error, dut.write.en, *write)
-            _, _, en, address, error, written, target, index, word, row_word, group_end = sampled
+            sampled = await ctx.tick().sample(dut.read.en, dut.read.address, dut.error, dut.write.en, dut.write.mask, *write)
+            _, _, en, address, error, written, mask, target, index, word, row_word, group_end = sampled
             data = [NOISE] * store_bytes
             if en and result.ready[-1]:
                 result.reads.append((cycle, address))
@@ -94,14 +103,15 @@ def run(dut, commands, settings, memory, *, pauses=None, stalls=None, resets=(),
             if written:
                 target = Target(target)
                 result.writes.append((cycle, (target, index, row_word if target == Target.ROWS else word, group_end)))
+                result.masks.append(mask)
 
     bench.process(store)
-    bench.run(quiet=10, resets={cycle: lambda: source.restart(restart) for cycle in resets})
+    bench.run(cycles=cycles, quiet=10, resets={cycle: lambda: source.restart(restart) for cycle in resets})
     return result
 
 
-def make(*, lanes=8, store_bytes=4, store_words=32, count=32):
-    return Loader(lanes=lanes, store_bytes=store_bytes, store_words=store_words, count=count)
+def make(*, lanes=8, store_bytes=4, store_words=32, count=32, **kind):
+    return Loader(lanes=lanes, store_bytes=store_bytes, store_words=store_words, count=count, **kind)
 
 
 def contents(rng, store_bytes, store_words):
@@ -302,3 +312,260 @@ def test_a_count_of_0_does_not_matter_to_other_targets():
 def test_constructor_messages(sizes, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make(**sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A compressed row: ``pixels[x]`` has the channels of a pixel, its code is in the store from ``address`` on."""
+
+    pixels: np.ndarray
+    address: int = 0
+    signed: int = 0
+
+    def values(self, lanes):
+        """As the core computes them: group for group."""
+        return np.concatenate([self.pixels[:, g : g + lanes].ravel() for g in range(0, self.pixels.shape[1], lanes)])
+
+    def needed(self, lanes):
+        """How many halfwords the values up to each one take."""
+        values = self.values(lanes)
+        folded = codec.fold(values) if self.signed else values
+        before = [0] * lanes + codec.context(codec.size(folded)).tolist()
+        lengths = [codec.code(*pair)[1] for pair in zip(before, folded.tolist())]
+        return [-(-bits // 16) for bits in itertools.accumulate(lengths)]
+
+
+def place(row, *, lanes, store_bytes, left_pixels=0, right_granules=0, pad=0x80):
+    """Where the granules of a row lie in a slot, between padding."""
+    width, channels = row.pixels.shape
+    pixel, group = channels // store_bytes, min(channels, lanes) // store_bytes
+    left = left_pixels * pixel
+    right = left + width * pixel
+    return Settings(
+        left_granules=left,
+        right_granule=right,
+        slot_words=-(-(right + right_granules) * store_bytes // lanes),
+        pad=pad,
+        tail=store_bytes,
+        pixel_step=pixel - group + 1,
+        turn=left + (width - 1) * pixel,
+        turn_step=1 - (width - 1) * pixel,
+    )
+
+
+def put(memory, row, lanes, noise, *, bounded=False):
+    """Write the code of a row to the store, and ``noise`` behind it up to the end of its last word."""
+    store_bytes = len(memory[0])
+    data = codec.encode(row.values(lanes), lanes=lanes, signed=bool(row.signed), bounded=bounded)
+    data += noise[: -len(data) % store_bytes]
+    for n, at in enumerate(range(0, len(data), store_bytes), row.address):
+        memory[n] = list(data[at : at + store_bytes])
+    return -(-len(data) // store_bytes)
+
+
+def founds(row, settings, ready, accepted, *, lanes):
+    """The cycles in which the values are found, of a command that is accepted in cycle ``accepted``.
+
+    Halfword by halfword: it is asked for when the one before has moved on, and moves on into a register when that is empty or
+    is being emptied, in the cycle after one in which the store was ready. It is taken by the value of which it has the first
+    bit that is not in those before.
+    """
+    needed = row.needed(lanes)
+    cycles, moved, taken = [], accepted, accepted
+    earliest = accepted + 1 + settings.left_granules
+    for n, count in enumerate(needed):
+        if count > (needed[n - 1] if n else 0):
+            moved = next(c for c in itertools.count(moved + 2) if ready[c - 1] and c >= taken)
+            earliest = taken = max(earliest, moved + 1)
+        cycles.append(earliest)
+        earliest += 1
+    return cycles
+
+
+def expect_row(item, row, settings, found, accepted, *, lanes, store_bytes, byte_writes):
+    """``(cycle, (index, {byte: value}, group_end))`` of what is written for a row, and when the loader is ready again."""
+    width, channels = row.pixels.shape
+    left, right, number = settings.left_granules, settings.right_granule, settings.slot_words * lanes // store_bytes
+    writes, padding = [], dict.fromkeys(range(store_bytes), settings.pad)
+    places = np.arange(width * channels).reshape(width, channels)  # in the order of the values
+    places = np.concatenate([places[:, g : g + lanes].ravel() for g in range(0, channels, lanes)]).tolist()
+    for granule in range(left):
+        writes.append((accepted + 2 + granule, (item["index"] + granule, padding, 0)))
+    for n, cycle in enumerate(found):
+        granule, byte = divmod(places[n], store_bytes)
+        group_end = int(item["group_end"] and right == number and n == len(found) - 1)
+        content = {byte: int(row.pixels.ravel()[places[n]])}
+        if not byte_writes:
+            if byte != store_bytes - 1:
+                continue
+            content = dict(enumerate(row.pixels.ravel()[places[n] - byte : places[n] + 1].tolist()))
+        writes.append((cycle + 1, (item["index"] + left + granule, content, group_end)))
+    for n, granule in enumerate(range(right, number)):
+        group_end = int(item["group_end"] and granule == number - 1)
+        writes.append((found[-1] + 2 + n, (item["index"] + granule, padding, group_end)))
+    return writes, found[-1] + 1 + number - right
+
+
+def written(result, store_bytes):
+    """The writes of a run in the same form."""
+    return [
+        (cycle, (index, {b: data >> 8 * b & 0xFF for b in range(store_bytes) if mask >> b & 1}, group_end))
+        for (cycle, (_, index, data, group_end)), mask in zip(result.writes, result.masks)
+    ]
+
+
+STALLS = {
+    "never": lambda rng: never(),
+    "often": lambda rng: randomly(rng, 0.7),
+    "in turn": lambda rng: itertools.cycle([False, True]),
+    "two of three": lambda rng: itertools.cycle([True, False, True]),
+}
+
+
+@pytest.mark.parametrize(
+    "lanes, store_bytes, channels, stalls",
+    [
+        *((8, 8, 24, stalls) for stalls in STALLS),
+        *((16, 8, 32, stalls) for stalls in STALLS),
+        (8, 8, 8, "often"),
+        (16, 8, 8, "in turn"),
+        (16, 16, 16, "two of three"),
+        (64, 8, 64, "never"),
+        (64, 16, 128, "often"),
+    ],
+)
+@pytest.mark.parametrize("byte_writes", [False, True])
+def test_compressed_rows_in_each_cycle(rng, lanes, store_bytes, channels, stalls, byte_writes):
+    """Rows of one and of several groups, between rows that are not compressed or blank."""
+    width = 2 if channels > 32 else int(rng.integers(1, 4))
+    sizes = {"lanes": lanes, "store_bytes": store_bytes}
+    memory, rows, address = contents(rng, store_bytes, 512), [], 100
+    for _ in range(2 if lanes == 64 else 3):
+        pixels = random_unit(rng, width * channels).reshape(width, channels)
+        rows.append(Row(pixels, address, int(rng.integers(2))))
+        address += put(memory, rows[-1], lanes, rng.bytes(16)) + 1
+    settings = place(rows[0], **sizes, left_pixels=int(rng.integers(3)), right_granules=int(rng.integers(4)), pad=0x3C)
+    coded = [command(Target.ROWS, r.address, 5, coded=1, signed=r.signed, group_end=int(rng.integers(2))) for r in rows]
+    other = [command(Target.ROWS, 3, 7), command(Target.ROWS, 600, 2, blank=1, coded=1, group_end=1)]
+    commands = [coded[0], *other, *coded[1:]]
+    dut = make(**sizes, store_words=512, count=256, codec="lossless", byte_writes=byte_writes)
+    result = run(dut, commands, settings, memory, stalls=STALLS[stalls](rng))
+    assert result.input.payloads == commands
+    assert result.errors == []
+    writes = written(result, store_bytes)
+    free = 0
+    for item, row in zip(commands, (rows[0], None, None, *rows[1:])):
+        transfer = result.input.cycles[0]
+        assert transfer == free
+        del result.input.transfers[0]
+        if row is None:
+            number = settings.slot_words * lanes // store_bytes
+            expected = [write for _, write in words(item, settings, memory, store_bytes, lanes)]
+            assert [index for _, (index, _, _) in writes[:number]] == [index for _, index, _, _ in expected]
+            assert [bytes(content.values()) for _, (_, content, _) in writes[:number]] == [
+                data.to_bytes(store_bytes, "little") for _, _, data, _ in expected
+            ]
+            assert [group_end for _, (_, _, group_end) in writes[:number]] == [group_end for *_, group_end in expected]
+            free = writes[number - 1][0]
+        else:
+            found = founds(row, settings, result.ready, transfer, lanes=lanes)
+            expected, free = expect_row(item, row, settings, found, transfer, **sizes, byte_writes=byte_writes)
+            number = len(expected)
+            assert writes[:number] == expected
+        del writes[:number]
+    assert writes == []
+
+
+def zeros(width, channels):
+    return Row(np.zeros((width, channels), np.uint8))
+
+
+def test_a_value_per_cycle_from_the_third_cycle_on():
+    row = zeros(5, 8)
+    settings = place(row, lanes=8, store_bytes=8)
+    memory = [[0] * 8 for _ in range(64)]
+    commands = [command(Target.ROWS, coded=1), command(Target.STEP)]
+    result = run(make(store_bytes=8, codec="lossless", byte_writes=True), commands, settings, memory)
+    assert result.input.cycles == [0, 43]
+    assert [cycle for cycle, _ in result.writes] == [*range(4, 44), 45, 46]
+
+
+def test_the_first_halfword_is_fetched_during_the_padding():
+    row = zeros(1, 8)
+    settings = place(row, lanes=8, store_bytes=8, left_pixels=3)
+    memory = [[0] * 8 for _ in range(64)]
+    result = run(make(store_bytes=8, codec="lossless", byte_writes=True), [command(Target.ROWS, coded=1)], settings, memory)
+    assert [cycle for cycle, _ in result.writes] == [2, 3, 4, *range(5, 13)]
+
+
+def test_a_halfword_in_two_cycles():
+    """The longest codes, of 13 bits: 8 values take 7 halfwords."""
+    row = Row(np.full((1, 8), 255, np.uint8))
+    settings = place(row, lanes=8, store_bytes=8)
+    memory = [[0] * 8 for _ in range(64)]
+    put(memory, row, 8, bytes(8))
+    result = run(make(store_bytes=8, codec="lossless", byte_writes=True), [command(Target.ROWS, coded=1)], settings, memory)
+    assert [cycle for cycle, _ in result.writes] == [4, 6, 8, 10, 12, 13, 14, 16]
+
+
+@pytest.mark.parametrize("byte_writes", [False, True])
+@pytest.mark.parametrize("store_words", [64, 60])
+def test_a_row_at_the_end_of_the_store_is_no_error(rng, store_words, byte_writes):
+    """Reading ahead does not count."""
+    for width in (1, 2, 5):
+        row = Row(random_unit(rng, width * 16).reshape(width, 16))
+        length = put([[0] * 8 for _ in range(64)], row, 16, bytes(8))
+        row = dataclasses.replace(row, address=store_words - length)
+        memory = contents(rng, 8, store_words)
+        put(memory, row, 16, rng.bytes(8))
+        dut = make(lanes=16, store_bytes=8, store_words=store_words, codec="lossless", byte_writes=byte_writes)
+        settings = place(row, lanes=16, store_bytes=8, right_granules=8)
+        result = run(dut, [command(Target.ROWS, row.address, coded=1)], settings, memory)
+        assert result.errors == []
+        assert sum(mask.bit_count() for mask in result.masks) == 8 * settings.slot_words * 2
+
+
+@pytest.mark.parametrize("store_words", [64, 60])
+def test_a_row_that_runs_on_ends_with_an_error_at_the_end_of_the_store(store_words):
+    """Ones are codes of 13 bits: the last word, 64 bits, has 4 of them, and the fifth begins in it."""
+    memory = [[255] * 8 for _ in range(store_words)]
+    settings = place(zeros(9, 8), lanes=8, store_bytes=8)
+    dut = make(store_bytes=8, store_words=store_words, codec="lossless", byte_writes=True)
+    result = run(dut, [command(Target.ROWS, store_words - 1, coded=1)], settings, memory, cycles=40)
+    assert [cycle for cycle, _ in result.writes] == [4, 6, 8, 10]
+    assert result.errors == list(range(11, 40))
+
+
+def test_a_row_behind_the_store_is_an_error():
+    memory = [[255] * 8 for _ in range(64)]
+    settings = place(zeros(1, 8), lanes=8, store_bytes=8, left_pixels=2)
+    dut = make(store_bytes=8, store_words=64, codec="lossless", byte_writes=True)
+    result = run(dut, [command(Target.ROWS, 64, coded=1)], settings, memory, cycles=20)
+    assert [cycle for cycle, _ in result.writes] == [2, 3]
+    assert result.errors == list(range(4, 20))
+
+
+@pytest.mark.parametrize("byte_writes", [False, True])
+@pytest.mark.parametrize("cycle", [*range(12), 20, 31])
+def test_reset_drops_the_compressed_row_in_work(rng, cycle, byte_writes):
+    row = Row(rng.integers(0, 256, (2, 16)), 20)
+    memory = contents(rng, 8, 64)
+    put(memory, row, 8, bytes(8))
+    settings = place(row, lanes=8, store_bytes=8, left_pixels=1)
+    item = command(Target.ROWS, 20, 3, coded=1)
+    kind = {"store_bytes": 8, "store_words": 64, "codec": "lossless", "byte_writes": byte_writes}
+    result = run(make(**kind), [item], settings, memory, resets=[cycle], restart=[item])
+    fresh = run(make(**kind), [item], settings, memory)
+    again = [(at, what) for at, what in written(result, 8) if at > cycle]
+    assert again == [(at + cycle + 1, what) for at, what in written(fresh, 8)]
+
+
+def test_the_bounded_code(rng):
+    row = Row(rng.integers(0, 256, (3, 16)), 20, signed=1)
+    memory = contents(rng, 8, 64)
+    put(memory, row, 8, bytes(8), bounded=True)
+    dut = make(store_bytes=8, store_words=64, codec="bounded", byte_writes=False)
+    settings = place(row, lanes=8, store_bytes=8)
+    result = run(dut, [command(Target.ROWS, 20, coded=1, signed=1)], settings, memory)
+    found = {index: data.to_bytes(8, "little") for _, (_, index, data, _) in result.writes}
+    assert b"".join(found[index] for index in range(6)) == row.pixels.astype(np.uint8).tobytes()
