@@ -1,8 +1,12 @@
 """Units and streams of compressed rows."""
 
+import itertools
+
 import numpy as np
 
-__all__ = ["halfwords", "hold_signed", "random_unit", "transfers"]
+from gossamer.golden import codec
+
+__all__ = ["code_ends", "halfwords", "hold_signed", "random_unit", "transfers"]
 
 
 def random_unit(rng, length):
@@ -10,6 +14,13 @@ def random_unit(rng, length):
     scale = rng.choice([0.5, 3, 10, 40, 300])
     values = np.abs(rng.normal(0, scale, length)) * (rng.random(length) < rng.choice([0.2, 0.6, 1]))
     return np.where(values > 255, 255 - values.astype(int) % 64, values).astype(np.uint8)
+
+
+def code_ends(unit, lanes, signed):
+    """The bit behind the code of each value, of a unit that is not bounded."""
+    values = codec.fold(unit) if signed else np.asarray(unit)
+    before = [0] * lanes + codec.context(codec.size(values)).tolist()
+    return list(itertools.accumulate(codec.code(*pair)[1] for pair in zip(before, values.tolist())))
 
 
 def halfwords(data):

@@ -10,7 +10,7 @@ import pytest
 from gossamer.golden import codec
 from gossamer.hdl.loader import Loader, Target
 from gossamer.sim.streams import Bench, never, randomly
-from tests.hdl.rows import random_unit
+from tests.hdl.rows import code_ends, random_unit
 
 NOISE = 0xA5
 """What the store delivers when it was not asked."""
@@ -328,11 +328,7 @@ class Row:
 
     def needed(self, lanes):
         """How many halfwords the values up to each one take."""
-        values = self.values(lanes)
-        folded = codec.fold(values) if self.signed else values
-        before = [0] * lanes + codec.context(codec.size(folded)).tolist()
-        lengths = [codec.code(*pair)[1] for pair in zip(before, folded.tolist())]
-        return [-(-bits // 16) for bits in itertools.accumulate(lengths)]
+        return [-(-end // 16) for end in code_ends(self.values(lanes), lanes, self.signed)]
 
 
 def place(row, *, lanes, store_bytes, left_pixels=0, right_granules=0, pad=0x80):

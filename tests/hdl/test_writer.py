@@ -4,10 +4,13 @@ import dataclasses
 import itertools
 import re
 
+import numpy as np
 import pytest
 
+from gossamer.golden import codec
 from gossamer.hdl.writer import ROWS, Writer
 from gossamer.sim.streams import Bench
+from tests.hdl.rows import code_ends, random_unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Place:
     width: int = 1
     last_bytes: int | None = None  # in a window of the last group, if fewer than lanes
     partial_out: int = 0
+    out_coded: int = 0
+    out_signed: int = 0
 
 
 def windows(place, lanes):
@@ -52,11 +57,12 @@ def stream(rng, place, lanes):
 
 @dataclasses.dataclass
 class Run:
-    """``writes`` are ``(cycle, {byte address: byte})``, ``errors`` and ``idle`` cycles."""
+    """``writes`` are ``(cycle, {byte address: byte})``, ``errors``, ``idle`` and ``overflows`` cycles."""
 
     writes: list
     errors: list
     idle: list
+    overflows: list = dataclasses.field(default_factory=list)
 
 
 def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extra=4, entries=()):
@@ -70,8 +76,9 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
     store_bytes = dut.write.mask.shape().width
 
     async def drive(ctx):
-        for name in ("out_x_step", "out_row_step", "image_words", "partial_out"):
-            ctx.set(getattr(dut, name), getattr(place, name))
+        for name in ("out_x_step", "out_row_step", "image_words", "partial_out", "out_coded", "out_signed"):
+            if hasattr(dut, name):
+                ctx.set(getattr(dut, name), getattr(place, name))
         for cycle in range(-1, total):
             start = cycle == -1 or cycle - 1 == reset
             ctx.set(dut.start, start)
@@ -85,13 +92,15 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
             ctx.set(dut.host.data, data)
             ctx.set(dut.host.mask, mask)
             signals = (dut.write.en, dut.write.address, dut.write.data, dut.write.mask, dut.error, dut.idle, dut.i.ready)
-            _, _, en, address, data, mask, error, idle, ready = await ctx.tick().sample(*signals)
+            _, _, en, address, data, mask, error, idle, ready, overflow = await ctx.tick().sample(*signals, dut.overflow)
             assert ready
             if en:
                 base = address * store_bytes
                 result.writes.append((cycle, {base + b: data >> 8 * b & 0xFF for b in range(store_bytes) if mask >> b & 1}))
             if error:
                 result.errors.append(cycle)
+            if overflow:
+                result.overflows.append(cycle)
             if idle and cycle >= 0:
                 result.idle.append(cycle)
 
@@ -361,3 +370,128 @@ def test_a_row_may_end_while_as_many_as_may_be_are_under_way_and_another_is_anno
 def test_constructor_messages(sizes, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Writer(**{"lanes": 8, "store_bytes": 4, "store_words": 64, **sizes})
+
+
+def coded_stream(rows, width, lanes):
+    """``(address, payload)`` of each byte of rows that are compressed, group for group; they have no addresses."""
+    items = []
+    for row in rows:
+        groups = [row[at : at + lanes * width] for at in range(0, len(row), lanes * width)]
+        for g, group in enumerate(groups):
+            size = len(group) // width
+            for n, value in enumerate(group):
+                last, last_group = n % size == size - 1, g == len(groups) - 1
+                group_last = n >= len(group) - size
+                tag = {"partial": int(last_group), "group_last": int(group_last), "row_last": int(group_last and last_group)}
+                items.append((None, {"data": int(value), "last": int(last), "tag": tag}))
+    return items
+
+
+def expect_coded(place, rows, cycles, announced, *, lanes, store_bytes, store_words, extra=8):
+    """A halfword is written three cycles after the value that fills it or is the last; one behind that, four."""
+    result, done, busy, cycles = Run([], [], []), [], set(), iter(cycles)
+    for number, row in enumerate(rows):
+        data = codec.encode(row, lanes=lanes, signed=bool(place.out_signed), bounded=False)
+        filled, at = 0, place.out_address + number * place.out_row_step
+        for n, end in enumerate(code_ends(row, lanes, place.out_signed)):
+            cycle, now = next(cycles), len(data) // 2 if n == len(row) - 1 else end // 16
+            for later, k in enumerate(range(filled, now)):
+                write = cycle + 3 + later
+                if 2 * k >= place.out_row_step:
+                    result.overflows.append(write)
+                elif place.image_words <= (at + 2 * k) // store_bytes < store_words:
+                    result.writes.append((write, {at + 2 * k: data[2 * k], at + 2 * k + 1: data[2 * k + 1]}))
+                else:
+                    result.errors.append(write)
+                busy.add(write)
+            filled = now
+        done.append(max(busy) - 1)
+    for now in range(max([*announced, *done]) + extra):
+        if sum(c < now for c in announced) == sum(c < now for c in done) and now not in busy:
+            result.idle.append(now)
+    return result
+
+
+def run_coded(rng, rows, *, width, lanes, store_bytes, slot, share=0, announce="early", **place):
+    """Rows of ``width`` pixels into slots; returns what was seen and what is expected."""
+    store_words = 4096 // store_bytes
+    place = Place(out_x_step=2, out_row_step=slot, out_coded=1, **place)
+    items = coded_stream(rows, width, lanes)
+    cycles = spaced(rng, len(items), share)
+    announced = list(range(1, len(rows) + 1)) if announce == "early" else row_ends(items, cycles)
+    dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=store_words, codec="lossless")
+    seen = run(dut, place, [p for _, p in items], cycles, announced, extra=8)
+    sizes = {"lanes": lanes, "store_bytes": store_bytes, "store_words": store_words}
+    expected = expect_coded(place, rows, cycles, announced, **sizes)
+    last = max(cycles) + 8
+    expected.idle = [cycle for cycle in expected.idle if cycle < last]
+    return seen, expected
+
+
+@pytest.mark.parametrize("lanes, store_bytes", [(8, 8), (16, 8), (16, 16), (64, 8), (64, 16)])
+@pytest.mark.parametrize("share", [0, 0.6])
+@pytest.mark.parametrize("announce", ["early", "at the end"])
+def test_compressed_rows_in_each_cycle(rng, lanes, store_bytes, share, announce):
+    for signed in (0, 1):
+        width, groups = int(rng.integers(1, 5)), int(rng.integers(1, 3))
+        rows = [random_unit(rng, width * groups * lanes) for _ in range(1 if lanes == 64 else 3)]
+        options = {"width": width, "lanes": lanes, "store_bytes": store_bytes, "share": share, "announce": announce}
+        place = {"out_address": store_bytes * int(rng.integers(20)), "out_signed": signed}
+        seen, expected = run_coded(rng, rows, slot=1024, **options, **place)
+        assert seen == expected
+
+
+def test_rows_of_one_value(rng):
+    """Codes of 13 bits, of 1 bit."""
+    rows = [[value] for value in (255, 0, 0, 255, 255, 1)]
+    seen, expected = run_coded(rng, rows, width=1, lanes=8, store_bytes=8, slot=8)
+    assert seen == expected
+    assert [cycle for cycle, _ in seen.writes] == [4, 5, 6, 7, 8, 9]
+
+
+def test_the_last_code_may_begin_a_halfword(rng):
+    """26 bits; then 1 bit."""
+    seen, expected = run_coded(rng, [[255, 255], [0, 0]], width=2, lanes=1, store_bytes=8, slot=16)
+    assert seen == expected
+
+
+@pytest.mark.parametrize("room", [0, -1, -2, 1])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_slot_may_be_full_but_not_overflow(rng, room, signed):
+    """``room`` halfwords more than the longest of the rows takes."""
+    rows = [rng.integers(0, 256, 16), rng.integers(100, 160, 16), np.full(16, 128 * signed)]
+    most = max(len(codec.encode(row, lanes=8, signed=bool(signed), bounded=False)) for row in rows) + 2 * room
+    seen, expected = run_coded(rng, rows, width=2, lanes=8, store_bytes=8, slot=most, out_address=80, out_signed=signed)
+    assert seen == expected
+    assert bool(seen.overflows) == (room < 0)
+
+
+@pytest.mark.parametrize("halfwords", [1022, 1023])
+def test_the_largest_slots(halfwords):
+    """The row takes 1024 halfwords: 13 bits, and then 1488 codes of 11."""
+    place = Place(out_x_step=2, out_row_step=2 * halfwords, out_coded=1)
+    items = [payload for _, payload in coded_stream([[255] * 1489], 1489, 1)]
+    dut = Writer(lanes=1, store_bytes=8, store_words=512, codec="lossless")
+    seen = run(dut, place, items, range(1, 1490), [1], extra=8)
+    assert (len(seen.writes), len(seen.overflows)) == (halfwords, 1024 - halfwords)
+
+
+@pytest.mark.parametrize("place", [{"out_address": 4096 - 8}, {"out_address": 4096}, {"out_address": 40, "image_words": 6}])
+def test_halfwords_outside_the_store_or_in_the_image_are_errors(rng, place):
+    seen, expected = run_coded(rng, [[255] * 16], width=2, lanes=8, store_bytes=8, slot=64, **place)
+    assert seen == expected
+    assert seen.errors
+    assert seen.overflows == []
+
+
+@pytest.mark.parametrize("cycle", range(1, 13))
+def test_reset_ends_compressed_rows(cycle):
+    """Of two rows of eight bytes some have come; then they come again."""
+    rows = [[255, 3, 90, 7] * 2, [200, 0] * 4]
+    items = [payload for _, payload in coded_stream(rows, 1, 8)]
+    place = Place(out_x_step=2, out_row_step=64, out_coded=1)
+    cycles = [*range(1, cycle + 1), *range(cycle + 3, cycle + 3 + len(items))]
+    announced = [c for c in (1, 2) if c < cycle] + [cycle + 3, cycle + 4]
+    seen = run(Writer(lanes=8, store_bytes=8, store_words=64, codec="lossless"), place, items, cycles, announced, reset=cycle)
+    fresh = expect_coded(place, rows, range(1, 17), [1, 2], lanes=8, store_bytes=8, store_words=64)
+    assert [(c - cycle - 2, data) for c, data in seen.writes if c > cycle] == fresh.writes
