@@ -62,7 +62,7 @@ class Decompressor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step = Signal()  # the second stage can take a value
+        step, advance = Signal(), Signal()  # the second stage can take a value; the bits of one are there, between units too
 
         # The first stage finds where a value's code ends. Bits of two halfwords lie side by side, and those of `half` up to
         # `used` are done with. The second is at the port, and is taken when a code uses bits of it: where a code within the
@@ -72,61 +72,42 @@ class Decompressor(wiring.Component):
         history = Signal(2 * self._lanes)
         before = history[:2]
         window, length, total = Signal(CODE_BITS), Signal(4), Signal(5)
-        m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(Cat(half[1:], self.i.p) >> used)]
-        # A plain value is as long as size 6 in context 2. Lengths of codes with short and with long prefixes are found side by
-        # side.
-        prefix, near, far = Signal(5), Signal(4), Signal(4)
-        assumed = Signal(2)
-        m.d.comb += [prefix.eq(Mux(plain, 0b101, window)), assumed.eq(Mux(plain, 2, before))]
-        with m.Switch(Cat(prefix[1:3], assumed)):
+        shifted = Cat(half[1:], self.i.p)
+        for n in reversed(range(4)):
+            shifted = Mux(used[n], shifted[1 << n :], shifted)[: CODE_BITS + (1 << n) - 1]
+        m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(shifted)]
+        # Codes by the length of their prefix: 1, 3 and 5; `index` is the two bits that tell those of a length apart, and 3 if
+        # there are none.
+        one, five, index, size = Signal(), Signal(), Signal(2), Signal(3)
+        m.d.comb += [
+            one.eq(~window[0]),
+            five.eq(window[:3].all()),
+            index.eq(Mux(one, 3, Mux(window[1:3].all(), window[3:5], window[1:3]))),
+        ]
+        with m.Switch(Cat(index, five, before)):
             for this, order in enumerate(CODEC_ORDER):
-                for n in range(3):
-                    with m.Case(n | this << 2):
-                        m.d.comb += near.eq(3 + _low_bits(order[1 + n]))
-        with m.Switch(Cat(prefix[3:5], assumed)):
-            for this, order in enumerate(CODEC_ORDER):
-                for n in range(4):
-                    with m.Case(n | this << 2):
-                        m.d.comb += far.eq(5 + _low_bits(order[4 + n]))
-        with m.If(prefix[0]):
-            m.d.comb += length.eq(Mux(prefix[1:3] == 3, far, near))
-        with m.Else():
-            with m.Switch(assumed):
-                for this, order in enumerate(CODEC_ORDER):
-                    with m.Case(this):
-                        m.d.comb += length.eq(1 + _low_bits(order[0]))
+                for n, each in enumerate((*order[1:4], order[0], *order[4:])):
+                    with m.Case(n | this << 3):
+                        m.d.comb += [size.eq(each), length.eq((1 if n == 3 else 3 if n < 3 else 5) + _low_bits(each))]
+        with m.If(plain):
+            m.d.comb += [length.eq(8), size.eq(7)]
         m.d.comb += [
             total.eq(used + length),
             self.i.ready.eq(step & self.run & total[4]),
-            self.found.eq(step & self.run & (~total[4] | self.i.valid)),
+            advance.eq(step & (~total[4] | self.i.valid)),
+            self.found.eq(self.run & advance),
         ]
 
         # The value.
-        size, low, value = Signal(3), Signal(8), Signal(8)
-        with m.If(plain):
-            m.d.comb += low.eq(window)
-        with m.Elif(~window[0]):
-            m.d.comb += low.eq(window[1:])
-        with m.Elif(window[1:3] != 3):
-            m.d.comb += low.eq(window[3:])
-        with m.Else():
-            m.d.comb += low.eq(window[5:])
-        with m.Switch(Cat(window[:5], before, plain)):
-            for pattern, this in _codes():
-                with m.Case(f"0{pattern}"):
-                    m.d.comb += size.eq(this)
-            with m.Default():
-                m.d.comb += size.eq(7)
-        for n in range(8):
-            with m.If((size == 7) | (n + 1 < size if n < 6 else 0)):
-                m.d.comb += value[n].eq(low[n])
-            with m.Else():
-                m.d.comb += value[n].eq(n + 1 == size)
+        low, value = Signal(8), Signal(8)
+        m.d.comb += low.eq(Mux(plain, window, Mux(one, window[1:], Mux(five, window[5:], window[3:]))))
+        below = Cat((size == 7) | (n < size) for n in range(9))
+        m.d.comb += value.eq(low & below[1:] | below[:8] & ~below[1:])
 
-        with m.If(self.found):
-            m.d.sync += [used.eq(total), history.eq(Cat(history[2:], context(size)))]
+        with m.If(advance):
             with m.If(total[4]):
                 m.d.sync += half.eq(self.i.p)
+            m.d.sync += [used.eq(total), history.eq(Cat(history[2:], context(size)))]
             with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
                 m.d.sync += credit.eq(credit + 8 - length)
         with m.If(~self.run):
@@ -157,10 +138,3 @@ class Decompressor(wiring.Component):
 def _low_bits(size):
     """How many of a value's bits follow the prefix."""
     return 8 if size == 7 else max(size - 1, 0)
-
-
-def _codes():
-    """Pattern of context and prefix, and size."""
-    for before, order in enumerate(CODEC_ORDER):
-        for prefix, size in zip(("0", "001", "011", "101", "00111", "01111", "10111", "11111"), order):
-            yield f"{before:02b}{prefix:->5}", size
