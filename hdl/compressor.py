@@ -110,9 +110,12 @@ class Compressor(wiring.Component):
             self.o.p.data.eq(word),
             self.o.p.last.eq(last),
         ]
+        shifted = made & ~rest.replicate(CODE_BITS)
+        for n in range(4):
+            shifted = Mux(bits[n], shifted << (1 << n), shifted)
         laid, total = Signal(16 + CODE_BITS), Signal(5)
         m.d.comb += [
-            laid.eq(Mux(full, carried, word) | Mux(rest, made << 16, made << bits)),
+            laid.eq(Mux(full, carried, word) | shifted | Mux(rest, made, 0) << 16),
             total.eq(Cat(bits, rest) + made_length),
         ]
         with m.If(step):

@@ -100,13 +100,13 @@ class Decompressor(wiring.Component):
 
         # The value.
         low, value = Signal(8), Signal(8)
-        m.d.comb += low.eq(Mux(plain, window, Mux(one, window[1:], Mux(five, window[5:], window[3:]))))
+        m.d.comb += low.eq(Mux(plain, window, Mux(one, window[1:6], Mux(five, window[5:], window[3:]))))
         below = Cat((size == 7) | (n < size) for n in range(9))
         m.d.comb += value.eq(low & below[1:] | below[:8] & ~below[1:])
 
+        with m.If(step & total[4] & self.i.valid):  # between units it does not matter
+            m.d.sync += half.eq(self.i.p)
         with m.If(advance):
-            with m.If(total[4]):
-                m.d.sync += half.eq(self.i.p)
             m.d.sync += [used.eq(total), history.eq(Cat(history[2:], context(size)))]
             with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
                 m.d.sync += credit.eq(credit + 8 - length)
