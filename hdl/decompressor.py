@@ -66,7 +66,7 @@ class Decompressor(wiring.Component):
 
         # The first stage finds where a value's code ends. Bits of two halfwords lie side by side, and those of `half` up to
         # `used` are done with. The second is at the port, and is taken when a code uses bits of it: where a code within the
-        # first ends does not depend on it.
+        # first ends does not depend on it. The wide shifts come first, so that least is shifted.
         half, used = Signal(16, reset_less=True), Signal(4, init=15)
         credit, plain = Signal(7, init=CODEC_CREDIT), Signal()
         history = Signal(2 * self._lanes)
@@ -76,6 +76,7 @@ class Decompressor(wiring.Component):
         for n in reversed(range(4)):
             shifted = Mux(used[n], shifted[1 << n :], shifted)[: CODE_BITS + (1 << n) - 1]
         m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(shifted)]
+
         # Codes by the length of their prefix: 1, 3 and 5; `index` is the two bits that tell those of a length apart, and 3 if
         # there are none.
         one, five, index, size = Signal(), Signal(), Signal(2), Signal(3)
@@ -98,10 +99,10 @@ class Decompressor(wiring.Component):
             self.found.eq(self.run & advance),
         ]
 
-        # The value.
+        # The value: that of a short code has five bits at most.
         low, value = Signal(8), Signal(8)
         m.d.comb += low.eq(Mux(plain, window, Mux(one, window[1:6], Mux(five, window[5:], window[3:]))))
-        below = Cat((size == 7) | (n < size) for n in range(9))
+        below = Cat(*(n < size for n in range(7)), (size == 7).replicate(2))  # of the last size all bits follow
         m.d.comb += value.eq(low & below[1:] | below[:8] & ~below[1:])
 
         with m.If(step & total[4] & self.i.valid):  # between units it does not matter
