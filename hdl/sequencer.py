@@ -287,6 +287,10 @@ class Sequencer(wiring.Component):
                 with m.If(self.control.en):
                     capture_addresses(HEADER["steps"], HEADER["warm_steps"])
                     capture(not_image_words, HEADER["image_words"], complement=True)
+                    codec = received(HEADER["codec"])
+                    with m.If((self.control.index == beat(HEADER["codec"])) & (codec != 0) & (codec != own_codec)):
+                        # What is wrong in a beat before comes first; in this one, it is found below.
+                        m.d.sync += self.error.eq(Mux(self.error == Error.NONE, Error.CONFIG, self.error))
                     with m.If(self.control.index == 0):
                         with m.If(received(HEADER["magic"]) != MAGIC):
                             m.d.sync += self.error.eq(Error.MAGIC)
@@ -297,9 +301,6 @@ class Sequencer(wiring.Component):
                             | (received(HEADER["store_bytes"]) != store_bytes)
                         ):
                             m.d.sync += self.error.eq(Error.CONFIG)
-                    codec, good = received(HEADER["codec"]), self.error == Error.NONE
-                    with m.If((self.control.index == beat(HEADER["codec"])) & good & (codec != 0) & (codec != own_codec)):
-                        m.d.sync += self.error.eq(Error.CONFIG)
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "CHECK"
             with state("CHECK"):

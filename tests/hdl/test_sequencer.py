@@ -7,6 +7,7 @@ from amaranth.hdl import Value
 
 from gossamer.golden.program import LAYOUTS, encode
 from gossamer.golden.spec import (
+    CODECS,
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
     HEADER,
@@ -20,7 +21,7 @@ from gossamer.golden.spec import (
     Opcode,
 )
 from gossamer.hdl.loader import Target
-from gossamer.hdl.sequencer import Sequencer
+from gossamer.hdl.sequencer import Sequencer, descriptor_layout
 from gossamer.hdl.writer import Writer
 from gossamer.sim.streams import Bench, plain
 
@@ -30,7 +31,11 @@ CONFIGS = [
     Config("granules4", lanes=32, store_bytes=8, store_words=512),
     Config("fetch8", lanes=16, store_words=512, fetch_latency=20, fetch_interval=3),
     Config("fetch16", lanes=32, store_bytes=16, store_words=300, fetch_latency=20, fetch_interval=3),
+    Config("coded8", lanes=32, store_words=512, fetch_latency=20, fetch_interval=3, codec="lossless"),
+    Config("coded16", lanes=32, store_bytes=16, store_words=300, fetch_latency=20, fetch_interval=3, codec="bounded"),
 ]
+CODED = CONFIGS[5:]
+KINDS = ("in_coded", "in_signed", "in_coded_odd", "in_signed_odd")
 FETCHING = CONFIGS[3:]
 LAYER = {
     "groups": 2,
@@ -100,7 +105,9 @@ def order(steps, at=0):
 
 
 def row_commands(config, layer, step):
-    """For each output row its commands ``(target, address, granule, blank, group_end)``; a blank row has no address."""
+    """For each output row its commands ``(target, address, granule, blank, group_end, coded, signed)``; a blank row has no
+    address, and what is in it does not matter."""
+    kinds = [[layer.get(f"in_{name}{odd}", 0) for name in ("coded", "signed")] for odd in ("", "_odd")]
     addresses, address = [], step["in_address"]
     for i in range(step["in_rows"]):
         addresses.append(address)
@@ -120,6 +127,7 @@ def row_commands(config, layer, step):
                 n * layer["slot_words"] % layer["ring_words"] * config.granules,
                 int(n >= len(rows) or rows[n] is None),
                 int(n == last - 1),
+                *(kinds[(n - step["lead_rows"]) % 2] if n < len(rows) and rows[n] is not None else (None, None)),
             )
             for n in numbers
         ]
@@ -234,6 +242,7 @@ class Neighbours:
                 (dut.writer_idle, idle),
                 (dut.loader_error, "loader" in self._faults.get(cycle, ())),
                 (dut.writer_error, "writer" in self._faults.get(cycle, ())),
+                (dut.writer_overflow, "slot" in self._faults.get(cycle, ())),
             ):
                 ctx.set(port, value)
             if row_done:
@@ -288,7 +297,9 @@ class Neighbours:
             value = (target, address)
         elif target == Target.ROWS:
             words = 3
-            value = (target, None if payload["blank"] else address, *(payload[n] for n in ("index", "blank", "group_end")))
+            kind = (None, None) if payload["blank"] else (payload["coded"], payload["signed"])
+            place = (payload[name] for name in ("index", "blank", "group_end"))
+            value = (target, None if payload["blank"] else address, *place, *kind)
         else:
             words = self._loading = count
             value = (target, address, payload["index"], count)
@@ -324,6 +335,7 @@ def random_program(rng, config):
                 "add_multiplier": int(rng.integers(1 << 30)),
                 "add_shift": int(rng.integers(64)),
             }
+            | {name: int(rng.integers(2)) * (config.codec != "off") for name in KINDS}
         )
         loads = [
             step | {"wait": int(rng.integers(2)), "fetched": int(rng.integers(2)), "layer": number}
@@ -445,7 +457,7 @@ def test_rows_are_loaded_ahead_of_a_slow_array_by_one_output_row_at_most(ahead):
     config = CONFIGS[0]
     around = Neighbours(config, image(config, [LAYER | {"ahead": ahead}], [RUN]), **PACES["slow array"])
     around.run(600)
-    ends = [cycle for cycle, value in around.of("command") if value[0] == Target.ROWS and value[-1]]
+    ends = [cycle for cycle, value in around.of("command") if value[0] == Target.ROWS and value[4]]
     dones = [cycle for cycle, _ in around.of("row done")]
     for y in range(1, 4):
         assert sum(done < ends[y] for done in dones) == max(y - ahead, 0)
@@ -468,7 +480,7 @@ def test_blank_rows_and_the_ring_by_hand():
     layer = LAYER | {"slot_words": 3, "ring_words": 15, "kernel_rows": 3, "stride_rows": 1, "row_step": 10, "row_step_odd": 99}
     around = Neighbours(config, image(config, [layer], [RUN | {"in_rows": 2, "in_address": 50}]))
     around.run(400)
-    rows = [value[1:] for _, value in around.of("command") if value[0] == Target.ROWS]
+    rows = [value[1:5] for _, value in around.of("command") if value[0] == Target.ROWS]
     assert rows == [(None, 0, 1, 0), (50, 12, 0, 0), (60, 24, 0, 1), (None, 36, 1, 1), (None, 48, 1, 1), (None, 0, 1, 1)]
 
 
@@ -509,6 +521,7 @@ BAD = {
         for layer, name in enumerate(("groups", "width", "kernel_rows", "slot_words"), 2)
     },
 }
+"""Of an image: fields of its header, its first steps, and the error that it ends with."""
 LAYERS = [LAYER, *(LAYER | {name: 0} for name in ("groups", "width", "kernel_rows", "slot_words"))]
 
 
@@ -524,11 +537,51 @@ def test_what_is_wrong_in_an_image_has_its_code(config, bad):
     assert not [value for _, value in around.of("command") if value[0] in (Target.WEIGHTS, Target.ROWS)]
 
 
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1], *CODED], ids=lambda config: config.name)
+@pytest.mark.parametrize("codec", range(4))
+def test_the_code_of_an_image_is_none_or_that_of_the_core(config, codec):
+    around = Neighbours(config, image(config, LAYERS, [], {"codec": codec}))
+    around.run(60)
+    good = codec == 0 or CODECS[codec : codec + 1] == (config.codec,)
+    assert around.end()[1] == (Error.NONE if good else Error.CONFIG)
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1], *CODED], ids=lambda config: config.name)
+@pytest.mark.parametrize("first", ["magic", "version"])
+def test_what_is_wrong_in_front_of_the_code_comes_first(config, first):
+    header, _, code = BAD[first]
+    around = Neighbours(config, image(config, LAYERS, [], header | {"codec": 3}))
+    around.run(60)
+    assert around.end()[1] == code
+
+
+@pytest.mark.parametrize("config", CODED, ids=lambda config: config.name)
+@pytest.mark.parametrize("lead_rows", [0, 1, 2])
+def test_even_and_odd_rows_are_what_the_descriptor_says(config, lead_rows):
+    """The first that exists is an even one, wherever it comes."""
+    layer = LAYER | {"in_coded": 1, "in_signed": 0, "in_coded_odd": 0, "in_signed_odd": 1}
+    around = Neighbours(config, image(config, [layer], [RUN | {"lead_rows": lead_rows}] * 2))
+    around.run(400)
+    kinds = [value[5:] for _, value in around.of("command") if value[0] == Target.ROWS and not value[3]]
+    assert kinds == ([(1, 0), (0, 1)] * 4)[:7] * 2
+
+
+def test_a_core_without_a_code_keeps_no_fields_of_it():
+    """Nor does it hand them on."""
+    layer = LAYER | dict.fromkeys(KINDS, 1)
+    around = Neighbours(CONFIGS[0], image(CONFIGS[0], [layer], [RUN]))
+    around.run(300)
+    fields = {"out_coded", "out_signed", "pixel_step", "turn", "turn_step", *KINDS}
+    assert not fields & set(descriptor_layout(CONFIGS[0]).members)
+    assert {value[5:] for _, value in around.of("command") if value[0] == Target.ROWS} == {(0, 0), (None, None)}
+
+
 @pytest.mark.parametrize(
     "names, code",
     [
         (("loader",), Error.READ), (("writer",), Error.WRITE), (("loader", "writer"), Error.WRITE),
         (("fetcher",), Error.WRITE), (("loader", "fetcher"), Error.WRITE),
+        (("slot",), Error.SLOT), (("slot", "loader", "fetcher"), Error.SLOT),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cycle", [1, 2, 5, 8, 11, 13, 20, 31, 36, 38, 44, 60, 90])
@@ -547,13 +600,14 @@ def test_an_access_out_of_bounds_stops_it_whatever_it_does(names, code, cycle):
     [
         *[(3, "loader", 0), (12, "loader", 3), (50, "loader", 1), (70, "loader", 5)],
         *[(150, "writer", 1), (200, "writer", 1), (370, "writer", 2)],
+        *[(150, "slot", 1), (200, "slot", 1), (370, "slot", 2)],
     ],
 )
 def test_the_layer_of_an_error_is_that_of_the_step_that_failed(cycle, name, layer):
     """Also if the steps behind it have been fetched, down to the end."""
     config = CONFIGS[0]
     steps = [WEIGHTS | {"layer": 3}, RUN | {"rows": 2}, WEIGHTS | {"layer": 5}, RUN | {"layer": 2, "rows": 2}]
-    code = {"loader": Error.READ, "writer": Error.WRITE}[name]
+    code = {"loader": Error.READ, "writer": Error.WRITE, "slot": Error.SLOT}[name]
     around = Neighbours(config, image(config, [LAYER] * 2, steps), faults={cycle: (name,)}, **PACES["slow array"])
     around.run(500)
     assert around.end() == (cycle + 2, code, layer)
