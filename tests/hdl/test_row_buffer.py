@@ -62,11 +62,11 @@ class Run:
     read: list = dataclasses.field(default_factory=list)
 
 
-def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=None, reset=None, restart=(), wait=True):
-    """Drive a row of ``table`` per cycle, ``(word to read or None, (granule, data) or None)``; then, or with ``wait`` false
-    at once, send ``ranges``. ``enable`` is low where the iterator ``disables`` says so."""
+def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=None, reset=None, restart=(), wait=True, **kind):
+    """Drive a row of ``table`` per cycle, ``(word to read or None, (granule, data[, mask]) or None)``; then, or with ``wait``
+    false at once, send ``ranges``. ``enable`` is low where the iterator ``disables`` says so."""
     lanes, granule, words, vectors = sizes
-    dut = RowBuffer(lanes=lanes, granule=granule, words=words, vectors=vectors)
+    dut = RowBuffer(lanes=lanes, granule=granule, words=words, vectors=vectors, **kind)
     bench = Bench(dut)
     pauses = never() if pauses is None else pauses
     source = bench.source(dut.i, ranges, itertools.chain([True] * len(table) if wait else [], pauses))
@@ -84,6 +84,7 @@ def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=No
             ctx.set(dut.write.en, write is not None)
             ctx.set(dut.write.address, 0 if write is None else write[0])
             ctx.set(dut.write.data, -1 if write is None else write[1])
+            ctx.set(dut.write.mask, -1 if write is None or len(write) == 2 else write[2])
             enable = disables is None or not next(disables)
             ctx.set(dut.enable, enable)
             _, _, valid, ready, data = await ctx.tick().sample(dut.o.valid, dut.o.ready, dut.read.data)
@@ -301,6 +302,35 @@ def test_a_word_must_not_be_written_while_it_is_being_read(read, ranges, granule
     message = "a word must not be written while it is being read"
     with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
         run((8, 4, 4, 8), Settings(), ranges or [make_range(0)], table, wait=bool(read))
+
+
+@pytest.mark.parametrize("lanes, granule", [(8, 8), (16, 8), (16, 16), (8, 1), (64, 8)])
+def test_bytes_are_written_one_by_one(rng, lanes, granule):
+    """And any others of a granule; what is found not to be zero follows."""
+    words = 8
+    memory = contents(rng, lanes, words, 0.5)
+    table = fill(memory, granule)
+    for _ in range(60):
+        number, data = int(rng.integers(words * lanes // granule)), rng.integers(0, 256, granule) * rng.integers(0, 2, granule)
+        mask = [int(bit) for bit in rng.integers(0, 2, granule)] if rng.random() < 0.5 else [0] * granule
+        mask[int(rng.integers(granule))] = 1
+        table.append((None, (number, int.from_bytes(bytes(data.tolist()), "little"), sum(m << b for b, m in enumerate(mask)))))
+        for byte in range(granule):
+            if mask[byte]:
+                memory[number * granule + byte] = int(data[byte])
+    table += [(word, None) for word in range(words)] + [(None, None)]
+    ranges = [make_range(word, final=lanes - 1, last=1) for word in range(words)]
+    result = run((lanes, granule, words, 8), Settings(), ranges, table, byte_writes=True)
+    content = [memory[word * lanes : (word + 1) * lanes] for word in range(words)]
+    read = [data.to_bytes(lanes, "little") for data in result.read[len(table) - words : len(table)]]
+    assert read == [bytes(word) for word in content]
+    masks = [payload["mask"] for payload in result.o.payloads]
+    assert masks == [sum((byte != 0) << lane for lane, byte in enumerate(word)) for word in content]
+
+
+def test_without_byte_writes_a_granule_must_be_written_as_a_whole():
+    with pytest.raises(AssertionError, match=r"^Assertion violated: a granule must be written as a whole$"):
+        run((8, 4, 4, 8), Settings(), [make_range(0)], [(None, (2, 0, 0b0111))])
 
 
 @pytest.mark.parametrize("name", ["lanes", "granule", "words", "vectors"])
