@@ -225,7 +225,7 @@ class Loader(wiring.Component):
             coded, final, jump = Signal(), Signal(), Signal()
             m.d.sync += self.write.index.eq(command.index + position)
             with m.If(start):
-                m.d.sync += [command.coded.eq(self.i.p.coded & ~self.i.p.blank), number.eq(0)]
+                m.d.sync += command.coded.eq(self.i.p.coded & ~self.i.p.blank)
             with m.If(decoder.found):
                 m.d.sync += number.eq(number + 1)
             # The granule has several values: whether it is the row's last is found while they come, with the same adder as

@@ -14,7 +14,7 @@ __all__ = ["RowDecoder"]
 class RowDecoder(wiring.Component):
     """Takes the halfwords of a row out of store words as they come, and decodes them.
 
-    ``start`` begins a row at halfword 0 of a word. A halfword is in the store word that stands at ``word`` in the cycle after
+    ``start`` begins a row at halfword 0 of a word; ``asked`` must be low then. A halfword is in the store word that stands at ``word`` in the cycle after
     ``asked``. It moves on, if the word is there, in a cycle in which the register before the decompressor is empty or is being
     emptied. ``next_word`` is high in the cycle in which a word's last halfword moves on: from the next cycle on the word behind
     has to be asked for. What was asked for in a cycle in which a halfword moves on is not looked at.
@@ -91,5 +91,5 @@ class RowDecoder(wiring.Component):
         with m.If(move):
             m.d.sync += [half.eq(self.word.word_select(place, 16)), place.eq(place + 1)]
         with m.If(self.start):
-            m.d.sync += [fresh.eq(0), half_valid.eq(0), place.eq(0)]
+            m.d.sync += [half_valid.eq(0), place.eq(0)]
         return m
