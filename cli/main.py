@@ -1,7 +1,7 @@
 """The command ``gossamer``."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.table import Table
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, load_model, models_in, samples
 from gossamer.golden import spec
-from gossamer.golden.coding import calibrate
+from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
@@ -51,7 +51,7 @@ codec_option = click.option(
     show_default=True,
     metavar="off|auto|all|NAMES",
     help="Feature maps whose rows lie compressed in the store: those that cost few cycles, all that can, or tensors by name, "
-    "separated by commas.",
+    "separated by commas. all=SHARE and NAME=SHARE: lossy, in so many bytes per value.",
 )
 calibrate_option = click.option(
     "--calibrate",
@@ -85,30 +85,54 @@ def say(sentence: str) -> None:
     console.print(f"{sentence} …", style="dim", highlight=False)
 
 
-def planned(frontend: Frontend, slots: Mapping[str, int]) -> list[Point]:
-    """The planner's points, with a bar; with ``slots`` also those with compressed maps."""
+def planned(frontend: Frontend, coded: Strategy) -> list[Point]:
+    """The planner's points, with a bar; also those with the compressed maps of ``coded``."""
     with progress_bar("planner", 0) as update:
         points = Planner(frontend, update).points()
-        return [*points, *Planner(frontend, update, slots).points()] if slots else points
+        if coded.slots:
+            plain = [] if coded.budgeted else points  # budgets are not left out, they change outputs
+            points = [*plain, *Planner(frontend, update, coded.slots, coded.budgeted).points()]
+        return points
 
 
-def calibrated(frontend: Frontend, names: str, calibrate_path: Path | None, x: np.ndarray) -> dict[str, int]:
+def coded_maps(frontend: Frontend, names: str, calibrate_path: Path | None, x: np.ndarray) -> Strategy:
     """The slots of the maps that ``--codec`` names, all for ``auto``. ``x`` are the inputs to calibrate with by default."""
     config = frontend.config
     if names == "off":
-        return {}
+        return Strategy()
     if config.codec == "off":
         raise spec.ConfigError(f"configuration {config.name!r} has no codec, and --codec must be off there, not {names!r}")
-    inputs = load_inputs(calibrate_path, frontend.source) if calibrate_path else x
-    with progress_bar("calibration", len(inputs)) as update:
-        slots = calibrate(frontend.network, frontend.layout, inputs, config, progress=update)
-    if names in ("auto", "all"):
-        return slots
-    wanted = names.split(",")
-    for name in wanted:
-        if name not in slots:
-            raise InputError(f"--codec must name tensors that can be compressed ({', '.join(slots)}), not {name!r}")
-    return {name: slots[name] for name in wanted}
+    wanted = {name: share for name, _, share in (item.partition("=") for item in names.split(","))}
+    shares = {name: _share(share) for name, share in wanted.items() if share}
+    if shares and config.codec != "budgeted":
+        raise spec.ConfigError(
+            f"configuration {config.name!r} must have the codec 'budgeted' for {names!r}, and has {config.codec!r}"
+        )
+    slots: dict[str, int] = {}
+    if len(shares) < len(wanted):
+        inputs = load_inputs(calibrate_path, frontend.source) if calibrate_path else x
+        with progress_bar("calibration", len(inputs)) as update:
+            slots = calibrate(frontend.network, frontend.layout, inputs, config, progress=update)
+    found: dict[str, int] = {}
+    for name, share in wanted.items():
+        there = budgets(frontend.layout, shares[name], config) if share else slots
+        if name in ("auto", "all") and len(wanted) == 1:
+            return Strategy(slots=there, budgeted=frozenset(there if share else ()))
+        if name not in there:
+            raise InputError(f"--codec must name tensors that can be compressed ({', '.join(there)}), not {name!r}")
+        found[name] = there[name]
+    return Strategy(slots=found, budgeted=frozenset(shares))
+
+
+def _share(text: str) -> float:
+    """Bytes per value."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise InputError(f"--codec must have a number of bytes per value between 0 and 1 behind '=', not {text!r}")
+    return share
 
 
 def compile_in(
@@ -121,10 +145,10 @@ def compile_in(
 ) -> Compiled:
     """Compile layer by layer, or so that activations take at most ``memory`` bytes, with compressed maps if they are wanted."""
     frontend = Frontend(network, config)
-    slots = calibrated(frontend, codec_names, calibrate_path, x)
+    coded = coded_maps(frontend, codec_names, calibrate_path, x)
     if memory is not None:
-        return fit(frontend, memory, planned(frontend, slots))
-    return frontend.compile(affordable(frontend, slots) if codec_names == "auto" else Strategy(slots=slots))
+        return fit(frontend, memory, planned(frontend, coded))
+    return frontend.compile(affordable(frontend, coded.slots) if codec_names == "auto" else coded)
 
 
 def predict(compiled: Compiled, x: np.ndarray) -> list[Inference]:
@@ -393,7 +417,7 @@ def plan(
     network = load_model(model)
     given = _given(model, network, input_path)
     frontend = Frontend(network, config)
-    points = planned(frontend, calibrated(frontend, codec_names, calibrate_path, given.x))
+    points = planned(frontend, coded_maps(frontend, codec_names, calibrate_path, given.x))
     with progress_bar("plans", len(points)) as update:
         found = explored(frontend, points, given.x, update)
     fitting = [(entry, compiled) for entry, compiled in found if compiled is not None]

@@ -167,7 +167,13 @@ def decode(
 
 
 def encode_units(
-    units: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+    units: ArrayLike,
+    *,
+    lanes: int = 16,
+    signed: bool = False,
+    bounded: bool = True,
+    budget: int | None = None,
+    per_value: int = 0,
 ) -> list[bytes]:
     """Each row of ``units`` as a stream of halfwords.
 
@@ -180,9 +186,11 @@ def encode_units(
     With a ``budget``, in bytes, no stream is longer than that. The credit is :data:`CODEC_BUDGET_CREDIT` at first, and a value
     finds it increased by :func:`rate`. As many low bits of the value are dropped as there are :data:`CODEC_SHIFTS` above that,
     see :func:`drop`. The rest is coded, never left plain, and the credit falls by the length of the code. It does not grow from
-    :data:`CODEC_CREDIT_FULL` on either. A budget of :func:`bound` or more is none.
+    :data:`CODEC_CREDIT_FULL` on either. A budget of :func:`bound` or more is none. What counts of a budget is its :func:`rate`,
+    which can be given in its place as ``per_value``.
     """
-    codes, lengths = _codes_of(np.asarray(units, np.uint8), lanes, signed, bounded, budget)
+    array = np.asarray(units, np.uint8)
+    codes, lengths = _codes_of(array, lanes, signed, bounded, per_value or _per_value(array.shape[1], budget))
     rows, count = codes.shape
     ends = lengths.cumsum(1)
     stream = np.zeros((rows, LONGEST * count + 16), np.uint8)
@@ -194,18 +202,23 @@ def encode_units(
 
 
 def code_lengths(
-    units: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, budget: int | None = None
+    units: ArrayLike, *, lanes: int = 16, signed: bool = False, bounded: bool = True, per_value: int = 0
 ) -> NDArray[np.int64]:
     """The bits that each value of :func:`encode_units` takes."""
-    return _codes_of(np.asarray(units, np.uint8), lanes, signed, bounded, budget)[1]
+    return _codes_of(np.asarray(units, np.uint8), lanes, signed, bounded, per_value)[1]
+
+
+def _per_value(count: int, budget: int | None) -> int:
+    """The rate of a budget, 0 if it is none."""
+    return 0 if budget is None or budget >= bound(count) else rate(count, budget)
 
 
 def _codes_of(
-    units: NDArray[np.uint8], lanes: int, signed: bool, bounded: bool, budget: int | None
+    units: NDArray[np.uint8], lanes: int, signed: bool, bounded: bool, per_value: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The code of each value, and its length."""
     rows, count = units.shape
-    rule = _Rule(rows, count, bounded, budget)
+    rule = _Rule(rows, bounded, per_value)
     if not rule.matters:
         coded = drop(units, 0, signed)
         before = np.zeros((rows, count + lanes), np.int64)
@@ -238,7 +251,7 @@ def decode_units(
     Any bits are a unit's codes, so that all there is to be malformed is the length of the stream, and its filling. Raises
     :class:`CodecError`.
     """
-    values, ends = _read(streams, count, lanes, signed, bounded, budget)
+    values, ends = _read(streams, count, lanes, signed, bounded, _per_value(count, budget))
     for data, end in zip(streams, ends.tolist()):
         if len(data) != _halfwords(end):
             raise CodecError(f"a stream that ends at bit {end} must have just the halfwords for that, not {len(data)} bytes")
@@ -248,25 +261,28 @@ def decode_units(
 
 
 def decode_prefix(
-    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True, per_value: int = 0
 ) -> tuple[NDArray[np.uint8], int]:
-    """The ``count`` values of a unit, without a budget, that ``data`` begins with, and how many bytes they take; zeros follow
-    its end. The inverse of :func:`encode` that is fast for one unit."""
-    values, before = bytearray(count), [0] * (count + lanes)
-    position, credit = 0, CODEC_CREDIT
+    """The ``count`` values of a unit that ``data`` begins with, and how many bytes they take; zeros follow its end. The inverse
+    of :func:`encode_units` that is fast for one unit."""
+    values, before, shifts = bytearray(count), [0] * (count + lanes), bytearray(count)
+    position, bounded = 0, bounded and not per_value
+    each, credit = (per_value, 16 * CODEC_BUDGET_CREDIT) if per_value else (8 * 16, 16 * CODEC_CREDIT)
     for i in range(count):
         at = position >> 3
         window = int.from_bytes(data[at : at + 3], "little") >> (position & 7)
-        if bounded and credit < CODEC_CREDIT_LEAST:
+        if per_value:
+            shifts[i] = sum(credit + each < 16 * least for least in CODEC_SHIFTS)
+        if bounded and credit < 16 * CODEC_CREDIT_LEAST:
             values[i], length = window & 255, 8
         else:
             entry = _WINDOWS[before[i]][window & 8191]
             values[i], length, before[i + lanes] = entry & 255, entry >> 8 & 15, entry >> 12
         position += length
-        if credit < CODEC_CREDIT_FULL or length > 8:
-            credit += 8 - length
-    found = np.frombuffer(values, np.uint8)
-    return unfold(found) if signed else found, _halfwords(position)
+        if credit < 16 * CODEC_CREDIT_FULL or each < 16 * length:
+            credit += each - 16 * length
+    found = restore(np.frombuffer(values, np.uint8), np.frombuffer(shifts, np.uint8).astype(np.int64), signed)
+    return found, _halfwords(position)
 
 
 def _halfwords(bits: int) -> int:
@@ -277,10 +293,10 @@ def _halfwords(bits: int) -> int:
 class _Rule:
     """The credit of units, in sixteenths of a bit, and what follows from it for the next value."""
 
-    def __init__(self, units: int, count: int, bounded: bool, budget: int | None):
-        self._budgeted = budget is not None and budget < bound(count)
+    def __init__(self, units: int, bounded: bool, per_value: int):
+        self._budgeted = per_value > 0
         self._bounded = bounded and not self._budgeted
-        self._rate = rate(count, budget) if budget is not None and self._budgeted else 8 * 16
+        self._rate = per_value or 8 * 16
         self._credit = np.full(units, 16 * (CODEC_BUDGET_CREDIT if self._budgeted else CODEC_CREDIT))
 
     @property
@@ -301,7 +317,7 @@ class _Rule:
 
 
 def _read(
-    streams: Sequence[bytes], count: int, lanes: int, signed: bool, bounded: bool, budget: int | None
+    streams: Sequence[bytes], count: int, lanes: int, signed: bool, bounded: bool, per_value: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Values, and the bits that they take."""
     rows = len(streams)
@@ -310,7 +326,7 @@ def _read(
         start = np.frombuffer(data, np.uint8)[: words.shape[1]]
         words[row, : len(start)] = start
     values, before = np.zeros((rows, count), np.uint8), np.zeros((rows, count + lanes), np.int64)
-    every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, count, bounded, budget)
+    every, position, rule = np.arange(rows), np.zeros(rows, np.int64), _Rule(rows, bounded, per_value)
     for i in range(count):
         window = sum(words[every, position // 8 + byte] << 8 * byte for byte in range(3)) >> position % 8
         sizes, coded, length = _parse(before[:, i], window)

@@ -1,7 +1,8 @@
 """Compressed maps: which tensors can lie in the store as compressed rows, and how large the slots of their rows must be.
 
 A slot is as large as the longest row of the inputs that it is *calibrated* with, and a margin. A row of another input that
-does not fit stops the core with ``Error.SLOT`` before anything else is overwritten.
+does not fit stops the core with ``Error.SLOT`` before anything else is overwritten. Or a slot is a *budget*: as many low bits
+of a row's values are dropped as it takes to fit.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,12 +15,14 @@ from gossamer.golden import codec
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.network import Network
 from gossamer.golden.rolling import Item, Places, Transfer, Work
-from gossamer.golden.spec import CODEC_SLOT, Config
+from gossamer.golden.spec import CODEC_SLOT, DESCRIPTOR, Config
 from gossamer.golden.tiling import Coding, whole_rows
 
-__all__ = ["calibrate", "coded_order", "codings", "is_signed", "map_order"]
+__all__ = ["budgets", "calibrate", "coded_order", "codings", "is_signed", "map_order"]
 
 BATCH = 16
+
+MOST_RATE = (1 << DESCRIPTOR["out_rate"].width) - 1
 
 
 def is_signed(zero_point: int) -> bool:
@@ -92,12 +95,29 @@ def _is_full(channels: int, pitch: int, columns: int, config: Config) -> bool:
     return channels == pitch and groups and columns * pitch % config.store_bytes == 0
 
 
+def budgets(layout: Layout, share: float, config: Config) -> dict[str, int]:
+    """Slots of ``share`` bytes per value, or as many as a budget must have, for each tensor whose rows can be compressed."""
+    size, found = config.store_bytes, {}
+    for name in layout.pitches:
+        place = layout.map(name)
+        count = place.columns * place.pitch
+        slot = -(-max(int(share * count), codec.least_budget(count)) // size) * size
+        if _is_full(place.channels, place.pitch, place.columns, config) and slot < count and slot <= CODEC_SLOT:
+            found[name] = slot
+    return found
+
+
 def codings(
-    items: Sequence[Item], layout: Places, slots: Mapping[str, int], kept: Collection[str], config: Config
+    items: Sequence[Item],
+    layout: Places,
+    slots: Mapping[str, int],
+    budgeted: Collection[str],
+    kept: Collection[str],
+    config: Config,
 ) -> dict[str, Coding]:
     """How the tensors with ``slots`` are compressed, those that this order of the work allows it: all rows of the tensor are
-    computed and read as a whole, and by nobody else. ``kept`` are not compressed. The operands of an addition are both
-    compressed, in slots of one size, or neither."""
+    computed and read as a whole, and by nobody else. The slots of ``budgeted`` tensors are budgets. ``kept`` are not
+    compressed. The operands of an addition are both compressed, in slots of one size, or neither."""
     if config.codec == "off":
         return {}
     good = {name for name in slots if name not in kept}
@@ -120,7 +140,13 @@ def codings(
             sizes |= dict.fromkeys(group, max(sizes[name] for name in group))
         else:
             sizes = {name: size for name, size in sizes.items() if name not in group}
-    return {name: Coding(size, is_signed(layout.map(name).zero_point)) for name, size in sizes.items()}
+    found = {}
+    for name, size in sizes.items():
+        place = layout.map(name)
+        # Of a higher rate than fits the field, which a slot as large as the row has, nothing is lost.
+        rate = min(codec.rate(place.columns * place.pitch, size), MOST_RATE) if name in budgeted else 0
+        found[name] = Coding(size, is_signed(place.zero_point), rate)
+    return found
 
 
 def _writes_rows(kernel: Any, piece: Any) -> bool:

@@ -47,7 +47,8 @@ class CompileError(UserError, ValueError):
 class Compiled:
     """A program and what is known about it.
 
-    ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output. ``places`` are
+    ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output, and so does the
+    program, but for what budgets of compressed rows lose. ``places`` are
     the feature maps in the store by tensor name, but for those in rings and compressed ones; ``runs`` the run steps in order,
     ``plan`` the memory plan. ``head`` and ``tail`` are the layers that the host computes in front of the device's input and
     behind its output; ``strategy`` orders those in between; ``coded`` are the tensors whose rows it compresses.
@@ -99,13 +100,15 @@ class Strategy:
     ``stream`` the host writes the input, and takes an output of several rows, row by row, where it is otherwise there as a
     whole from the start and until the end. All that is done for each of ``strips`` of the maps (see
     :mod:`gossamer.golden.strips`), of which more than one need ``stream``. The rows of tensors in ``slots`` are compressed, in
-    slots of so many bytes, if the order allows it (see :mod:`gossamer.golden.coding`); not in strips.
+    slots of so many bytes, if the order allows it (see :mod:`gossamer.golden.coding`); not in strips. The slots of ``budgeted``
+    tensors are budgets, which change what the network computes.
     """
 
     groups: tuple[Group, ...] = ()
     stream: bool = False
     strips: int = 1
     slots: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    budgeted: frozenset[str] = frozenset()
 
 
 def compile_network(
@@ -187,7 +190,7 @@ class Frontend:
         first = [name for name in ends[:1] if name not in given]
         last = [name for name in ends[1:] if name not in taken]
         slots = strategy.slots if strategy.strips == 1 else {}
-        coded = codings(items, layout, slots, {self.first, output}, self.config)
+        coded = codings(items, layout, slots, strategy.budgeted, {self.first, output}, self.config)
         return stored(items, layout, names, first, last, self.config, share=not keep, coded=coded)
 
     def _streamed(self, strategy: Strategy) -> tuple[dict[str, int], dict[str, int]]:

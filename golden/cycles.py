@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import codec
-from gossamer.golden.interpreter import Run, row_order
+from gossamer.golden.interpreter import Code, Run, input_codes, row_order
 from gossamer.golden.program import Record
 from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 
@@ -301,22 +301,22 @@ class _Code:
 def _codes(run: Run, config: Config) -> dict[int, _Code]:
     """The compressed rows among those that a run step reads."""
     layer, found = run.layer, dict[int, _Code]()
-    coded = [(layer["in_coded"], layer["in_signed"]), (layer["in_coded_odd"], layer["in_signed_odd"])]
-    if not any(on for on, _ in coded):
+    codes = input_codes(layer)
+    if not any(codes):
         return found
     order = row_order(layer, config)
     real = np.flatnonzero(~run.blank)
-    for odd, (on, signed) in enumerate(coded):
-        if on and len(real[odd::2]):
-            rows = real[odd::2]
-            ends = _code_lengths(run.rows[rows][:, order], bool(signed), config).cumsum(1)
+    for odd, code in enumerate(codes):
+        rows = real[odd::2]
+        if code and len(rows):
+            ends = _code_lengths(run.rows[rows][:, order], code, config).cumsum(1)
             taken = np.diff(-(-ends // 16), axis=1, prepend=0) > 0
             found |= {row: _Code(len(order), np.flatnonzero(takes).tolist()) for row, takes in zip(rows.tolist(), taken)}
     return found
 
 
-def _code_lengths(values: NDArray[np.uint8], signed: bool, config: Config) -> NDArray[np.int64]:
-    return codec.code_lengths(values, lanes=config.lanes, signed=signed, bounded=config.codec == "bounded")
+def _code_lengths(values: NDArray[np.uint8], code: Code, config: Config) -> NDArray[np.int64]:
+    return codec.code_lengths(values, **code.options(config))
 
 
 class _Front:
@@ -379,7 +379,8 @@ class _Front:
     def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:
         """Of each output row the bits behind each value, if rows are compressed."""
         output = run.output[..., : run.layer["last_lanes"]] if len(run.output[0]) == 1 else run.output
-        return _code_lengths(output.reshape(len(output), -1), bool(run.layer["out_signed"]), config).cumsum(1)
+        code = Code(bool(run.layer["out_signed"]), run.layer["out_rate"])
+        return _code_lengths(output.reshape(len(output), -1), code, config).cumsum(1)
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""

@@ -7,6 +7,7 @@ has one meaning.
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from gossamer.golden.spec import (
     UserError,
 )
 
-__all__ = ["Machine", "MachineError", "Run", "row_order"]
+__all__ = ["Code", "Machine", "MachineError", "Run", "input_codes", "row_order"]
 
 
 class MachineError(UserError, ValueError):
@@ -51,6 +52,33 @@ class Run:
     blank: NDArray[np.bool_]
     sums: NDArray[np.int64]
     output: NDArray[np.uint8]
+
+
+class CodecOptions(TypedDict):
+    """What :func:`gossamer.golden.codec.encode_units` and its like want to know."""
+
+    lanes: int
+    signed: bool
+    bounded: bool
+    per_value: int
+
+
+class Code(NamedTuple):
+    """How rows are compressed: whether values are around 128, and the rate of the budget, or 0."""
+
+    signed: bool
+    rate: int
+
+    def options(self, config: Config) -> CodecOptions:
+        """For the codec of a configuration."""
+        bounded = config.codec == "bounded"
+        return {"lanes": config.lanes, "signed": self.signed, "bounded": bounded, "per_value": self.rate}
+
+
+def input_codes(layer: Record) -> list[Code | None]:
+    """Of even and of odd input rows; none if they are not compressed."""
+    parities = ("", "_odd")
+    return [Code(bool(layer[f"in_signed{p}"]), layer[f"in_rate{p}"]) if layer[f"in_coded{p}"] else None for p in parities]
 
 
 def row_order(layer: Record, config: Config) -> NDArray[np.int64]:
@@ -243,6 +271,10 @@ class Machine:
             (layer["clamp_min"] <= layer["clamp_max"], "have clamps in order"),
             (not coded or self.config.codec != "off", "have compressed rows only with a codec"),
             (
+                not any(layer[name] for name in ("in_rate", "in_rate_odd", "out_rate")) or self.config.codec == "budgeted",
+                "have budgets only with a codec for them",
+            ),
+            (
                 not (layer["in_coded"] or layer["in_coded_odd"]) or layer["tail"] == size,
                 "have whole store words in compressed rows",
             ),
@@ -278,12 +310,12 @@ class Machine:
         address = step["in_address"]
         real = np.arange(count) - step["lead_rows"]
         blank = (real < 0) | (real >= step["in_rows"])
-        coded = [(layer["in_coded"], layer["in_signed"]), (layer["in_coded_odd"], layer["in_signed_odd"])]
-        order = row_order(layer, config) if any(on for on, _ in coded) else np.zeros(0, np.int64)
+        coded = input_codes(layer)
+        order = row_order(layer, config) if any(coded) else np.zeros(0, np.int64)
         for i, row in zip(real[~blank].tolist(), rows[~blank]):
-            on, signed = coded[i % 2]
-            if on:
-                row[order] = self._decode(address, len(order), bool(signed))
+            code = coded[i % 2]
+            if code:
+                row[order] = self._decode(address, len(order), code)
             else:
                 row[start : start + size] = self._read(address, granules)[:size]
             rows[step["lead_rows"] + i] = row
@@ -292,12 +324,11 @@ class Machine:
                 address = step["wrap_address"]
         return rows, blank
 
-    def _decode(self, word: int, count: int, signed: bool) -> NDArray[np.uint8]:
+    def _decode(self, word: int, count: int, code: "Code") -> NDArray[np.uint8]:
         """The values of a compressed row that starts in a word."""
-        lanes, bounded = self.config.lanes, self.config.codec == "bounded"
         start = word * self.config.store_bytes
         data = self.store[start : start + codec.bound(count, False)].tobytes()
-        values, used = codec.decode_prefix(data, count, lanes=lanes, signed=signed, bounded=bounded)
+        values, used = codec.decode_prefix(data, count, **code.options(self.config))
         self._read(word, -(-used // self.config.store_bytes))  # nothing else is used
         return values
 
@@ -400,12 +431,8 @@ class Machine:
         low, high = step["out_address"], step["out_address"] + len(output) * slot - 1
         self._check_written(low, high, protected)
         rows = output[..., : layer["last_lanes"]] if len(output[0]) == 1 else output
-        streams = codec.encode_units(
-            rows.reshape(len(output), -1),
-            lanes=self.config.lanes,
-            signed=bool(layer["out_signed"]),
-            bounded=self.config.codec == "bounded",
-        )
+        code = Code(bool(layer["out_signed"]), layer["out_rate"])
+        streams = codec.encode_units(rows.reshape(len(output), -1), **code.options(self.config))
         for y, stream in enumerate(streams):
             if len(stream) > slot:
                 raise MachineError(f"a compressed row must fit its slot of {slot} bytes, not take {len(stream)}")

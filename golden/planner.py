@@ -48,7 +48,7 @@ class Planner:
     frontend : Frontend
     progress : function of two int
         Told how many groups out of how many have been looked at.
-    slots : mapping
+    slots, budgeted : mapping, frozenset
         Compress what can be compressed of these tensors, see :class:`Strategy`, if that helps.
     """
 
@@ -57,8 +57,9 @@ class Planner:
         frontend: Frontend,
         progress: Callable[[int, int], None] = lambda done, total: None,
         slots: Mapping[str, int] = MappingProxyType({}),
+        budgeted: frozenset[str] = frozenset(),
     ):
-        self._frontend, self._slots = frontend, slots
+        self._frontend, self._slots, self._budgeted = frontend, slots, budgeted
         self._cuts: Cuts = {}
         layers = self._layers = len(frontend.layers)
         candidates = [
@@ -116,7 +117,7 @@ class Planner:
             if now is None or total < now[0]:
                 best[j] = total, before[1] + cycles, max(before[2], peak), (*before[3], Group(j, rows))
         end = best[self._layers]
-        return end and Point(end[2], end[1], Strategy(end[3], stream, slots=dict(self._slots)))
+        return end and Point(end[2], end[1], Strategy(end[3], stream, slots=dict(self._slots), budgeted=self._budgeted))
 
     def _evaluate(self, i: int, j: int, rows: int, stream: bool) -> tuple[int, int]:
         """The bytes that exist at once while a group is computed, and a guess of the cycles."""
@@ -134,7 +135,7 @@ class Planner:
         names = made | needed
         first = [name for name in needed & earlier if name not in given]
         last = [name for name in names & later if name not in given]
-        coded = codings(items, layout, self._slots, {frontend.first, output}, config)
+        coded = codings(items, layout, self._slots, self._budgeted, {frontend.first, output}, config)
         work = stored(items, layout, names, first, last, config, coded=coded)
         through = sum(self._size(name) for name in (later & earlier) - names)
         return through + _most(work, config), _cycles(items, config, coded)
@@ -207,10 +208,12 @@ def _cycles(items: Sequence[Item], config: Config, coded: Mapping[str, Coding] =
     return total
 
 
-def affordable(frontend: Frontend, slots: Mapping[str, int], share: float = 0.05) -> Strategy:
+def affordable(
+    frontend: Frontend, slots: Mapping[str, int], budgeted: frozenset[str] = frozenset(), share: float = 0.05
+) -> Strategy:
     """Layer by layer, with the compression of those tensors that cost the fewest cycles for what they save, as long as all cost
     at most ``share`` of the cycles, by the planner's guess."""
-    config, strategy = frontend.config, Strategy(slots=slots)
+    config, strategy = frontend.config, Strategy(slots=slots, budgeted=budgeted)
     work = frontend.work(strategy)
     plain = _cycles(work.items, config)
     while True:
@@ -222,7 +225,7 @@ def affordable(frontend: Frontend, slots: Mapping[str, int], share: float = 0.05
             for name, coding in coded.items()
         }
         worst = max(costs, key=lambda name: costs[name])
-        strategy = Strategy(slots={name: slots[name] for name in coded if name != worst})
+        strategy = dataclasses.replace(strategy, slots={name: slots[name] for name in coded if name != worst})
         work = frontend.stored(work.items, work.layout, strategy)
 
 

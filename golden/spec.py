@@ -88,7 +88,7 @@ CODEC_BUDGET_CREDIT, CODEC_SHIFTS = 48, (40, 32, 24, 18, 14, 10, 7, 5)
 """Compressed rows with a budget: the credit of a unit at first, and those for which 0, 1, … low bits are dropped, at least."""
 
 
-CODECS = ("off", "lossless", "bounded")
+CODECS = ("off", "lossless", "bounded", "budgeted")
 """How rows can be compressed, by the number that says so in an image."""
 
 CODEC_SLOT = 2046
@@ -211,6 +211,7 @@ DESCRIPTOR = _pack(
             ("partial_in", 1, "1: there is a parameter entry for every sum, in their order; its bias is a partial sum"),
             ("small_multipliers", 1, "1: multipliers are as they are stored; 0: greater by 2**30"),
             ("partial_out", 1, "1: sums are not scaled, but written as parameter entries, one behind the other"),
+            ("out_rate", 7, "compressed output rows: the rate of their budget; 0: they are lossless"),
         ),
         (
             ("out_row_step", -24, "bytes from the last group of an output row to the first of the next row"),
@@ -229,6 +230,8 @@ DESCRIPTOR = _pack(
             ("pixel_step", 8, "compressed input rows: granules from a pixel's last in a group to the next pixel's first"),
             ("turn", 16, "compressed input rows: the granule from which on a group's last in a pixel is the row's last of it"),
             ("turn_step", -16, "compressed input rows: granules from there to the first of the next group"),
+            ("in_rate", 7, "even input rows, compressed: the rate of their budget; 0: they are lossless"),
+            ("in_rate_odd", 7, "the same of odd input rows"),
         ),
     )
 )
@@ -480,8 +483,9 @@ class Config:
         :class:`gossamer.hdl.flash_reader.FlashReader`, a serial flash read over four lines. ``fetch_interval`` 0: the core has
         no port to an external memory.
     codec : str
-        How rows of feature maps may be compressed, one of ``CODECS``: ``off``, not at all; ``lossless``; or ``bounded``, also
-        lossless, with incompressible values left plain.
+        How rows of feature maps may be compressed, one of ``CODECS``: ``off``, not at all; ``lossless``; ``bounded``, also
+        lossless, with incompressible values left plain; or ``budgeted``, lossless or with low bits dropped so that a row
+        takes no more than a budget.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """

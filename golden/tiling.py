@@ -390,10 +390,11 @@ def rows_read(kernel: Kernel, piece: Piece) -> tuple[int, int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Coding:
-    """Compressed rows: the bytes of a row's slot, and whether values are around 128."""
+    """Compressed rows: the bytes of a row's slot, whether values are around 128, and the rate of the row's budget, or 0."""
 
     slot: int
     signed: bool
+    rate: int = 0
 
 
 def whole_rows(kernel: Kernel, piece: Piece, config: Config) -> bool:
@@ -410,10 +411,9 @@ def _codes(kernel: Kernel, piece: Piece, ring: Record, coded: Mapping[str, Codin
     """The fields of the descriptor for compressed rows."""
     fields = {}
     for field, name in (("", kernel.inputs[0]), ("_odd", kernel.inputs[-1])):
-        coding = coded.get(name)
-        fields |= {f"in_coded{field}": int(coding is not None), f"in_signed{field}": int(bool(coding and coding.signed))}
+        fields |= _code(f"in_{{}}{field}", coded.get(name))
     target = None if piece.partial_out else coded.get(kernel.target.name)
-    fields |= {"out_coded": int(target is not None), "out_signed": int(bool(target and target.signed))}
+    fields |= _code("out_{}", target)
     if target:
         fields |= {"out_x_step": 2, "out_row_step": target.slot}
     if fields["in_coded"] or fields["in_coded_odd"]:
@@ -428,6 +428,11 @@ def _codes(kernel: Kernel, piece: Piece, ring: Record, coded: Mapping[str, Codin
             "turn_step": step - data + group if skips else 1,
         }
     return fields
+
+
+def _code(name: str, coding: Coding | None) -> dict[str, int]:
+    values = (1, int(coding.signed), coding.rate) if coding else (0, 0, 0)
+    return {name.format(what): value for what, value in zip(("coded", "signed", "rate"), values)}
 
 
 def descriptor(

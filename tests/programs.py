@@ -70,7 +70,7 @@ class Streaming:
             "stride_rows": 1, "row_step": row, "row_step_odd": row, "ring_words": 4 * slot, "advance_words": slot, "width": 4,
             "x_step": 3, "range_last": 5, "out_x_step": 5, "out_row_step": out_row * size,
             "in_coded": 0, "in_signed": 0, "in_coded_odd": 0, "in_signed_odd": 0, "out_coded": 0, "out_signed": 0,
-            "pixel_step": 0, "turn": 0, "turn_step": 0,
+            "pixel_step": 0, "turn": 0, "turn_step": 0, "in_rate": 0, "in_rate_odd": 0, "out_rate": 0,
         }  # fmt: skip
         fetching = config.fetch_interval > 0
         count = 13 if fetching else 10  # steps

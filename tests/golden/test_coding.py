@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden import codec, digits
-from gossamer.golden.coding import calibrate, coded_order, is_signed, map_order
+from gossamer.golden.coding import budgets, calibrate, coded_order, is_signed, map_order
 from gossamer.golden.compiler import CompileError, Frontend, Strategy
 from gossamer.golden.cycles import CycleModel, _Code
 from gossamer.golden.inference import infer
@@ -236,9 +236,9 @@ def test_what_costs_too_much_is_not_compressed():
     plain = point(frontend, Strategy()).cycles
     everything = point(frontend, Strategy(slots=slots)).cycles
     for share in (0.0, 0.02, 1.0):
-        found = affordable(frontend, slots, share)
+        found = affordable(frontend, slots, share=share)
         assert point(frontend, found).cycles <= (1 + share) * plain
-    assert affordable(frontend, slots, 1.0).slots == slots
+    assert affordable(frontend, slots, share=1.0).slots == slots
     assert everything > plain
 
 
@@ -253,3 +253,48 @@ def test_rows_by_rows_with_compression_repeat_too(rng):
     assert len(compiled.coded) == 2
     x = inputs(rng, frontend.source, 1)
     assert (infer(compiled, x[0]).output == frontend.network.run(x)[frontend.output][0]).all()
+
+
+# Budgets
+
+
+def through_budgets(network, coded, x):
+    """The output of a network whose ``coded`` tensors lose what their budgets make them lose."""
+    tensors = {network.input: x}
+    for layer in network.layers:
+        values = layer.run(network, *(tensors[name] for name in layer.inputs))
+        coding = coded.get(layer.output)
+        if coding is not None and coding.rate:
+            rows = coded_order(values, 16)
+            options = {"signed": coding.signed, "per_value": coding.rate}
+            streams = codec.encode_units(rows, **options)
+            assert max(map(len, streams)) <= coding.slot
+            back = [codec.decode_prefix(data, len(rows[0]), **options)[0] for data in streams]
+            values = map_order(np.array(back), values.shape, 16)
+        tensors[layer.output] = values
+    return tensors
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
+def test_budgets_lose_what_the_codec_says(share, rng):
+    config, lossy = with_codec(UP5K, "budgeted"), 0
+    for turn in range(6):
+        frontend = frontend_of(full_groups, config, rng)
+        slots = budgets(frontend.layout, share, config)
+        strategy = dataclasses.replace(strategy_for(frontend, rng), strips=1) if turn % 2 else Strategy()
+        half = {name: slot for name, slot in every_slot(frontend).items() if name not in slots or rng.integers(2)}
+        strategy = dataclasses.replace(strategy, slots={**slots, **half}, budgeted=frozenset(slots.keys() - half.keys()))
+        compiled = frontend.compile(strategy)
+        x = inputs(rng, frontend.source, 2)
+        expected = through_budgets(frontend.network, compiled.coded, x)[frontend.output]
+        assert (np.stack([infer(compiled, one).output for one in x]) == expected).all()
+        lossy += (expected != frontend.network.run(x)[frontend.output]).any()
+    assert lossy or share > 0.8
+
+
+def test_budgets_are_refused_without_a_codec_for_them(rng):
+    frontend = Frontend(residual(rng)[0], UP5K, folding=False)
+    slots = budgets(frontend.layout, 0.6, UP5K)
+    compiled = frontend.compile(Strategy(slots=slots, budgeted=frozenset(slots)))
+    with pytest.raises(MachineError, match="a layer must have budgets only with a codec for them"):
+        infer(compiled, inputs(rng, frontend.source, 1)[0])

@@ -70,7 +70,7 @@ def test_fields_have_one_type(field, value):
         ({"technology": "asic"}, "technology must be 'generic' or 'ice40', not 'asic'"),
         ({"lanes": 24}, "lanes must be 8, 16, 32 or 64, not 24"),
         ({"lanes": 128}, "lanes must be 8, 16, 32 or 64, not 128"),
-        ({"codec": "zip"}, "codec must be one of off, lossless, bounded, not 'zip'"),
+        ({"codec": "zip"}, "codec must be one of off, lossless, bounded, budgeted, not 'zip'"),
         ({"store_bytes": 4}, "store_bytes must be 8 or 16, not 4"),
         ({"lanes": 8, "store_bytes": 16}, "store_bytes must be at most lanes (8), not 16"),
         ({"store_words": 255}, "store_words must be 256 to 524288, not 255"),
