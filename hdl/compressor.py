@@ -4,10 +4,17 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_LEAST, CODEC_ORDER
+from gossamer.golden.spec import (
+    CODEC_BUDGET_CREDIT,
+    CODEC_CREDIT,
+    CODEC_CREDIT_FULL,
+    CODEC_CREDIT_LEAST,
+    CODEC_ORDER,
+    CODEC_SHIFTS,
+)
 from gossamer.hdl.checks import require
 
-__all__ = ["CODE_BITS", "Compressor", "context"]
+__all__ = ["CODE_BITS", "RATE_BITS", "BudgetCredit", "Compressor", "context"]
 
 CODE_BITS = 13
 """Of the longest code."""
@@ -17,6 +24,49 @@ def context(size):
     """What is remembered of a value, in two bits: its size, but for those up to 3 and those from 6 on, which are one each."""
     low, middle, high = size
     return Cat(high & (middle | ~low), high & (middle | low))
+
+
+RATE_BITS = 7
+
+
+class BudgetCredit(wiring.Component):
+    """The credit of a unit with a budget, and how many low bits of the next value are dropped.
+
+    Bit-exact with :func:`gossamer.golden.codec.encode_units`. A ``rate`` of 0 is no budget: nothing is dropped then.
+
+    Members
+    -------
+    rate : ``In(7)``
+        What a value may cost on average, in sixteenths of a bit. Must not change while a unit is in work.
+    length : ``In(4)``
+        Bits of the value's code.
+    spend, restart : ``In(1)``
+        The value has been coded; the next is a unit's first.
+    shift : ``Out(4)``
+        0 to 8, of the value that is to be coded.
+    """
+
+    rate: In(RATE_BITS)
+    length: In(4)
+    spend: In(1)
+    restart: In(1)
+    shift: Out(4)
+
+    def elaborate(self, platform):
+        m = Module()
+        start = 16 * CODEC_BUDGET_CREDIT
+        credit, there = Signal(12, init=start), Signal(12)  # in sixteenths of a bit
+        cost = self.length << 4
+        m.d.comb += there.eq(credit + self.rate)
+        with m.If(self.rate != 0):
+            for shift, least in enumerate(CODEC_SHIFTS, 1):
+                with m.If(there[4:] < least):
+                    m.d.comb += self.shift.eq(shift)
+        with m.If(self.spend & ((credit < 16 * CODEC_CREDIT_FULL) | (self.rate < cost))):
+            m.d.sync += credit.eq(there - cost)
+        with m.If(self.restart):
+            m.d.sync += credit.eq(start)
+        return m
 
 
 class Compressor(wiring.Component):
@@ -30,14 +80,14 @@ class Compressor(wiring.Component):
     if the unit has but one value and comes directly behind one whose last halfword appears after three cycles. ``o`` is
     registered. ``i.ready`` depends combinationally on ``o.ready``.
 
-    ``signed`` must not change from a unit's first value to its last. Reset discards what is in work.
+    ``signed`` and ``rate`` must not change from a unit's first value to its last. Reset discards what is in work.
 
     Parameters
     ----------
     lanes : int
         Values per pixel, at least 1: a value's context is the value so many before it.
-    bounded : bool
-        Units are bounded: incompressible values are left plain.
+    bounded, budgets : bool
+        Units are bounded: incompressible values are left plain. Units can have budgets. Not both.
 
     Members
     -------
@@ -46,16 +96,20 @@ class Compressor(wiring.Component):
     o : ``Out(stream.Signature({data: 16, last: 1}))``
     signed : ``In(1)``
         The unit's bytes are around 128.
+    rate : ``In(7)``
+        With ``budgets``: the rate of the unit's budget, or 0.
     """
 
-    def __init__(self, *, lanes: int = 16, bounded: bool = True):
+    def __init__(self, *, lanes: int = 16, bounded: bool = True, budgets: bool = False):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes, self._bounded = lanes, bounded
+        require(not (bounded and budgets), "units must not be both bounded and with budgets")
+        self._lanes, self._bounded, self._budgets = lanes, bounded, budgets
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"data": 8, "last": 1}))),
                 "o": Out(stream.Signature(data.StructLayout({"data": 16, "last": 1}))),
                 "signed": In(1),
+                **({"rate": In(RATE_BITS)} if budgets else {}),
             }
         )
 
@@ -66,8 +120,13 @@ class Compressor(wiring.Component):
         # The first stage makes the code. Its prefix says which of the context's sizes the value has, and the bits below the
         # highest one follow; of the last size all do.
         value, size = Signal(8), Signal(3)
-        sign = ~self.i.p.data[7]
-        m.d.comb += value.eq(Mux(self.signed, Cat(sign, self.i.p.data[:7] ^ sign.replicate(7)), self.i.p.data))
+        kept = self.i.p.data ^ self.signed << 7  # two's complement if the unit is signed
+        if self._budgets:
+            m.submodules.credit = budget = BudgetCredit()
+            extended = Cat(kept, (self.signed & kept[7]).replicate(8))
+            m.d.comb += budget.rate.eq(self.rate)
+            kept = Mux(budget.shift[3], 0, extended >> budget.shift[:3])[:8]
+        m.d.comb += value.eq(Mux(self.signed, Cat(kept[7], kept[:7] ^ kept[7].replicate(7)), kept))
         for n in range(1, 8):
             with m.If(value[n - 1 :].any() if n == 7 else value[n - 1]):
                 m.d.comb += size.eq(n)
@@ -89,6 +148,8 @@ class Compressor(wiring.Component):
                             m.d.comb += [code.eq(7 | number - 4 << 3 | low << 5), length.eq(5 + low_bits)]
             with m.Default():
                 m.d.comb += [code.eq(value), length.eq(8)]
+        if self._budgets:
+            m.d.comb += [budget.length.eq(length), budget.spend.eq(take), budget.restart.eq(take & self.i.p.last)]
         with m.If(take):
             m.d.sync += pixel.eq(Cat(pixel[2:], context(size)))
             with m.If((credit < CODEC_CREDIT_FULL) | length[3]):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_LEAST, CODEC_ORDER
 from gossamer.hdl.checks import require
-from gossamer.hdl.compressor import CODE_BITS, context
+from gossamer.hdl.compressor import CODE_BITS, RATE_BITS, BudgetCredit, context
 
 __all__ = ["Decompressor"]
 
@@ -24,7 +24,7 @@ class Decompressor(wiring.Component):
 
     ``found`` and ``i.ready`` depend combinationally on ``run``, ``i.payload`` and ``o.ready``, ``found`` on ``i.valid`` too.
 
-    ``signed`` must not change before the last value of a unit is taken. Reset discards what is in work.
+    ``signed`` and ``rate`` must not change before the last value of a unit is taken. Reset discards what is in work.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Decompressor(wiring.Component):
         Values per pixel, at least 1: a value's context is the value so many before it.
     values : int
         Values of a transfer on ``o``: 1, 2, 4, 8 or 16. Each but the last is a byte of registers.
-    bounded : bool
-        Units are bounded: incompressible values were left plain.
+    bounded, budgets : bool
+        Units are bounded: incompressible values were left plain. Units can have budgets. Not both.
 
     Members
     -------
@@ -44,12 +44,15 @@ class Decompressor(wiring.Component):
     found : ``Out(1)``
     signed : ``In(1)``
         The unit's bytes are around 128.
+    rate : ``In(7)``
+        With ``budgets``: the rate of the unit's budget, or 0.
     """
 
-    def __init__(self, *, lanes: int = 16, values: int = 8, bounded: bool = True):
+    def __init__(self, *, lanes: int = 16, values: int = 8, bounded: bool = True, budgets: bool = False):
         require(values in (1, 2, 4, 8, 16), f"values must be 1, 2, 4, 8 or 16, not {values}")
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
-        self._lanes, self._values, self._bounded = lanes, values, bounded
+        require(not (bounded and budgets), "units must not be both bounded and with budgets")
+        self._lanes, self._values, self._bounded, self._budgets = lanes, values, bounded, budgets
         super().__init__(
             {
                 "i": In(stream.Signature(16)),
@@ -57,6 +60,7 @@ class Decompressor(wiring.Component):
                 "run": In(1),
                 "found": Out(1),
                 "signed": In(1),
+                **({"rate": In(RATE_BITS)} if budgets else {}),
             }
         )
 
@@ -119,14 +123,30 @@ class Decompressor(wiring.Component):
         magnitude, byte = Signal(8, reset_less=True), Signal(8)
         number = Signal(range(self._values)) if several else Const(0, 1)
         earlier = Signal(8 * (self._values - 1), reset_less=True) if several else Const(0, 0)
+        kept = Mux(self.signed, Cat(magnitude[1:], Const(0, 1)) ^ magnitude[0].replicate(8), magnitude)
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
-            byte.eq(Mux(self.signed, Cat(magnitude[1:] ^ magnitude[0].replicate(7), ~magnitude[0]), magnitude)),
+            byte.eq(kept ^ self.signed << 7),
             self.o.p.data.eq(Cat(earlier, byte)),
         ]
+        hold = self.found if several else step  # of one, it does not matter what it is if it is not valid
+        if self._budgets:
+            # In the place of the bits that were dropped comes the middle, unless the value stands for zero.
+            m.submodules.credit = budget = BudgetCredit()
+            shift, nothing = Signal(4, reset_less=True), Signal()
+            m.d.comb += [
+                budget.rate.eq(self.rate),
+                budget.length.eq(length),
+                budget.spend.eq(self.found),
+                budget.restart.eq(~self.run),
+                nothing.eq(shift[3] | ~(self.signed | magnitude.any())),
+                byte.eq(((kept << shift[:3] | (1 << shift[:3]) >> 1) & ~nothing.replicate(8)) ^ self.signed << 7),
+            ]
+            with m.If(hold):
+                m.d.sync += shift.eq(budget.shift)
         with m.If(step):
             m.d.sync += self.o.valid.eq(self.found & (number == self._values - 1))
-        with m.If(self.found if several else step):  # of one, it does not matter what it is if it is not valid
+        with m.If(hold):
             m.d.sync += magnitude.eq(value)
         if several:
             with m.If(self.found):

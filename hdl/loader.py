@@ -7,6 +7,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.compressor import RATE_BITS
 from gossamer.hdl.counter import counted
 from gossamer.hdl.row_decoder import RowDecoder
 from gossamer.hdl.store import read_signature
@@ -27,7 +28,8 @@ class Target(enum.Enum, shape=3):
 def command_layout(*, store_words: int, count: int) -> data.StructLayout:
     """Store words from ``address`` on to ``target`` from granule ``index`` on, ``count`` being the granules of the deepest
     target. ``address`` has one bit more than the store needs. A ``blank`` row is padding only; of others ``coded`` says
-    that they are compressed, and ``signed`` that their bytes are around 128. ``group_end`` is handed through."""
+    that they are compressed, ``signed`` that their bytes are around 128, and ``rate`` is that of their budget, or 0.
+    ``group_end`` is handed through."""
     return data.StructLayout(
         {
             "target": Target,
@@ -37,6 +39,7 @@ def command_layout(*, store_words: int, count: int) -> data.StructLayout:
             "group_end": 1,
             "coded": 1,
             "signed": 1,
+            "rate": RATE_BITS,
         }
     )
 
@@ -117,7 +120,13 @@ class Loader(wiring.Component):
         places = {}
         if codec != "off":
             values = 1 if byte_writes else store_bytes
-            self._decoder = RowDecoder(lanes=lanes, store_bytes=store_bytes, values=values, bounded=codec == "bounded")
+            self._decoder = RowDecoder(
+                lanes=lanes,
+                store_bytes=store_bytes,
+                values=values,
+                bounded=codec == "bounded",
+                budgets=codec == "budgeted",
+            )
             bits = bits_for(count)
             places = {"pixel_step": In(8), "turn": In(bits), "turn_step": In(signed(bits))}
         super().__init__(
@@ -242,6 +251,7 @@ class Loader(wiring.Component):
                 decoder.word.eq(self.read.data),
                 decoder.run.eq(active & coded & body),
                 decoder.signed.eq(command.signed),
+                *([decoder.rate.eq(command.rate)] if hasattr(decoder, "rate") else []),
             ]
             with m.If(coded):
                 m.d.comb += [

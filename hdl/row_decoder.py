@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gossamer.hdl.checks import require, require_powers_of_two
+from gossamer.hdl.compressor import RATE_BITS
 from gossamer.hdl.decompressor import Decompressor
 
 __all__ = ["RowDecoder"]
@@ -20,15 +21,15 @@ class RowDecoder(wiring.Component):
     from the next cycle on the word behind has to be asked for. What was asked for in a cycle in which a halfword moves on
     is not looked at.
 
-    ``run``, ``found`` and ``signed`` are those of :class:`Decompressor`. ``starved`` is high if no value is found because there
-    is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at ``data``, the one after that in
-    which it was found.
+    ``run``, ``found``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``starved`` is high if no value is found
+    because there is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at ``data``, the one
+    after that in which it was found.
 
     ``found``, ``starved`` and ``next_word`` depend combinationally on ``run``, ``next_word`` on ``found`` too.
 
     Parameters
     ----------
-    lanes, values, bounded :
+    lanes, values, bounded, budgets :
         See :class:`Decompressor`.
     store_bytes : int
         Bytes per store word, a power of two, at least 2.
@@ -39,17 +40,19 @@ class RowDecoder(wiring.Component):
     word : ``In(8 * store_bytes)``
     next_word : ``Out(1)``
     run, signed : ``In(1)``
+    rate : ``In(7)``
+        With ``budgets``.
     found, starved : ``Out(1)``
     valid : ``Out(1)``
     data : ``Out(8 * values)``
         The first value is the lowest byte.
     """
 
-    def __init__(self, *, lanes: int, store_bytes: int, values: int = 1, bounded: bool = True):
+    def __init__(self, *, lanes: int, store_bytes: int, values: int = 1, bounded: bool = True, budgets: bool = False):
         require_powers_of_two(store_bytes=store_bytes)
         require(store_bytes >= 2, f"store_bytes must be at least 2, not {store_bytes}")
-        self._halfwords = store_bytes // 2
-        self._decompressor = Decompressor(lanes=lanes, values=values, bounded=bounded)
+        self._halfwords, self._budgets = store_bytes // 2, budgets
+        self._decompressor = Decompressor(lanes=lanes, values=values, bounded=bounded, budgets=budgets)
         super().__init__(
             {
                 "start": In(1),
@@ -62,6 +65,7 @@ class RowDecoder(wiring.Component):
                 "starved": Out(1),
                 "valid": Out(1),
                 "data": Out(8 * values),
+                **({"rate": In(RATE_BITS)} if budgets else {}),
             }
         )
 
@@ -75,6 +79,7 @@ class RowDecoder(wiring.Component):
         m.d.comb += [
             decompressor.run.eq(self.run),
             decompressor.signed.eq(self.signed),
+            *([decompressor.rate.eq(self.rate)] if self._budgets else []),
             decompressor.i.valid.eq(half_valid),
             decompressor.i.payload.eq(half),
             decompressor.o.ready.eq(1),

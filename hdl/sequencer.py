@@ -30,7 +30,7 @@ from gossamer.hdl.loader import Target, command_layout
 
 __all__ = ["Sequencer", "descriptor_layout"]
 
-ROW_KIND, ROW_KIND_ODD = ("in_coded", "in_signed"), ("in_coded_odd", "in_signed_odd")
+ROW_KIND, ROW_KIND_ODD = (tuple(f"in_{what}{odd}" for what in ("coded", "signed", "rate")) for odd in ("", "_odd"))
 """Fields of the descriptor that say what even and odd input rows are."""
 
 
@@ -64,6 +64,8 @@ def descriptor_layout(config: Config) -> data.StructLayout:
     elsewhere = {"add_multiplier", "add_shift", "row_step", "row_step_odd", *ROW_KIND, *ROW_KIND_ODD}
     if config.codec == "off":
         elsewhere |= {"out_coded", "out_signed", "pixel_step", "turn", "turn_step"}
+    if config.codec != "budgeted":
+        elsewhere |= {"out_rate"}
     return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in DESCRIPTOR if name not in elsewhere})
 
 
@@ -227,7 +229,9 @@ class Sequencer(wiring.Component):
         # Of two rows the even one's step and the odd one's; they take turns.
         row_steps = [Signal(address_bits, name=name, reset_less=True) for name in ("row_step", "row_step_odd")]
         # What they are, likewise.
-        row_kinds = [Signal(2, name=name, reset_less=True) for name in ("row_kind", "row_kind_odd")]
+        kind_fields = [DESCRIPTOR[name] for name in (ROW_KIND if config.codec == "budgeted" else ROW_KIND[:2])]
+        kind_bits = sum(field.width for field in kind_fields)
+        row_kinds = [Signal(kind_bits, name=name, reset_less=True) for name in ("row_kind", "row_kind_odd")]
         blank = (lead_rows != 0) | (in_rows == 0)
         granule_bits = exact_log2(config.granules)
 
@@ -391,8 +395,10 @@ class Sequencer(wiring.Component):
                     for row_step in row_steps:
                         capture(row_step, DESCRIPTOR[row_step.name])
                     for row_kind, names in zip(row_kinds, (ROW_KIND, ROW_KIND_ODD)) if coded else ():
-                        for bit, name in zip(row_kind, names):
-                            capture(bit, DESCRIPTOR[name])
+                        at = 0
+                        for name in names[: len(kind_fields)]:
+                            capture(row_kind[at : at + DESCRIPTOR[name].width], DESCRIPTOR[name])
+                            at += DESCRIPTOR[name].width
                     m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
@@ -413,7 +419,7 @@ class Sequencer(wiring.Component):
                     command.address.eq(in_address),
                     command.index.eq(slot << granule_bits),
                     command.blank.eq(blank),
-                    Cat(command.coded, command.signed).eq(row_kinds[0]),
+                    Cat(command.coded, command.signed, command.rate).eq(row_kinds[0]),
                     command.group_end.eq(need == 1),
                 ]
                 with m.If(self.command.ready):

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from gossamer.golden.spec import CODEC_SLOT, PARAMETER_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
-from gossamer.hdl.compressor import Compressor
+from gossamer.hdl.compressor import RATE_BITS, Compressor
 from gossamer.hdl.counter import counted
 from gossamer.hdl.requantizer import output_layout
 from gossamer.hdl.store import write_signature
@@ -72,6 +72,8 @@ class Writer(wiring.Component):
     out_coded, out_signed : ``In(1)``
         The same, unless ``codec`` is ``off``. With ``out_coded`` slots are whole halfwords, up to ``CODEC_SLOT`` bytes, and
         begin at one.
+    out_rate : ``In(7)``
+        The same, if ``codec`` is ``budgeted``.
     """
 
     def __init__(self, *, lanes: int, store_bytes: int, store_words: int, codec: str = "off"):
@@ -79,7 +81,9 @@ class Writer(wiring.Component):
         require_powers_of_two(store_bytes=store_bytes)
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
         self._lanes, self._store_bytes, self._store_words = lanes, store_bytes, store_words
-        self._compressor = None if codec == "off" else Compressor(lanes=lanes, bounded=codec == "bounded")
+        self._compressor = None
+        if codec != "off":
+            self._compressor = Compressor(lanes=lanes, bounded=codec == "bounded", budgets=codec == "budgeted")
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
         super().__init__(
             {
@@ -98,6 +102,7 @@ class Writer(wiring.Component):
                 "out_x_step": In(12),
                 "out_row_step": In(address_bits),
                 **({} if codec == "off" else {"out_coded": In(1), "out_signed": In(1)}),
+                **({"out_rate": In(RATE_BITS)} if codec == "budgeted" else {}),
             }
         )
 
@@ -209,6 +214,7 @@ class Writer(wiring.Component):
         gone = Signal(range(CODEC_SLOT // 2 + 1), reset_less=True)  # the complement of the halfwords that the slot has left
         m.d.comb += [
             compressor.signed.eq(self.out_signed),
+            *([compressor.rate.eq(self.out_rate)] if hasattr(self, "out_rate") else []),
             compressor.i.valid.eq(self.i.valid & self.out_coded),
             compressor.i.p.data.eq(self.i.p.data),
             compressor.i.p.last.eq(self.i.p.last & self.i.p.tag.row_last),
