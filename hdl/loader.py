@@ -91,7 +91,8 @@ class Loader(wiring.Component):
     count : ``In(range(count + 1))``
         Must not change while a command for weights or parameters is in work.
     left_granules, right_granule, slot_words, pad, tail : ``In``
-        Fields of the layer descriptor; they must not change while a command for rows is in work.
+        Fields of the layer descriptor; they must not change while a command for rows is in work. Unless ``codec`` is ``off``
+        ``right_granule`` must not be 0.
     pixel_step, turn, turn_step : ``In``
         The same, unless ``codec`` is ``off``.
     """
@@ -182,7 +183,6 @@ class Loader(wiring.Component):
             rows.eq(command.target == Target.ROWS),
             after.eq(position + 1),
             last.eq(after == size),
-            at_right.eq(position == self.right_granule),
             row_body.eq((inside | (position == self.left_granules)) & ~at_right),
             body.eq(~rows | (row_body & ~command.blank)),
             outside.eq(command.address >= self._store_words),
@@ -226,12 +226,13 @@ class Loader(wiring.Component):
         )
 
         if decoder is None:
+            m.d.comb += at_right.eq(position == self.right_granule)
             with m.If(start | (step & ~first)):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:
             m.submodules.decoder = decoder
             number = Signal(range(self._store_bytes))  # of the next value in its granule
-            coded, final, jump = Signal(), Signal(), Signal()
+            coded, final, jump, to_right = Signal(), Signal(), Signal(), Signal()
             m.d.sync += self.write.index.eq(command.index + position)
             with m.If(start):
                 m.d.sync += command.coded.eq(self.i.p.coded & ~self.i.p.blank)
@@ -239,8 +240,13 @@ class Loader(wiring.Component):
                 m.d.sync += number.eq(number + 1)
             # The granule has several values: whether it is the row's last is found while they come, with the same adder as
             # then the place of the next granule.
+            m.d.comb += to_right.eq(after == self.right_granule)
             with m.If(~number.all()):
-                m.d.sync += final.eq(after == self.right_granule)
+                m.d.sync += final.eq(to_right)
+            with m.If(step):
+                m.d.sync += at_right.eq(to_right)
+            with m.If(start):
+                m.d.sync += at_right.eq(0)
             word_end = position[: exact_log2(self._granules)].all()
             m.d.comb += [
                 jump.eq(number.all() & word_end & ~final),
