@@ -37,7 +37,7 @@ class BudgetCredit(wiring.Component):
     Members
     -------
     rate : ``In(7)``
-        What a value may cost on average, in sixteenths of a bit. Must not change while a unit is in work.
+        What a value may cost on average, in sixteenths of a bit, at least 48. Must not change while a unit is in work.
     length : ``In(4)``
         Bits of the value's code.
     spend, restart : ``In(1)``

@@ -32,11 +32,13 @@ def transfers(unit, values=1):
     return [{"data": int.from_bytes(bytes(unit[at : at + values]), "little")} for at in range(0, len(unit), values)]
 
 
-def hold_signed(bench, dut, signed):
-    """Set a component's port for the whole run."""
+def hold_signed(bench, dut, signed, rate=0):
+    """Set a component's ports for the whole run."""
 
     async def hold(ctx):
         ctx.set(dut.signed, signed)
+        if rate:
+            ctx.set(dut.rate, rate)
         while True:
             await ctx.tick()
 

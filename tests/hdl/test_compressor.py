@@ -13,19 +13,19 @@ def send(unit):
     return [{"data": int(value), "last": int(n == len(unit) - 1)} for n, value in enumerate(unit)]
 
 
-def run(units, *, lanes=16, signed=False, bounded=True, pauses=None, stalls=None, reset=None, restart=()):
-    dut = Compressor(lanes=lanes, bounded=bounded)
+def run(units, *, lanes=16, signed=False, bounded=True, rate=0, pauses=None, stalls=None, reset=None, restart=()):
+    dut = Compressor(lanes=lanes, bounded=bounded and not rate, budgets=rate > 0)
     bench = Bench(dut)
     source = bench.source(dut.i, [beat for unit in units for beat in send(unit)], pauses)
     o = bench.sink(dut.o, stalls)
-    hold_signed(bench, dut, signed)
+    hold_signed(bench, dut, signed, rate)
     again = [beat for unit in restart for beat in send(unit)]
     bench.run(resets={} if reset is None else {reset: lambda: source.restart(again)})
     return o
 
 
 def expected(units, **options):
-    streams = [halfwords(codec.encode(unit, **options)) for unit in units]
+    streams = [halfwords(codec.encode_units([unit], **options)[0]) for unit in units]
     return [{"data": data, "last": int(n == len(s) - 1)} for s in streams for n, data in enumerate(s)]
 
 
@@ -62,6 +62,25 @@ def test_incompressible_values_are_plain_when_the_credit_is_used_up(zeros):
 def test_units_may_be_unbounded(rng):
     units = [rng.integers(0, 256, 40), [255] * 20]
     assert run(units, bounded=False).payloads == expected(units, bounded=False)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("rate", [48, 55, 70, 100, 127])
+def test_units_may_have_budgets(rng, signed, rate):
+    """Units long enough to lose bits, to win them back, and to have more than they need."""
+    units = [random_unit(rng, 60), rng.integers(0, 256, 50), [0] * 90 + [255] * 20, [128] * 90 + [0] * 20, [0, 255] * 25]
+    o = run(units, signed=signed, rate=rate, pauses=randomly(rng, 0.1), stalls=randomly(rng, 0.2))
+    assert o.payloads == expected(units, signed=signed, per_value=rate)
+
+
+def test_where_units_may_have_budgets_others_lose_nothing(rng):
+    units = [random_unit(rng, 60), [255] * 30]
+    dut = Compressor(bounded=False, budgets=True)
+    bench = Bench(dut)
+    bench.source(dut.i, [beat for unit in units for beat in send(unit)])
+    o = bench.sink(dut.o)
+    bench.run()
+    assert o.payloads == expected(units, bounded=False)
 
 
 @pytest.mark.parametrize("lengths", [[1] * 12, [2, 1, 1, 3, 1], [5, 5, 1, 5, 2], [16, 1, 64, 7]])

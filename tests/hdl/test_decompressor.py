@@ -34,15 +34,18 @@ class Runner:
             now += 1
 
 
-def run(counts, data, *, lanes=16, signed=False, bounded=True, values=1, gap=1, pauses=None, stalls=None, cycles=None):
+def run(
+    counts, data, *, lanes=16, signed=False, bounded=True, rate=None, values=1, gap=1, pauses=None, stalls=None, cycles=None
+):
     """Units of so many values; ``data`` are the halfwords that there are."""
-    dut = Decompressor(lanes=lanes, values=values, bounded=bounded)
+    budgets = rate is not None
+    dut = Decompressor(lanes=lanes, values=values, bounded=bounded and not budgets, budgets=budgets)
     bench = Bench(dut)
     source = bench.source(dut.i, data, pauses)
     o = bench.sink(dut.o, stalls)
     runner = Runner(dut, counts, gap)
     bench.process(runner.run)
-    hold_signed(bench, dut, signed)
+    hold_signed(bench, dut, signed, rate)
     bench.run(quiet=40, cycles=cycles)
     o.found, o.left = runner.found, len(source.queue)
     return o
@@ -53,7 +56,7 @@ def random_units(rng, count, values=1):
 
 
 def encode(units, **options):
-    return [halfword for unit in units for halfword in halfwords(codec.encode(unit, **options))]
+    return [halfword for unit in units for halfword in halfwords(codec.encode_units([unit], **options)[0])]
 
 
 def sizes(units):
@@ -82,6 +85,18 @@ def test_transfers_may_be_of_several_values(rng, values, pause, stall):
     pauses, stalls = randomly(rng, pause), randomly(rng, stall)
     o = run(sizes(units), encode(units), values=values, pauses=pauses, stalls=stalls)
     assert o.payloads == expected(units, values)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("rate", "values"), [(0, 1), (48, 1), (55, 8), (70, 1), (100, 2), (127, 1)])
+def test_units_may_have_budgets(rng, signed, rate, values):
+    """Units long enough to lose bits, to win them back, and to have more than they need."""
+    units = [random_unit(rng, 56), rng.integers(0, 256, 48), [0] * 90 + [255] * 22, [128] * 90 + [0] * 22, [0, 255] * 24]
+    options = {"signed": signed, "bounded": False, "per_value": rate}
+    data = encode(units, **options)
+    back = [codec.decode_prefix(codec.encode_units([unit], **options)[0], len(unit), **options)[0] for unit in units]
+    o = run(sizes(units), data, signed=signed, rate=rate, values=values, pauses=randomly(rng, 0.2), stalls=randomly(rng, 0.2))
+    assert o.payloads == expected(back, values)
 
 
 def test_values_short_of_a_transfer_are_dropped():

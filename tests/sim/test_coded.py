@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden import digits
-from gossamer.golden.coding import calibrate
+from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Frontend, Strategy
 from gossamer.golden.inference import infer
 from gossamer.golden.planner import Planner, fit
@@ -65,6 +65,28 @@ def test_random_networks_and_orders(simulator, rng):
         coded += bool(compiled.coded)
         assert_equal(simulator, compiled, inputs(rng, frontend.source, 2))
     assert coded
+
+
+@pytest.mark.parametrize("config", [UP5K, SMALL[1]], ids=lambda config: config.name)
+def test_budgets(config, rng):
+    config, lossy = dataclasses.replace(config, codec="budgeted"), 0
+    simulator = Simulator(config)
+    for turn in range(8):
+        frontend = frontend_of(full_groups, config, rng)
+        slots = budgets(frontend.layout, float(rng.choice([0.4, 0.6, 0.9])), config)
+        lossless = {name: slot for name, slot in every_slot(frontend).items() if name not in slots or rng.integers(2)}
+        strategy = dataclasses.replace(strategy_for(frontend, rng), strips=1) if turn % 2 else Strategy()
+        strategy = dataclasses.replace(
+            strategy, slots={**slots, **lossless}, budgeted=frozenset(slots.keys() - lossless.keys())
+        )
+        compiled = frontend.compile(strategy)
+        x = inputs(rng, frontend.source, 2)
+        result, wanted = simulator.run(compiled, x, seed=1), [infer(compiled, one) for one in x]
+        outputs = np.stack([compiled.output_values(data) for data in result.outputs])
+        assert (outputs == np.stack([one.output for one in wanted])).all()
+        assert result.cycles == [one.cycles for one in wanted]
+        lossy += (outputs != frontend.network.run(x)[frontend.output]).any()
+    assert lossy
 
 
 def test_a_row_that_does_not_fit_stops_the_core(simulator, rng):
