@@ -275,6 +275,10 @@ class Machine:
                 "have budgets only with a codec for them",
             ),
             (
+                all(layer[name] == 0 or layer[name] >= 16 * codec.LEAST_RATE for name in ("in_rate", "in_rate_odd", "out_rate")),
+                f"have budgets of a rate of at least {16 * codec.LEAST_RATE}",
+            ),
+            (
                 not (layer["in_coded"] or layer["in_coded_odd"]) or layer["tail"] == size,
                 "have whole store words in compressed rows",
             ),
