@@ -275,7 +275,7 @@ class Machine:
                 "have budgets only with a codec for them",
             ),
             (
-                all(layer[name] == 0 or layer[name] >= 16 * codec.LEAST_RATE for name in ("in_rate", "in_rate_odd", "out_rate")),
+                not any(0 < layer[name] < 16 * codec.LEAST_RATE for name in ("in_rate", "in_rate_odd", "out_rate")),
                 f"have budgets of a rate of at least {16 * codec.LEAST_RATE}",
             ),
             (
