@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.golden import denoise, quantize
+from gossamer.golden import denoise, floating, quantize
 from gossamer.golden.network import Network
 
 __all__ = ["main"]
@@ -155,22 +155,22 @@ def measure(model: Any, pyramid: list[Any]) -> list[float]:
     return [float(np.float32(min(top, WIDEST) / 255)) for top in ranges]
 
 
-def export(model: Any) -> list[quantize.FloatLayer]:
-    """Return the trained network in the layout of :mod:`gossamer.golden.quantize`."""
-    layers: list[quantize.FloatLayer] = []
+def export(model: Any) -> list[floating.FloatLayer]:
+    """Return the trained network in the layout of :mod:`gossamer.golden.floating`."""
+    layers: list[floating.FloatLayer] = []
     for i, conv in enumerate(model.convs):
         weights = conv.weight.detach().double().numpy().transpose(0, 2, 3, 1)
         bias = conv.bias.detach().double().numpy()
         source = NAMES[i - 1] if i else "input"
-        layers.append(quantize.Conv(NAMES[i], (source,), weights, bias, relu=i < LAYERS - 1))
-    return [*layers, quantize.Add("output", ("input", NAMES[-1]))]
+        layers.append(floating.Conv(NAMES[i], (source,), weights, bias, activation="relu" if i < LAYERS - 1 else "none"))
+    return [*layers, floating.Add("output", ("input", NAMES[-1]))]
 
 
-def evaluate(layers: list[quantize.FloatLayer], network: Network | None) -> None:
+def evaluate(layers: list[floating.FloatLayer], network: Network | None) -> None:
     """Print the signal-to-noise ratios on the test photograph, and the share of zeros per tensor."""
     clean = denoise.photograph()
     given = denoise.noisy(clean)
-    exact = quantize.run(layers, given[np.newaxis] / 255)
+    exact = floating.run(layers, given[np.newaxis] / 255)
     print(f"noisy {denoise.psnr(given, clean):.2f} dB")
     print(f"float {denoise.psnr(np.clip(exact['output'][0] * 255, 0, 255), clean):.2f} dB")
     if network is None:

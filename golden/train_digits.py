@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.golden import quantize
+from gossamer.golden import floating, quantize
 from gossamer.golden.network import Network
 
 __all__ = ["main", "split"]
@@ -95,8 +95,8 @@ def train(images: Array, labels: Array, epochs: int, sparsity: float) -> Any:
     return model
 
 
-def export(model: Any) -> list[quantize.FloatLayer]:
-    """Return the trained network in the layout of :mod:`gossamer.golden.quantize`."""
+def export(model: Any) -> list[floating.FloatLayer]:
+    """Return the trained network in the layout of :mod:`gossamer.golden.floating`."""
 
     def weights(layer: Any, axes: tuple[int, ...]) -> tuple[Array, Array]:
         return layer.weight.detach().double().numpy().transpose(axes), layer.bias.detach().double().numpy()
@@ -104,17 +104,17 @@ def export(model: Any) -> list[quantize.FloatLayer]:
     ohwi = (0, 2, 3, 1)
     depthwise, depthwise_bias = weights(model.depthwise, (1, 2, 3, 0))
     return [
-        quantize.Conv("conv1", ("input",), *weights(model.conv1, ohwi), relu=True),
-        quantize.Conv("conv2", ("conv1",), *weights(model.conv2, ohwi), relu=True),
-        quantize.Conv("conv3", ("conv2",), *weights(model.conv3, ohwi)),
-        quantize.Add("add", ("conv2", "conv3"), relu=True),
-        quantize.MaxPool("maxpool", ("add",), (2, 2), (2, 2)),
-        quantize.Conv("conv4", ("maxpool",), *weights(model.conv4, ohwi), relu=True),
-        quantize.Depthwise("depthwise", ("conv4",), depthwise[0], depthwise_bias, relu=True),
-        quantize.AveragePool("avgpool", ("depthwise",), (2, 2), (2, 2)),
-        quantize.Reshape("flat", ("avgpool",)),
-        quantize.FullyConnected("dense", ("flat",), *weights(model.dense, (0, 1))),
-        quantize.Softmax("softmax", ("dense",)),
+        floating.Conv("conv1", ("input",), *weights(model.conv1, ohwi), activation="relu"),
+        floating.Conv("conv2", ("conv1",), *weights(model.conv2, ohwi), activation="relu"),
+        floating.Conv("conv3", ("conv2",), *weights(model.conv3, ohwi)),
+        floating.Add("add", ("conv2", "conv3"), activation="relu"),
+        floating.MaxPool("maxpool", ("add",), (2, 2), (2, 2)),
+        floating.Conv("conv4", ("maxpool",), *weights(model.conv4, ohwi), activation="relu"),
+        floating.Depthwise("depthwise", ("conv4",), depthwise[0], depthwise_bias, activation="relu"),
+        floating.AveragePool("avgpool", ("depthwise",), (2, 2), (2, 2)),
+        floating.Reshape("flat", ("avgpool",)),
+        floating.FullyConnected("dense", ("flat",), *weights(model.dense, (0, 1))),
+        floating.Softmax("softmax", ("dense",)),
     ]
 
 
@@ -145,7 +145,7 @@ def main() -> None:
     x = images[held_out, :, :, None] / 16
     scale, zero_point = network.tensors["input"].quantization
     values = network.run(np.clip(np.rint(x / scale) + zero_point, -128, 127).astype(np.int8))
-    exact = quantize.run(layers, x)[network.output]
+    exact = floating.run(layers, x)[network.output]
     print(f"float accuracy {np.mean(exact.argmax(1) == labels[held_out]):.1%}")
     print(f"int8 accuracy  {np.mean(values[network.output].argmax(1) == labels[held_out]):.1%}")
     report(network, values)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from gossamer.golden import network, quantize
-from gossamer.golden.network import NetworkError
+from gossamer.golden import floating, network, quantize, ranges
 
 
 @pytest.mark.parametrize(
@@ -20,13 +19,13 @@ from gossamer.golden.network import NetworkError
     ],
 )
 def test_activation_quantization(low, high, scale, zero_point):
-    got = quantize.activation_quantization(low, high)
+    got = ranges.activation_quantization(low, high)
     assert got == (float(np.float32(scale)), zero_point)
 
 
 def test_activation_quantization_refuses():
     with pytest.raises(ValueError, match=r"^the range of an activation must be finite, not 0\.0\.\.inf$"):
-        quantize.activation_quantization(0.0, float("inf"))
+        ranges.activation_quantization(0.0, float("inf"))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1])
@@ -52,22 +51,22 @@ def random_network(rng):
         return rng.normal(size=shape) / np.sqrt(np.prod(shape) / o), rng.normal(size=o) / 10
 
     return [
-        quantize.Conv("conv", ("input",), *weighted(6, 6, 3, 3, 2), stride=(1, 2), relu=True),
-        quantize.Conv("linear", ("conv",), *weighted(6, 6, 1, 1, 6)),
-        quantize.Add("add", ("conv", "linear"), relu=True),
-        quantize.MaxPool("max", ("add",), (2, 2), (2, 2)),
-        quantize.Depthwise("depthwise", ("max",), *weighted(12, 3, 3, 12)),
-        quantize.AveragePool("average", ("depthwise",), (2, 2), (2, 2)),
-        quantize.Reshape("flat", ("average",)),
-        quantize.FullyConnected("dense", ("flat",), *weighted(5, 5, 48)),
-        quantize.Softmax("softmax", ("dense",)),
+        floating.Conv("conv", ("input",), *weighted(6, 6, 3, 3, 2), stride=(1, 2), activation="relu"),
+        floating.Conv("linear", ("conv",), *weighted(6, 6, 1, 1, 6)),
+        floating.Add("add", ("conv", "linear"), activation="relu"),
+        floating.MaxPool("max", ("add",), (2, 2), (2, 2)),
+        floating.Depthwise("depthwise", ("max",), *weighted(12, 3, 3, 12)),
+        floating.AveragePool("average", ("depthwise",), (2, 2), (2, 2)),
+        floating.Reshape("flat", ("average",)),
+        floating.FullyConnected("dense", ("flat",), *weighted(5, 5, 48)),
+        floating.Softmax("softmax", ("dense",)),
     ]
 
 
 def test_int8_is_close_to_float_at_every_tensor(rng):
     layers = random_network(rng)
     x = rng.uniform(-1, 2, (50, 8, 16, 2))
-    exact = quantize.run(layers, x)
+    exact = floating.run(layers, x)
     result = quantize.quantize("n", layers, x)
     scale, zero_point = result.tensors["input"].quantization
     got = result.run(np.clip(np.rint(x / scale) + zero_point, -128, 127).astype(np.int8))
@@ -109,7 +108,10 @@ def test_given_quantizations_are_taken(rng):
     assert (conv.clamp, add.clamp) == ((-128, 127), (7, 127))
 
 
-def test_a_bias_beyond_32_bits_is_refused():
-    layers = [quantize.FullyConnected("fc", ("input",), np.full((1, 1), 1e-9), np.ones(1))]
-    with pytest.raises(NetworkError, match=r"^layer 'fc': a bias must fit 32 bits, not 32384998382725$"):
-        quantize.quantize("n", layers, np.ones((1, 1)))
+def test_scales_leave_room_for_the_bias():
+    layers = [floating.FullyConnected("fc", ("input",), np.array([[1e-9], [1.0]]), np.array([1.0, 2.0]))]
+    result = quantize.quantize("n", layers, np.ones((1, 1)))
+    fc, x = result.layers[0], result.tensors["input"]
+    assert fc.bias[0] == pytest.approx(1 << 26, rel=1e-6)
+    assert fc.weights.tolist() == [[0], [127]]
+    np.testing.assert_allclose(fc.bias * x.scale * fc.weight_scales, [1, 2], rtol=1e-4)
