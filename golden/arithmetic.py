@@ -163,7 +163,7 @@ def output_size(size: int, kernel: int, stride: int, padding: Pair) -> int:
     return (size + sum(padding) - kernel) // stride + 1
 
 
-def windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, fill: int) -> Iterator[tuple[int, int, Array]]:
+def windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Iterator[tuple[int, int, Array]]:
     """Yield ``(ky, kx, values)``: for each kernel position, the padded input's value at every window (N, OH, OW, C)."""
     top, bottom, left, right = padding
     rows = output_size(x.shape[1], kernel[0], stride[0], (top, bottom))

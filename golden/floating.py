@@ -158,7 +158,7 @@ class Pool(FloatLayer):
 
     def _windows(self, x: Array) -> Array:
         """(kernel positions, N, OH, OW, C), NaN outside the map."""
-        return np.stack([v for _, _, v in arithmetic.windows(x, self.kernel, self.stride, self.padding, np.nan)])
+        return np.stack([v for _, _, v in arithmetic.windows(x, self.kernel, self.stride, self.padding, math.nan)])
 
 
 class AveragePool(Pool):

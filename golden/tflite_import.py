@@ -7,7 +7,7 @@ It returns None, or what was found instead.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,10 @@ from gossamer.golden.network import (
 )
 from gossamer.golden.tflite_file import Graph, Operator, Value, read_tflite
 
-__all__ = ["EVERY_MODEL", "EVERY_OPERATOR", "OPERATORS", "Support", "load_tflite"]
+__all__ = [
+    "EVERY_MODEL", "EVERY_OPERATOR", "OPERATORS", "Support", "activations_of", "border_of", "constant_of", "dense", "dilated",
+    "load_tflite", "padding_of", "require", "sentence", "shape_of", "window_of",
+]  # fmt: skip
 
 Rule = Callable[[Operator], str | None]
 Array = arithmetic.Array
@@ -70,7 +73,7 @@ OPERATORS: dict[str, Support] = {}
 """The supported operators by name."""
 
 
-def _activations(op: Operator) -> list[Value]:
+def activations_of(op: Operator) -> list[Value]:
     """The inputs that the model computes, as opposed to weights and parameters, and the outputs."""
     return [*(value for value in op.inputs[OPERATORS[op.kind].activations] if value is not None), *op.outputs]
 
@@ -102,8 +105,8 @@ def operands_are_complete(op: Operator) -> str | None:
 def activations_are_int8(op: Operator) -> str | None:
     """inputs and outputs must be int8; only the model's own may be float32 or uint8, beside QUANTIZE and DEQUANTIZE"""
     support = OPERATORS[op.kind]
-    wanted = [support.input_types] * (len(_activations(op)) - 1) + [support.output_types]
-    for value, types in zip(_activations(op), wanted):
+    wanted = [support.input_types] * (len(activations_of(op)) - 1) + [support.output_types]
+    for value, types in zip(activations_of(op), wanted):
         if value.dtype not in types:
             return value.dtype + (f"; {HINT}" if value.dtype in ("float32", "float16", "uint8") else "")
     return None
@@ -111,7 +114,7 @@ def activations_are_int8(op: Operator) -> str | None:
 
 def activations_are_plain(op: Operator) -> str | None:
     """inputs and outputs must be dense tensors that the model computes anew for each inference"""
-    for value in _activations(op):
+    for value in activations_of(op):
         for wrong, kind in ((value.constant, "constant"), (value.sparse, "sparse"), (value.variable, "variable")):
             if wrong:
                 return f"{value.name!r}, which is {kind}"
@@ -120,7 +123,7 @@ def activations_are_plain(op: Operator) -> str | None:
 
 def activations_have_one_scale(op: Operator) -> str | None:
     """int8 and uint8 inputs and outputs must have one scale, above 0, and one zero point"""
-    for value in _activations(op):
+    for value in activations_of(op):
         good = len(value.scales) == 1 and len(value.zero_points) <= 1
         good = good and bool(np.isfinite(value.scales[0])) and value.scales[0] > 0
         if value.dtype != "float32" and not good:
@@ -130,12 +133,12 @@ def activations_have_one_scale(op: Operator) -> str | None:
 
 def shapes_are_maps_or_vectors(op: Operator) -> str | None:
     """inputs and outputs must have shape (1, H, W, C), (H, W, C), (N, C) or (N), of sizes that are known beforehand"""
-    for value in _activations(op):
+    for value in activations_of(op):
         known = all(axis == 0 and value.shape[:1] == (1,) for axis in value.unknown_sizes)
         if not known:
             sizes = ", ".join("?" if axis in value.unknown_sizes else str(n) for axis, n in enumerate(value.shape))
             return f"({sizes}) of {value.name!r}"
-        if _shape(value) is None:
+        if shape_of(value) is None:
             return f"{value.shape} of {value.name!r}"
     return None
 
@@ -163,7 +166,7 @@ def nothing_is_fused(op: Operator) -> str | None:
 
 def map_has_four_axes(op: Operator) -> str | None:
     """input and output must have four axes, the batch axis of size 1"""
-    return _first(str(value.shape) for value in _activations(op) if len(value.shape) != 4 or value.shape[0] != 1)
+    return _first(str(value.shape) for value in activations_of(op) if len(value.shape) != 4 or value.shape[0] != 1)
 
 
 def map_has_rows_and_columns(op: Operator) -> str | None:
@@ -186,7 +189,7 @@ def weights_are_int8(op: Operator) -> str | None:
 
 def weights_have_their_axes(op: Operator) -> str | None:
     """the weights' shape must be that of the operator and suit its input's"""
-    shape, given = _constant(op, 1).shape, op.source.shape
+    shape, given = constant_of(op, 1).shape, op.source.shape
     if op.kind == "FULLY_CONNECTED":
         good = len(shape) == 2 and math.prod(given) % shape[1] == 0
     elif op.kind == "CONV_2D":
@@ -251,7 +254,7 @@ def pool_window_is_of_reasonable_size(op: Operator) -> str | None:
 
 def window_fits(op: Operator) -> str | None:
     """the output's rows and columns must be those that input, window, stride and padding give"""
-    (top, bottom, left, right), (kernel, stride) = _padding(op), _window(op)
+    (top, bottom, left, right), (kernel, stride) = padding_of(op), window_of(op)
     shape, output = op.source.shape, op.outputs[0].shape
     wanted = (
         arithmetic.output_size(shape[1], kernel[0], stride[0], (top, bottom)),
@@ -262,7 +265,7 @@ def window_fits(op: Operator) -> str | None:
 
 def quantization_is_kept(op: Operator) -> str | None:
     """inputs and output must have the same scale and zero point"""
-    pairs = [(float(value.scales[0]), _zero_point(value)) for value in _activations(op)]
+    pairs = [(float(value.scales[0]), _zero_point(value)) for value in activations_of(op)]
     return _first(f"{pair} and {pairs[-1]}" for pair in pairs if pair != pairs[-1])
 
 
@@ -274,20 +277,20 @@ def weights_are_not_shuffled(op: Operator) -> str | None:
 
 def output_has_a_row_per_vector(op: Operator) -> str | None:
     """the output must have a channel for each row of weights, and a vector for each vector of the input"""
-    weights, given, output = _constant(op, 1), op.source.shape, op.outputs[0].shape
+    weights, given, output = constant_of(op, 1), op.source.shape, op.outputs[0].shape
     wanted = math.prod(given) // weights.shape[1] * weights.shape[0]
     return None if math.prod(output) == wanted and output[-1] == weights.shape[0] else str(output)
 
 
 def shapes_are_equal(op: Operator) -> str | None:
     """inputs and output must have one shape, without broadcasting"""
-    shapes = [value.shape for value in _activations(op)]
+    shapes = [value.shape for value in activations_of(op)]
     return None if len(set(shapes)) == 1 else " and ".join(map(str, shapes))
 
 
 def size_is_kept(op: Operator) -> str | None:
     """input and output must have equally many values"""
-    shapes = [value.shape for value in _activations(op)]
+    shapes = [value.shape for value in activations_of(op)]
     return None if math.prod(shapes[0]) == math.prod(shapes[1]) else f"{shapes[0]} and {shapes[1]}"
 
 
@@ -308,7 +311,7 @@ def axis_is_the_last(op: Operator) -> str | None:
     rank, axis = len(op.outputs[0].shape), op.options.get("Axis", 0)
     if axis not in (-1, rank - 1):
         return f"axis {axis} of {rank}"
-    shapes = [value.shape for value in _activations(op)]
+    shapes = [value.shape for value in activations_of(op)]
     good = len({shape[:-1] for shape in shapes}) == 1 and sum(s[-1] for s in shapes[:-1]) == shapes[-1][-1]
     return None if good else " and ".join(map(str, shapes))
 
@@ -355,7 +358,7 @@ def softmax_is_in_range(op: Operator) -> str | None:
 # What the rules and the operators share
 
 
-def _shape(value: Value) -> Shape | None:
+def shape_of(value: Value) -> Shape | None:
     """The shape in a :class:`Network`, or None. Rows of one vector each are a map of one row."""
     shape = value.shape
     if not shape or min(shape) < 1 or max(shape) > 1 << 24:
@@ -371,29 +374,30 @@ def _zero_point(value: Value) -> int:
     return int(value.zero_points[0]) if len(value.zero_points) else 0
 
 
-def _constant(op: Operator, index: int) -> Array:
+def constant_of(op: Operator, index: int) -> Array:
+    """The value of input ``index``, which is a constant."""
     value = op.input(index)
     assert value is not None
     assert value.data is not None
     return value.data
 
 
-def _window(op: Operator) -> tuple[Pair, Pair]:
+def window_of(op: Operator) -> tuple[Pair, Pair]:
     """Kernel, dilation included, and stride."""
     stride = (op.options["StrideH"], op.options["StrideW"])
     if "FilterHeight" in op.options:
         return (op.options["FilterHeight"], op.options["FilterWidth"]), stride
-    rows, columns = _constant(op, 1).shape[1:3]
+    rows, columns = constant_of(op, 1).shape[1:3]
     dilation = op.options["DilationHFactor"], op.options["DilationWFactor"]
     return ((rows - 1) * dilation[0] + 1, (columns - 1) * dilation[1] + 1), stride
 
 
-def _padding(op: Operator) -> tuple[int, int, int, int]:
+def padding_of(op: Operator) -> tuple[int, int, int, int]:
     """(top, bottom, left, right)."""
     if PADDINGS[op.options.get("Padding", 0)] == "VALID":
         return 0, 0, 0, 0
     shape = op.source.shape
-    kernel, stride = _window(op)
+    kernel, stride = window_of(op)
     return (
         *arithmetic.same_padding(shape[1], kernel[0], stride[0]),
         *arithmetic.same_padding(shape[2], kernel[1], stride[1]),
@@ -406,19 +410,19 @@ def _clamp(op: Operator, kind: str | None = None) -> Pair:
     return arithmetic.activation_range(kind, float(op.outputs[0].scales[0]), _zero_point(op.outputs[0]))
 
 
-def _dilated(weights: Array, rows: int, columns: int) -> Array:
+def dilated(weights: Array, rows: int, columns: int) -> Array:
     """``weights`` (O, KH, KW, I) with zeros between the kernel's rows and columns."""
     outputs, height, width, depth = weights.shape
-    spread = np.zeros((outputs, (height - 1) * rows + 1, (width - 1) * columns + 1, depth), np.int8)
+    spread = np.zeros((outputs, (height - 1) * rows + 1, (width - 1) * columns + 1, depth), weights.dtype)
     spread[:, ::rows, ::columns] = weights
     return spread
 
 
-def _dense(weights: Array, depth: int) -> Array:
+def dense(weights: Array, depth: int) -> Array:
     """``weights`` (O, KH, KW, I / groups) of groups of channels as those of a convolution over all ``depth`` channels."""
     outputs, height, width, part = weights.shape
     groups = depth // part
-    result = np.zeros((outputs, height, width, depth), np.int8)
+    result = np.zeros((outputs, height, width, depth), weights.dtype)
     for group in range(groups):
         rows = slice(group * outputs // groups, (group + 1) * outputs // groups)
         result[rows, :, :, group * part : (group + 1) * part] = weights[rows]
@@ -435,7 +439,7 @@ class _Builder:
     def tensor(self, value: Value) -> Tensor:
         """The tensor of ``value``."""
         if value.name not in self.tensors:
-            shape = _shape(value)
+            shape = shape_of(value)
             assert shape is not None
             if value.dtype == "float32":
                 tensor = Tensor(value.name, shape, 1.0, 0, "float32")
@@ -446,7 +450,7 @@ class _Builder:
 
     def add(self, kind: Callable[..., Layer], op: Operator, *fields: Any, **named: Any) -> None:
         """The layer of ``kind`` that is ``op``; its inputs are the operator's activations."""
-        *inputs, output = (self.tensor(value).name for value in _activations(op))
+        *inputs, output = (self.tensor(value).name for value in activations_of(op))
         self.layers.append(kind(f"{op.position} {op.kind}", tuple(inputs), output, *fields, **named))
 
     def reshaped(self, op: Operator, source: str, target: Tensor) -> str:
@@ -479,7 +483,7 @@ def _weighted(op: Operator, channels: int) -> dict[str, Any]:
     """Bias, scales and clamp. The bias' own scale does not count: kernels take input scale · weight scale for it."""
     weights, bias = op.weights, op.input(2)
     return {
-        "bias": _constant(op, 2) if bias is not None else np.zeros(channels, np.int32),
+        "bias": constant_of(op, 2) if bias is not None else np.zeros(channels, np.int32),
         "weight_scales": np.broadcast_to(weights.scales.astype(np.float64), (channels,)).copy(),
         "clamp": _clamp(op),
     }
@@ -500,7 +504,7 @@ POOL = (
 @operator("AVERAGE_POOL_2D", *POOL)
 def average_pool(builder: _Builder, op: Operator) -> None:
     """`AveragePool`"""
-    builder.add(AveragePool, op, *_window(op), _padding(op), _clamp(op))
+    builder.add(AveragePool, op, *window_of(op), padding_of(op), _clamp(op))
 
 
 @operator(
@@ -517,10 +521,10 @@ def concatenation(builder: _Builder, op: Operator) -> None:
 )
 def convolution(builder: _Builder, op: Operator) -> None:
     """`Conv`; a dilated kernel gets zeros between its weights, grouped convolutions get zeros for the other groups"""
-    weights, depth = _constant(op, 1), builder.tensor(_activations(op)[0]).shape[-1]
-    weights = _dilated(_dense(weights, depth), op.options["DilationHFactor"], op.options["DilationWFactor"])
+    weights, depth = constant_of(op, 1), builder.tensor(activations_of(op)[0]).shape[-1]
+    weights = dilated(dense(weights, depth), op.options["DilationHFactor"], op.options["DilationWFactor"])
     constants = _weighted(op, len(weights))
-    builder.add(Conv, op, weights=weights, stride=_window(op)[1], padding=_padding(op), **constants)
+    builder.add(Conv, op, weights=weights, stride=window_of(op)[1], padding=padding_of(op), **constants)
 
 
 @operator(
@@ -529,9 +533,9 @@ def convolution(builder: _Builder, op: Operator) -> None:
 )  # fmt: skip
 def depthwise_convolution(builder: _Builder, op: Operator) -> None:
     """`Depthwise`, of any depth multiplier; a dilated kernel gets zeros between its weights"""
-    weights = _dilated(_constant(op, 1), op.options["DilationHFactor"], op.options["DilationWFactor"])[0]
+    weights = dilated(constant_of(op, 1), op.options["DilationHFactor"], op.options["DilationWFactor"])[0]
     constants = _weighted(op, weights.shape[2])
-    builder.add(Depthwise, op, weights=weights, stride=_window(op)[1], padding=_padding(op), **constants)
+    builder.add(Depthwise, op, weights=weights, stride=window_of(op)[1], padding=padding_of(op), **constants)
 
 
 @operator("DEQUANTIZE", shapes_are_equal, output_types=("float32",))
@@ -553,9 +557,9 @@ def reshape(builder: _Builder, op: Operator) -> None:
 )  # fmt: skip
 def fully_connected(builder: _Builder, op: Operator) -> None:
     """`FullyConnected`; if it is applied to several vectors, `Conv` with a kernel of one pixel, rounding once"""
-    weights = _constant(op, 1)
+    weights = constant_of(op, 1)
     outputs, depth = weights.shape
-    x, y = (builder.tensor(value) for value in _activations(op))
+    x, y = (builder.tensor(value) for value in activations_of(op))
     constants = _weighted(op, outputs)
     if math.prod(x.shape) == depth and len(y.shape) == 1:
         builder.add(FullyConnected, op, weights=weights, **constants)
@@ -583,7 +587,7 @@ def logistic(builder: _Builder, op: Operator) -> None:
 @operator("MAX_POOL_2D", *POOL)
 def max_pool(builder: _Builder, op: Operator) -> None:
     """`MaxPool`"""
-    builder.add(MaxPool, op, *_window(op), _padding(op), _clamp(op))
+    builder.add(MaxPool, op, *window_of(op), padding_of(op), _clamp(op))
 
 
 @operator("MEAN", map_has_rows_and_columns, mean_is_over_rows_and_columns, inputs=(2, 2))
@@ -595,7 +599,7 @@ def mean(builder: _Builder, op: Operator) -> None:
 @operator("PAD", map_has_rows_and_columns, pads_are_constant, quantization_is_kept, inputs=(2, 2))
 def pad(builder: _Builder, op: Operator) -> None:
     """`Pad`"""
-    rows, columns, channels = (tuple(pair) for pair in _constant(op, 1).tolist()[-3:])
+    rows, columns, channels = (tuple(pair) for pair in constant_of(op, 1).tolist()[-3:])
     builder.add(Pad, op, (*rows, *columns), channels)
 
 
@@ -604,7 +608,7 @@ def pad(builder: _Builder, op: Operator) -> None:
 )  # fmt: skip
 def quantization(builder: _Builder, op: Operator) -> None:
     """`Rescale` from int8 to int8; `Quantize` of the model's input of float32 or uint8; `Dequantize` to its uint8 output"""
-    x, y = _activations(op)
+    x, y = activations_of(op)
     if x.dtype == y.dtype == "int8":
         builder.add(Rescale, op)
     else:
@@ -669,31 +673,23 @@ def sentence(rule: Callable[..., Any]) -> str:
     return " ".join((rule.__doc__ or "").split())
 
 
-def _check(graph: Graph) -> None:
-    for rule in EVERY_MODEL:
-        found = rule(graph)
+def require(subject: Any, rules: Iterable[Callable[[Any], str | None]]) -> None:
+    """Raise :class:`NetworkError` with the first of ``rules`` that an operator or a model breaks."""
+    for rule in rules:
+        found = rule(subject)
         if found is not None:
-            raise NetworkError(f"{sentence(rule)}, not {found}")
-    for op in graph.operators:
-        _check_operator(op)
-
-
-def _check_operator(op: Operator) -> None:
-    for rule in EVERY_OPERATOR:
-        found = rule(op)
-        if found is not None:
-            raise NetworkError(f"{op}: {sentence(rule)}, not {found}")
-    for rule in OPERATORS[op.kind].rules:
-        found = rule(op)
-        if found is not None:
-            raise NetworkError(f"{op}: {sentence(rule)}, not {found}")
+            owner = f"{subject}: " if isinstance(subject, Operator) else ""
+            raise NetworkError(f"{owner}{sentence(rule)}, not {found}")
 
 
 def load_tflite(path: str | Path) -> Network:
     """Read a ``.tflite`` file. Raises :class:`NetworkError`, with the path, for one that is damaged or not supported."""
     try:
         graph = read_tflite(path)
-        _check(graph)
+        require(graph, EVERY_MODEL)
+        for op in graph.operators:
+            require(op, EVERY_OPERATOR)
+            require(op, OPERATORS[op.kind].rules)
         builder = _Builder()
         for value in graph.inputs:
             builder.tensor(value)
@@ -704,13 +700,13 @@ def load_tflite(path: str | Path) -> Network:
                 raise NetworkError(f"{op}: {error}") from None
         (x,), (y,) = graph.inputs, graph.outputs
         return Network(
-            Path(path).stem, builder.tensors, tuple(builder.layers), x.name, y.name, _border(x), _border(y)
+            Path(path).stem, builder.tensors, tuple(builder.layers), x.name, y.name, border_of(x), border_of(y)
         )
     except NetworkError as error:
         raise NetworkError(f"{path}: {error}") from error
 
 
-def _border(value: Value) -> Shape | None:
+def border_of(value: Value) -> Shape | None:
     """The model's own shape without batch, where the network's is another."""
     own = value.shape[1:] if len(value.shape) > 1 else value.shape
-    return None if own == _shape(value) else own
+    return None if own == shape_of(value) else own
