@@ -1,0 +1,203 @@
+"""Compression of a network's weights: pruned, in fewer bits, or from palettes, and still a :class:`Network` as any other.
+
+A :class:`Source` is what is compressed: an int8 network, the real weights of its layers, and what the network that it comes
+from computes for calibration inputs. :func:`compress` goes through the layers in order; each is fitted to the inputs that it
+has behind the layers that are compressed already:
+
+1. weights are pruned (:mod:`gossamer.golden.pruning`);
+2. those that are left get a format (:mod:`gossamer.golden.weights`), and make up for what pruning and rounding lose
+   (:mod:`gossamer.golden.compensation`);
+3. the bias gets the mean that is missing per output channel before the activation. Ref: Nagel et al., Data-Free
+   Quantization through Weight Equalization and Bias Correction, 2019, section 4.2.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossamer.golden import arithmetic, floating, pruning, weights
+from gossamer.golden.compensation import moments, pruned, rounded, rows_of, weights_of
+from gossamer.golden.network import FullyConnected, Network, NetworkError, Tensor, Weighted
+from gossamer.golden.quantize import least_scales, quantize
+from gossamer.golden.weights import Options
+
+__all__ = ["Compressed", "Source", "agreement", "compress", "from_float", "from_int8", "search"]
+
+Array = NDArray[Any]
+
+MOST = 256
+"""So many calibration inputs are used for more than ranges; all their tensors are in memory."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """What is compressed.
+
+    ``network`` is int8; ``weights`` and ``biases`` are the real ones of its layers, by layer, ``scales`` those that weights keep
+    if they stay in eight bits. ``x`` are int8 calibration inputs, ``reference`` the real value of each tensor for them.
+    """
+
+    network: Network
+    weights: Mapping[str, Array]
+    biases: Mapping[str, Array]
+    scales: Mapping[str, Array]
+    x: Array
+    reference: Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compressed:
+    """``network`` with, by layer, the bits that its weights take in their format, and the mask of those that are not pruned.
+    ``output`` is what it computes for the calibration inputs."""
+
+    network: Network
+    bits: dict[str, int]
+    masks: dict[str, Array]
+    output: Array
+
+
+def _real(tensor: Tensor, values: Array) -> Array:
+    return tensor.scale * (values.astype(np.float64) - tensor.zero_point)
+
+
+def from_float(
+    name: str,
+    layers: Sequence[floating.FloatLayer],
+    calibration: Array,
+    *,
+    method: str = "mse",
+    input_quantization: tuple[float, int] | None = None,
+    borders: tuple[Any, Any] = (None, None),
+) -> Source:
+    """The source that is a float network, with activations in the ranges that ``method`` gives for ``calibration``."""
+    given = {} if input_quantization is None else {"input": input_quantization}
+    network = quantize(name, layers, calibration, given, method=method, borders=borders)
+    few = calibration[:MOST]
+    return Source(
+        network,
+        {layer.name: layer.weights for layer in layers if isinstance(layer, floating.Weighted)},
+        {layer.name: layer.bias for layer in layers if isinstance(layer, floating.Weighted)},
+        {},
+        arithmetic.quantize(few.astype(np.float32), *network.tensors["input"].quantization),
+        floating.run(layers, few),
+    )
+
+
+def from_int8(network: Network, calibration: Array) -> Source:
+    """The source that is an int8 network; ``calibration`` are inputs of its own type."""
+    layers = [layer for layer in network.layers if isinstance(layer, Weighted)]
+    values = network.run(calibration[:MOST])
+    real = {name: _real(network.tensors[name], value) for name, value in values.items()}
+    scales = {layer.name: layer.weight_scales.astype(np.float64) for layer in layers}
+    exact, biases = {}, {}
+    for layer in layers:
+        rows = np.moveaxis(layer.weights, layer.channel_axis, -1) * scales[layer.name]
+        exact[layer.name] = np.moveaxis(rows, -1, layer.channel_axis)
+        biases[layer.name] = layer.bias * network.tensors[layer.inputs[0]].scale * scales[layer.name]
+    return Source(network, exact, biases, scales, calibration[:MOST], real)
+
+
+def compress(
+    source: Source,
+    options: Mapping[str, Options],
+    *,
+    lanes: int = 16,
+    method: str = "mse",
+    correct: bool = True,
+    compensate: bool = True,
+) -> Compressed:
+    """Compress each layer with its ``options``; those that have none stay in eight bits.
+
+    ``method`` gives the ranges of int8 weights, ``lanes`` is the number of output channels in a block. Without ``correct``
+    biases stay, without ``compensate`` weights are rounded to nearest and pruned ones are lost.
+    """
+    network, values = source.network, {source.network.input: source.x}
+    layers, bits, masks = [], {}, {}
+    for layer in network.layers:
+        if layer.name in source.weights:
+            assert isinstance(layer, Weighted)
+            x = _real(network.tensors[layer.inputs[0]], values[layer.inputs[0]])
+            chosen = options.get(layer.name, Options())
+            layer, mask = _compressed(source, layer, x, chosen, lanes, method, correct, compensate)
+            masks[layer.name] = mask
+            bits[layer.name] = weights.bits(layer.weights, mask, layer.channel_axis, chosen, lanes)
+        values[layer.output] = layer.run(network, *(values[name] for name in layer.inputs))
+        layers.append(layer)
+    network = dataclasses.replace(network, layers=tuple(layers))
+    return Compressed(network, bits, masks, values[network.output])
+
+
+def _compressed(
+    source: Source, layer: Any, x: Array, options: Options, lanes: int, method: str, correct: bool, compensate: bool
+) -> tuple[Weighted, Array]:
+    """A layer of the source with the real inputs ``x``, and the mask of its weights."""
+    name, scale = layer.name, source.network.tensors[layer.inputs[0]].scale
+    exact, bias = source.weights[name], source.biases[name]
+    mask = np.ones(exact.shape, bool)
+    if options.prunes:
+        mask = pruning.kept(exact, layer.channel_axis, options.prune, options.block, lanes)
+    rows, masks, seen = rows_of(layer, exact), rows_of(layer, mask), moments(layer, x)
+    left = pruned(rows, masks, seen.seconds) if compensate else np.where(masks, rows, 0.0)
+    channels, size = len(bias), rows.shape[-1]
+    grid = weights.grid(
+        left.reshape(channels, size), masks.reshape(channels, size), options, method=method,
+        per_tensor=isinstance(layer, FullyConnected), least=least_scales(bias, scale), scales=source.scales.get(name),
+    )  # fmt: skip
+
+    def rounding(column: Array) -> Array:
+        return (grid.round(column.reshape(channels, -1)) * grid.scales[:, np.newaxis]).reshape(column.shape)
+
+    real = rounded(left, masks, seen.seconds, rounding) if compensate else np.where(masks, rounding(left), 0.0)
+    if correct:
+        wanted = moments(layer, source.reference[layer.inputs[0]]).mean
+        bias = bias + ((rows @ wanted[:, :, np.newaxis]) - (real @ seen.mean[:, :, np.newaxis])).reshape(-1)
+    integers = np.rint(real.reshape(channels, size) / grid.scales[:, np.newaxis]).astype(np.int8)
+    steps = np.rint(bias / (scale * grid.scales))
+    if np.abs(steps).max() >= 1 << 27:
+        raise NetworkError(f"layer {name!r}: a bias must fit 28 bits, not {steps[np.argmax(np.abs(steps))]:.0f}")
+    return dataclasses.replace(
+        layer, weights=weights_of(layer, integers), bias=steps.astype(np.int32), weight_scales=grid.scales
+    ), mask
+
+
+def agreement(output: Array, reference: Array) -> float:
+    """The share of inputs for which two networks' outputs are largest at the same place."""
+    return float((output.reshape(len(output), -1).argmax(1) == reference.reshape(len(output), -1).argmax(1)).mean())
+
+
+def search(
+    source: Source,
+    options: Mapping[str, Options],
+    budget: float,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **fields: Any,
+) -> dict[str, Options]:
+    """The options with which layers in int8 become int4, one after the other while the agreement with the source on its
+    calibration inputs is at least ``budget``.
+
+    Those come first that alone cost least: squared error of the output per byte saved.
+    """
+    reference = source.reference[source.network.output]
+    tensor, free = source.network.tensors[source.network.output], []
+    for name in source.weights:
+        if options.get(name, Options()).weights == "int8":
+            free.append(name)
+    best, costs = dict(options), {}
+    for done, name in enumerate(free):
+        progress(done, 2 * len(free))
+        output = compress(source, best | {name: _int4(best, name)}, **fields).output
+        costs[name] = float(((_real(tensor, output) - reference) ** 2).sum()) / source.weights[name].size
+    for done, name in enumerate(sorted(free, key=lambda name: costs[name]), len(free)):
+        progress(done, 2 * len(free))
+        tried = best | {name: _int4(best, name)}
+        if agreement(compress(source, tried, **fields).output, reference) >= budget:
+            best = tried
+    return best
+
+
+def _int4(options: Mapping[str, Options], name: str) -> Options:
+    return dataclasses.replace(options.get(name, Options()), weights="int4")
