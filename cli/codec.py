@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.cli.models import samples_file
 from gossamer.cli.report import markdown_table
-from gossamer.golden import codec, digits, ebpc
+from gossamer.golden import codec, ebpc
 from gossamer.golden.coding import coded_order, is_signed, map_order
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.layout import map_shape
-from gossamer.golden.network import Network
 
 __all__ = [
     "BUDGETS", "BUDGET_COLUMNS", "COLUMNS", "budget_picture", "budget_rows", "budgets", "codec_markdown", "codec_picture",
-    "labels", "ratios", "rows", "through",
+    "ratios", "rows", "through",
 ]  # fmt: skip
 
 Report = dict[str, Any]
@@ -142,21 +140,6 @@ def budgets(
         )
         progress(done)
     return found
-
-
-def labels(name: str, network: Network, count: int) -> NDArray[np.int64]:
-    """The classes of the first inputs that :func:`gossamer.cli.models.samples` gives, where they are known, else -1: of a
-    built-in network, or in the array ``y`` beside a model. Empty if the network does not classify."""
-    if network.tensors[network.output].shape == network.tensors[network.input].shape:
-        return np.zeros(0, np.int64)
-    if name == "digits":
-        return np.asarray(digits.test_set()[1][:count], np.int64)
-    file = samples_file(name)
-    if file:
-        with np.load(file) as arrays:
-            if "y" in arrays:
-                return np.asarray(arrays["y"][:count], np.int64)
-    return np.full(count, -1)
 
 
 def budget_rows(found: list[Report]) -> list[tuple[str, ...]]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from gossamer.golden.network import Network
 from gossamer.golden.spec import UserError
+from gossamer.golden.tflite_float import FloatModel
 
-__all__ = ["InputError", "load_inputs", "load_samples", "output_file", "output_folder"]
+__all__ = ["InputError", "load_floats", "load_inputs", "load_samples", "output_file", "output_folder"]
 
 
 class InputError(UserError, ValueError):
@@ -55,28 +56,47 @@ def output_folder(path: Path) -> Iterator[Path]:
             shutil.move(file, target)
 
 
-def load_inputs(path: Path, network: Network) -> NDArray[Any]:
-    """The inputs in a ``.npy`` file, batch first, of the model's own type and shape; returned in the tensor's shape."""
+def _array(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
-            x = np.load(file, allow_pickle=False)
+            return np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"the input file {path} must exist") from None
     except Exception as error:  # numpy does not say which; damaged headers alone raise five kinds
         reason = str(error).partition("\n")[0]
         raise InputError(f"the input file {path} must be a .npy file: {reason}") from None
-    return _checked(x, path, network)
+
+
+def load_inputs(path: Path, network: Network) -> NDArray[Any]:
+    """The inputs in a ``.npy`` file, batch first, of the model's own type and shape; returned in the tensor's shape."""
+    return _checked(_array(path), path, network)
+
+
+def load_floats(path: Path, model: FloatModel) -> NDArray[Any]:
+    """The inputs of a float model in a ``.npy`` file, batch first, float32 of the model's own shape, or, in a ``.npz`` file, in
+    its array ``x``; returned in the shape of the float layers."""
+    x = _samples(path)["x"] if path.suffix == ".npz" else _array(path)
+    x = _suiting(x, model.name, "float32", model.borders[0] or model.shape)
+    if not np.isfinite(x).all():
+        raise InputError(f"the input of {model.name!r} must be finite numbers, and some in {path} are not")
+    return x.reshape(len(x), *model.shape)
+
+
+def _samples(path: Path) -> dict[str, Any]:
+    """The arrays in a ``.npz`` file that has an ``x``."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {"x": file["x"], **file}
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the samples {path} must be a .npz file with an array x: {reason}") from None
 
 
 def load_samples(path: Path, network: Network) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The inputs ``x`` in a ``.npz`` file, as those of :func:`load_inputs`, and the network's outputs ``output``, if they are
     there."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, output = file["x"], file.get("output")
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"the samples {path} must be a .npz file with an array x: {reason}") from None
+    arrays = _samples(path)
+    x, output = arrays["x"], arrays.get("output")
     x = _checked(x, path, network)
     tensor = network.tensors[network.output]
     shape = (len(x), *(network.output_shape or tensor.shape))
@@ -90,11 +110,15 @@ def load_samples(path: Path, network: Network) -> tuple[NDArray[Any], NDArray[An
 def _checked(x: Any, path: Path, network: Network) -> NDArray[Any]:
     """The inputs ``x``, found in the file ``path``, in the shape of the network's input tensor."""
     tensor = network.tensors[network.input]
-    shape = network.input_shape or tensor.shape
-    if not isinstance(x, np.ndarray) or x.dtype != tensor.dtype or x.shape[1:] != shape or not len(x):
-        found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
-        wanted = f"{tensor.dtype} of shape (N, {', '.join(map(str, shape))}), N > 0"
-        raise InputError(f"the input of {network.name!r} must be {wanted}, not {found}")
+    x = _suiting(x, network.name, tensor.dtype, network.input_shape or tensor.shape)
     if x.dtype == np.float32 and np.isnan(x).any():
         raise InputError(f"the input of {network.name!r} must be numbers, and some in {path} are NaN")
     return x.reshape(len(x), *tensor.shape)
+
+
+def _suiting(x: Any, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.shape[1:] != shape or not len(x):
+        found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else "an archive"
+        wanted = f"{dtype} of shape (N, {', '.join(map(str, shape))}), N > 0"
+        raise InputError(f"the input of {name!r} must be {wanted}, not {found}")
+    return x

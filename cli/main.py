@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
-from gossamer.cli.models import BUILT_IN, Samples, load_model, models_in, samples
+from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in, samples
 from gossamer.golden import spec
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
@@ -22,6 +22,9 @@ from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
 from gossamer.golden.planner import Planner, Point, affordable, fit, too_little
 from gossamer.golden.program import Program
+from gossamer.golden.pruning import BLOCKS
+from gossamer.golden.ranges import METHODS
+from gossamer.golden.weights import FORMATS, PALETTES, Options
 
 __all__ = ["main"]
 
@@ -186,6 +189,7 @@ def cli() -> None:
       gossamer generate --config up5k -o build/v  Verilog of the core
       gossamer compile digits -o build/digits     program image, report, memory plan
       gossamer plan digits -o build/plan          memory against cycles, and where each row lies
+      gossamer compress NET.tflite -o build/n.gsm weights pruned, in int4 or from palettes
       gossamer run digits --input X.npy --backend rtl -o Y.npy
       gossamer bench -o build/bench               cycles of all configurations, simulated
       gossamer bench --models DIR -o build/bench  the same of the models in a folder
@@ -259,7 +263,7 @@ def _demo_digits(config: spec.Config, count: int) -> None:
     network = digits.load()
     compiled = compile_network(network, config)
     images, all_labels = digits.test_set()
-    x, labels = images[:count], all_labels[:count]
+    x, known = images[:count], all_labels[:count]
     golden = network.run(x)[compiled.device_output]
     inferences = predict(compiled, x)
     simulator = Simulator(config, say)
@@ -269,7 +273,7 @@ def _demo_digits(config: spec.Config, count: int) -> None:
     equal = int((outputs == golden).reshape(count, -1).all(1).sum())
     interpreted = all((i.output == g).all() for i, g in zip(inferences, golden))
     predicted = [i.cycles for i in inferences]
-    accuracy = float((compiled.finish(outputs).argmax(1) == labels).mean())
+    accuracy = float((compiled.finish(outputs).argmax(1) == known).mean())
     expected = float((network.run(images)[network.output].argmax(1) == all_labels).mean())
     report = run_report(compiled, inferences, "rtl", result.cycles, result.simulated)
 
@@ -388,6 +392,97 @@ def compile_command(
         f"{report['image_bytes']:,} bytes of image and {report['peak_activation_bytes']:,} of activations in a store of "
         f"{report['store_bytes']:,}, {report['streamed_bytes']:,} bytes streamed: {output}"
     )
+
+
+@cli.command(
+    "compress",
+    help=f"""Compress a network's weights.
+
+    MODEL is a float TensorFlow Lite model (.tflite), which is quantized to int8, or any of the int8 models that other commands
+    take ({', '.join(BUILT_IN)}, .gsm, .tflite). The result is an int8 network for these commands, whatever its formats.""",
+)
+@model_argument
+@config_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT.gsm", help="The network to write.")
+@click.option(
+    "--weights", type=click.Choice([*FORMATS]), default="int8", show_default=True, help="The numbers that weights may be."
+)
+@click.option("--prune", default=0.0, show_default=True, metavar="D", help="The share of weights to prune, by magnitude.")
+@click.option("--block", default="unstructured", show_default=True, metavar=BLOCKS, help="What is pruned as one.")
+@click.option(
+    "--palette", type=click.Choice(PALETTES), default="layer", show_default=True, help="What has a palette of its own."
+)
+@click.option("--per-layer", type=click.Path(path_type=Path), help="Options of layers by name (.toml, .json).")
+@click.option(
+    "--budget", type=click.FloatRange(0, 1), metavar="A",
+    help="Make int8 layers int4 while the share of calibration inputs with the same class is at least A.",
+)  # fmt: skip
+@click.option(
+    "--calibrate", "calibrate_path", type=click.Path(path_type=Path),
+    help="Inputs (.npy) to fit with, float32 for a float model. Default: every other sample in NAME_samples.npz.",
+)  # fmt: skip
+@click.option(
+    "--range", "method", type=click.Choice(METHODS), default="mse", show_default=True,
+    help="Ranges of a float model's activations and int8 weights.",
+)  # fmt: skip
+@click.option("--bias-correction/--no-bias-correction", default=True, help="Keep each channel's mean.", show_default=True)
+@click.option(
+    "--compensation/--no-compensation", default=True, show_default=True, help="Let weights make up for what others lose."
+)
+@click.option(
+    "--count", default=2, show_default=True, type=click.IntRange(1, 500), help="Inputs to predict cycles with, at most."
+)
+def compress_command(
+    model: str,
+    config_name: str,
+    output: Path,
+    weights: str,
+    prune: float,
+    block: str,
+    palette: str,
+    per_layer: Path | None,
+    budget: float | None,
+    calibrate_path: Path | None,
+    method: str,
+    bias_correction: bool,
+    compensation: bool,
+    count: int,
+) -> None:
+    """Writes OUT.gsm, OUT.json (the report) and OUT.png."""
+    from gossamer.cli import compress as tool
+    from gossamer.golden.compress import Fitting, compress, search
+
+    config = spec.config(config_name)
+    default = Options(weights, prune, block, palette)
+    given = tool.load(model, calibrate_path, method)
+    options = tool.options_by_layer(given.source, default, per_layer)
+    fitting = Fitting(method, config.lanes, bias_correction, compensation)
+    if budget is not None:
+        if not len(given.sets["calibration"].known):
+            raise InputError(f"--budget must be left out for {given.source.network.name!r}, which does not classify")
+        with progress_bar("precision search", 0) as update:
+            options = search(given.source, options, budget, fitting, update)
+    done = compress(given.source, options, fitting)
+    x = [*given.sets.values()][-1].x[:count]
+    plain = compress(given.source, {}, fitting).network
+    with progress_bar("interpreter", 2 * len(x)) as update:
+        before = tool.predicted(plain, config, x, update)
+        after = tool.predicted(done.network, config, x, lambda taken: update(len(x) + taken))
+    report = tool.compress_report(given, done, options, before, after)
+    with output_file(output) as network_path, output_file(output.with_suffix(".json")) as json_path:
+        with output_file(output.with_suffix(".png")) as picture_path:
+            done.network.save(network_path)
+            write_json(json_path, report)
+            tool.picture(report, picture_path)
+    table = Table(title=f"{given.source.network.name}, compressed", title_justify="left")
+    for i, column in enumerate(tool.COLUMNS):
+        table.add_column(column, justify="left" if i < 3 else "right")
+    for row in tool.rows(report):
+        table.add_row(*row)
+    stdout().print(table)
+    for sentence in tool.sentences(report):
+        click.echo(sentence)
+    click.echo(output)
 
 
 @cli.command(help=f"Plan a network's activation memory.\n\n{MODELS}")
@@ -638,7 +733,7 @@ def bench_codec(
             click.echo(f"gossamer: {error}", err=True)
             continue
         x = samples(name, network, count).x
-        known = codec.labels(name, network, len(x))
+        known = labels(name, network, len(x))
         with progress_bar(network.name, len(x)) as update:
             reports.append(codec.ratios(compiled, x, update))
         if with_budgets and len(known):

@@ -12,7 +12,7 @@ from gossamer.golden import arithmetic, denoise, digits
 from gossamer.golden.network import Network, Quantize
 from gossamer.golden.tflite_import import load_tflite
 
-__all__ = ["BUILT_IN", "Samples", "load_model", "models_in", "samples", "samples_file"]
+__all__ = ["BUILT_IN", "Samples", "labels", "load_model", "models_in", "samples", "samples_file"]
 
 BUILT_IN = {"digits": digits.load, "denoise": denoise.load}
 
@@ -43,8 +43,8 @@ def samples(name: str, network: Network, count: int) -> Samples:
     """Inputs to measure with, at most ``count``: the first real ones if there are some, else random ones, the same every time.
 
     Real ones are the held-out data of a built-in network, and for ``NAME.tflite`` or ``NAME.gsm`` those in
-    ``NAME_samples.npz`` beside it, where NAME may lack an ``_int8`` at its end. Random inputs of a float32 model are the values
-    that its quantization can tell apart.
+    ``NAME_samples.npz`` beside it, where NAME may lack an ``_int8`` or ``_fp32`` at its end. Random inputs of a float32
+    model are the values that its quantization can tell apart.
     """
     if name in BUILT_IN:
         held_out = digits.test_set()[0] if name == "digits" else denoise.to_input(denoise.noisy(denoise.photograph()))
@@ -59,8 +59,24 @@ def samples(name: str, network: Network, count: int) -> Samples:
 def samples_file(name: str) -> Path | None:
     """The file of samples beside a model, if there is one."""
     path = Path(name)
-    files = (path.with_name(f"{stem}_samples.npz") for stem in (path.stem, path.stem.removesuffix("_int8")))
+    stems = (path.stem, path.stem.removesuffix("_int8"), path.stem.removesuffix("_fp32"))
+    files = (path.with_name(f"{stem}_samples.npz") for stem in stems)
     return next((file for file in files if file.is_file()), None)
+
+
+def labels(name: str, network: Network, count: int) -> NDArray[np.int64]:
+    """The classes of the first inputs that :func:`samples` gives, where they are known, else -1: of a
+    built-in network, or in the array ``y`` beside a model. Empty if the network does not classify."""
+    if network.tensors[network.output].shape == network.tensors[network.input].shape:
+        return np.zeros(0, np.int64)
+    if name == "digits":
+        return np.asarray(digits.test_set()[1][:count], np.int64)
+    file = samples_file(name)
+    if file:
+        with np.load(file) as arrays:
+            if "y" in arrays:
+                return np.asarray(arrays["y"][:count], np.int64)
+    return np.full(count, -1)
 
 
 def _random(network: Network, count: int) -> NDArray[Any]:

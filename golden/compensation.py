@@ -1,9 +1,9 @@
 """Weights that make up for what others lose: least squares on the inputs that a layer sees.
 
 A layer's output is linear in its weights, so the squared error that weights ``v`` cause instead of ``w`` is
-``(v - w) S (v - w)`` with the second moments ``S`` of the inputs in its windows. For pruned weights the others make up as
-well as they can; rounding goes weight by weight and moves what each loses to those that are still to be rounded. Ref: Frantar
-& Alistarh, Optimal Brain Compression, 2022; Frantar et al., GPTQ, 2023.
+``(v - w) S (v - w)`` with the second moments ``S`` of the inputs in its windows, about their mean, which the bias takes care
+of. For pruned weights the others make up as well as they can; rounding goes weight by weight and moves what each loses to
+those that are still to be rounded. Ref: Frantar & Alistarh, Optimal Brain Compression, 2022; Frantar et al., GPTQ, 2023.
 
 Weights are ``(G, R, K)`` here: a layer has one group of all its output channels, a depthwise layer one for each.
 """
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from gossamer.golden import arithmetic, network
 
-__all__ = ["Moments", "moments", "pruned", "rounded", "rows_of", "weights_of"]
+__all__ = ["Moments", "moments", "pruned", "retargeted", "rounded", "rows_of", "weights_of"]
 
 Array = NDArray[Any]
 
-DAMPING = 0.01
-"""Added to each second moment, as a share of their mean: some inputs never differ in the calibration, and may elsewhere."""
+DAMPING = 0.1
+"""Added to each second moment, as a share of their mean: what hardly differs in the calibration may elsewhere."""
+
+RETARGET_DAMPING = 0.3
+"""The same for :func:`retargeted`, which has more freedom to fit what only the calibration inputs have."""
 
 BATCH = 16
 
@@ -54,27 +57,47 @@ def _windows(layer: Any, x: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """Of the values in a layer's windows: the ``mean`` (G, K) and, about it, the second moments ``seconds`` (G, K, K)."""
+    """Of the values ``x`` in a layer's windows, and ``y``, what they should be: the means (G, K), and about these the second
+    moments ``seconds`` of ``x`` and ``cross`` of ``y`` with ``x`` (G, K, K)."""
 
     mean: Array
+    wanted: Array
     seconds: Array
+    cross: Array
 
 
-def moments(layer: network.Weighted, x: Array) -> Moments:
-    """Of the windows of ``layer`` on the real inputs ``x``, a few of which are in memory at a time."""
-    count, total, square = 0, 0.0, 0.0
+def moments(layer: network.Weighted, x: Array, y: Array) -> Moments:
+    """Of the windows of ``layer`` on real inputs ``x`` that should be ``y``; a few of them are in memory at a time."""
+    sums: list[Any] = [0.0, 0.0, 0.0, 0.0]
+    count = 0
     for start in range(0, len(x), BATCH):
-        windows = _windows(layer, x[start : start + BATCH])
-        count += windows.shape[1]
-        total = total + windows.sum(axis=1)
-        square = square + windows.transpose(0, 2, 1) @ windows
-    mean = np.asarray(total) / count
-    return Moments(mean, np.asarray(square) / count - mean[:, :, np.newaxis] * mean[:, np.newaxis, :])
+        have, want = (_windows(layer, values[start : start + BATCH]) for values in (x, y))
+        count += have.shape[1]
+        for i, part in enumerate((have.sum(1), want.sum(1), have.transpose(0, 2, 1) @ have, want.transpose(0, 2, 1) @ have)):
+            sums[i] = sums[i] + part
+    mean, wanted, seconds, cross = (np.asarray(one) / count for one in sums)
+    beside = mean[:, np.newaxis, :]
+    return Moments(mean, wanted, seconds - mean[:, :, np.newaxis] * beside, cross - wanted[:, :, np.newaxis] * beside)
+
+
+def _damping(seconds: Array, share: float) -> Array:
+    size = seconds.shape[-1]
+    return (share * np.trace(seconds) / size or 1.0) * np.eye(size)
 
 
 def _damped(seconds: Array) -> Array:
-    size = seconds.shape[-1]
-    return seconds + (DAMPING * np.trace(seconds) / size or 1.0) * np.eye(size)
+    return seconds + _damping(seconds, DAMPING)
+
+
+def retargeted(rows: Array, seen: Moments) -> Array:
+    """The weights (G, R, K) that give for ``x`` most nearly what ``rows`` give for ``y``: they undo what layers before lost."""
+    return np.stack(
+        [
+            np.linalg.solve((one + extra).T, (weights @ (cross + extra)).T).T
+            for weights, one, cross in zip(rows, seen.seconds, seen.cross)
+            for extra in (_damping(one, RETARGET_DAMPING),)
+        ]
+    )
 
 
 def pruned(rows: Array, mask: Array, seconds: Array) -> Array:
@@ -89,7 +112,7 @@ def pruned(rows: Array, mask: Array, seconds: Array) -> Array:
 
 
 def rounded(rows: Array, mask: Array, seconds: Array, rounding: Callable[[Array], Array]) -> Array:
-    """Weights (G, R, K) as ``rounding`` allows them, which takes one (G, R) for all rows; those that ``mask`` does not keep are 0.
+    """Weights (G, R, K) as ``rounding`` allows them, which takes and gives (G, R); those that ``mask`` does not keep are 0.
 
     In a group the inputs with the largest second moments come first, so that their weights lose least.
     """

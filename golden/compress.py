@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import arithmetic, floating, pruning, weights
-from gossamer.golden.compensation import moments, pruned, rounded, rows_of, weights_of
+from gossamer.golden.compensation import moments, pruned, retargeted, rounded, rows_of, weights_of
 from gossamer.golden.network import FullyConnected, Network, NetworkError, Tensor, Weighted
 from gossamer.golden.quantize import least_scales, quantize
 from gossamer.golden.weights import Options
 
-__all__ = ["Compressed", "Source", "agreement", "compress", "from_float", "from_int8", "search"]
+__all__ = ["Compressed", "Fitting", "Source", "agreement", "compress", "from_float", "from_int8", "real", "search"]
 
 Array = NDArray[Any]
 
@@ -36,8 +36,8 @@ MOST = 256
 class Source:
     """What is compressed.
 
-    ``network`` is int8; ``weights`` and ``biases`` are the real ones of its layers, by layer, ``scales`` those that weights keep
-    if they stay in eight bits. ``x`` are int8 calibration inputs, ``reference`` the real value of each tensor for them.
+    ``network`` is int8; ``weights`` and ``biases`` are the real ones of its layers, by layer, ``scales`` those that weights
+    keep if they stay in eight bits. ``x`` are calibration inputs, ``reference`` the real value of each tensor for them.
     """
 
     network: Network
@@ -59,7 +59,8 @@ class Compressed:
     output: Array
 
 
-def _real(tensor: Tensor, values: Array) -> Array:
+def real(tensor: Tensor, values: Array) -> Array:
+    """What ``values`` stand for."""
     return tensor.scale * (values.astype(np.float64) - tensor.zero_point)
 
 
@@ -90,40 +91,40 @@ def from_int8(network: Network, calibration: Array) -> Source:
     """The source that is an int8 network; ``calibration`` are inputs of its own type."""
     layers = [layer for layer in network.layers if isinstance(layer, Weighted)]
     values = network.run(calibration[:MOST])
-    real = {name: _real(network.tensors[name], value) for name, value in values.items()}
+    reference = {name: real(network.tensors[name], value) for name, value in values.items()}
     scales = {layer.name: layer.weight_scales.astype(np.float64) for layer in layers}
     exact, biases = {}, {}
     for layer in layers:
         rows = np.moveaxis(layer.weights, layer.channel_axis, -1) * scales[layer.name]
         exact[layer.name] = np.moveaxis(rows, -1, layer.channel_axis)
         biases[layer.name] = layer.bias * network.tensors[layer.inputs[0]].scale * scales[layer.name]
-    return Source(network, exact, biases, scales, calibration[:MOST], real)
+    return Source(network, exact, biases, scales, calibration[:MOST], reference)
 
 
-def compress(
-    source: Source,
-    options: Mapping[str, Options],
-    *,
-    lanes: int = 16,
-    method: str = "mse",
-    correct: bool = True,
-    compensate: bool = True,
-) -> Compressed:
-    """Compress each layer with its ``options``; those that have none stay in eight bits.
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """How layers are fitted: ``method`` gives the ranges of int8 weights, ``lanes`` is the number of output channels in a
+    block. Without ``correct`` biases stay, without ``compensate`` weights are rounded to nearest and pruned ones are lost."""
 
-    ``method`` gives the ranges of int8 weights, ``lanes`` is the number of output channels in a block. Without ``correct``
-    biases stay, without ``compensate`` weights are rounded to nearest and pruned ones are lost.
-    """
+    method: str = "mse"
+    lanes: int = 16
+    correct: bool = True
+    compensate: bool = True
+
+
+def compress(source: Source, options: Mapping[str, Options], fitting: Fitting = Fitting()) -> Compressed:
+    """Compress each layer with its ``options``; those that have none stay in eight bits."""
     network, values = source.network, {source.network.input: source.x}
     layers, bits, masks = [], {}, {}
+    changed = False
     for layer in network.layers:
         if layer.name in source.weights:
-            assert isinstance(layer, Weighted)
-            x = _real(network.tensors[layer.inputs[0]], values[layer.inputs[0]])
+            x = real(network.tensors[layer.inputs[0]], values[layer.inputs[0]])
             chosen = options.get(layer.name, Options())
-            layer, mask = _compressed(source, layer, x, chosen, lanes, method, correct, compensate)
+            changed = changed or chosen.prunes or chosen.weights != "int8"
+            layer, mask = _compressed(source, layer, x, chosen, fitting, changed)
             masks[layer.name] = mask
-            bits[layer.name] = weights.bits(layer.weights, mask, layer.channel_axis, chosen, lanes)
+            bits[layer.name] = weights.bits(mask, layer.channel_axis, chosen, fitting.lanes)
         values[layer.output] = layer.run(network, *(values[name] for name in layer.inputs))
         layers.append(layer)
     network = dataclasses.replace(network, layers=tuple(layers))
@@ -131,30 +132,33 @@ def compress(
 
 
 def _compressed(
-    source: Source, layer: Any, x: Array, options: Options, lanes: int, method: str, correct: bool, compensate: bool
+    source: Source, layer: Any, x: Array, options: Options, fitting: Fitting, retarget: bool
 ) -> tuple[Weighted, Array]:
-    """A layer of the source with the real inputs ``x``, and the mask of its weights."""
+    """A layer of the source with the real inputs ``x``, and the mask of its weights. With ``retarget`` weights also make up for
+    what the layers before lost; if these are in eight bits that does more harm than good, the calibration being small."""
     name, scale = layer.name, source.network.tensors[layer.inputs[0]].scale
     exact, bias = source.weights[name], source.biases[name]
     mask = np.ones(exact.shape, bool)
     if options.prunes:
-        mask = pruning.kept(exact, layer.channel_axis, options.prune, options.block, lanes)
-    rows, masks, seen = rows_of(layer, exact), rows_of(layer, mask), moments(layer, x)
-    left = pruned(rows, masks, seen.seconds) if compensate else np.where(masks, rows, 0.0)
-    channels, size = len(bias), rows.shape[-1]
+        mask = pruning.kept(exact, layer.channel_axis, options.prune, options.block, fitting.lanes)
+    rows, masks = rows_of(layer, exact), rows_of(layer, mask)
+    seen = moments(layer, x, source.reference[layer.inputs[0]])
+    left = np.where(masks, rows, 0.0)
+    if fitting.compensate:
+        left = pruned(retargeted(rows, seen) if retarget else rows, masks, seen.seconds)
+    flat = len(bias), rows.shape[-1]
     grid = weights.grid(
-        left.reshape(channels, size), masks.reshape(channels, size), options, method=method,
-        per_tensor=isinstance(layer, FullyConnected), least=least_scales(bias, scale), scales=source.scales.get(name),
+        left.reshape(flat), masks.reshape(flat), options, method=fitting.method, per_tensor=isinstance(layer, FullyConnected),
+        least=least_scales(bias, scale), scales=source.scales.get(name),
     )  # fmt: skip
 
-    def rounding(column: Array) -> Array:
-        return (grid.round(column.reshape(channels, -1)) * grid.scales[:, np.newaxis]).reshape(column.shape)
+    def rounding(values: Array) -> Array:
+        return (grid.round(values.reshape(len(bias), -1)) * grid.scales[:, np.newaxis]).reshape(values.shape)
 
-    real = rounded(left, masks, seen.seconds, rounding) if compensate else np.where(masks, rounding(left), 0.0)
-    if correct:
-        wanted = moments(layer, source.reference[layer.inputs[0]]).mean
-        bias = bias + ((rows @ wanted[:, :, np.newaxis]) - (real @ seen.mean[:, :, np.newaxis])).reshape(-1)
-    integers = np.rint(real.reshape(channels, size) / grid.scales[:, np.newaxis]).astype(np.int8)
+    result = rounded(left, masks, seen.seconds, rounding) if fitting.compensate else np.where(masks, rounding(left), 0.0)
+    if fitting.correct:
+        bias = bias + (rows @ seen.wanted[:, :, np.newaxis] - result @ seen.mean[:, :, np.newaxis]).reshape(-1)
+    integers = np.rint(result.reshape(flat) / grid.scales[:, np.newaxis]).astype(np.int8)
     steps = np.rint(bias / (scale * grid.scales))
     if np.abs(steps).max() >= 1 << 27:
         raise NetworkError(f"layer {name!r}: a bias must fit 28 bits, not {steps[np.argmax(np.abs(steps))]:.0f}")
@@ -172,32 +176,30 @@ def search(
     source: Source,
     options: Mapping[str, Options],
     budget: float,
-    *,
+    fitting: Fitting = Fitting(),
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **fields: Any,
 ) -> dict[str, Options]:
-    """The options with which layers in int8 become int4, one after the other while the agreement with the source on its
-    calibration inputs is at least ``budget``.
+    """The options with which layers in int8 become int4, one after the other, while the agreement with the source on its
+    calibration inputs is at least ``budget``. Those come first that alone cost least: squared error of the output per weight.
 
-    Those come first that alone cost least: squared error of the output per byte saved.
+    ``progress`` is told how many compressions are done, and of how many.
     """
-    reference = source.reference[source.network.output]
-    tensor, free = source.network.tensors[source.network.output], []
-    for name in source.weights:
-        if options.get(name, Options()).weights == "int8":
-            free.append(name)
-    best, costs = dict(options), {}
-    for done, name in enumerate(free):
+    tensor, reference = source.network.tensors[source.network.output], source.reference[source.network.output]
+    best = {name: options.get(name, Options()) for name in source.weights}
+    free = [name for name, chosen in best.items() if chosen.weights == "int8"]
+
+    def tried(name: str) -> tuple[dict[str, Options], Array]:
+        changed = best | {name: dataclasses.replace(best[name], weights="int4")}
+        return changed, compress(source, changed, fitting).output
+
+    costs = {}
+    for done, name in enumerate(free, 1):
+        error = real(tensor, tried(name)[1]) - reference
+        costs[name] = float((error**2).sum()) / source.weights[name].size
         progress(done, 2 * len(free))
-        output = compress(source, best | {name: _int4(best, name)}, **fields).output
-        costs[name] = float(((_real(tensor, output) - reference) ** 2).sum()) / source.weights[name].size
-    for done, name in enumerate(sorted(free, key=lambda name: costs[name]), len(free)):
+    for done, name in enumerate(sorted(free, key=lambda name: costs[name]), len(free) + 1):
+        changed, output = tried(name)
+        if agreement(output, reference) >= budget:
+            best = changed
         progress(done, 2 * len(free))
-        tried = best | {name: _int4(best, name)}
-        if agreement(compress(source, tried, **fields).output, reference) >= budget:
-            best = tried
     return best
-
-
-def _int4(options: Mapping[str, Options], name: str) -> Options:
-    return dataclasses.replace(options.get(name, Options()), weights="int4")

@@ -30,6 +30,7 @@ __all__ = [
     "Reshape",
     "Softmax",
     "Weighted",
+    "outputs",
     "run",
 ]
 
@@ -222,9 +223,18 @@ class Softmax(FloatLayer):
         return exponential / exponential.sum(axis=-1, keepdims=True)
 
 
+BATCH = 16
+
+
 def run(layers: Sequence[FloatLayer], x: Array) -> dict[str, Array]:
     """Return every float tensor by name, the input ``x`` (with batch axis) as ``"input"``."""
     values: dict[str, Array] = {"input": np.asarray(x, np.float64)}
     for layer in layers:
         values[layer.name] = layer.run(*(values[name] for name in layer.inputs))
     return values
+
+
+def outputs(layers: Sequence[FloatLayer], x: Array) -> Array:
+    """Return the last layer's values for the inputs ``x``; the tensors of a few of them are in memory at a time."""
+    parts = (run(layers, x[start : start + BATCH])[layers[-1].name] for start in range(0, len(x), BATCH))
+    return np.concatenate([*parts])

@@ -577,6 +577,18 @@ CONFIGS: Mapping[str, Config] = {
 """The named configurations."""
 
 
+def table(path: Path, what: str) -> dict[str, Any]:
+    """The content of a JSON file, or of a TOML file of any other suffix; ``what`` the message calls it if it is neither."""
+    try:
+        text = path.read_text()
+        fields: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it holds no table, but {text.strip()[:20]}")
+    except (ValueError, OSError, RecursionError) as error:
+        raise ConfigError(f"{what} {path} must be TOML or JSON: {error}") from None
+    return fields
+
+
 def config(name: str | Path) -> Config:
     """The configuration called ``name``, or the one in the TOML or JSON file ``name``.
 
@@ -587,13 +599,7 @@ def config(name: str | Path) -> Config:
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"configuration must be a file or one of {', '.join(CONFIGS)}, not {str(name)!r}")
-    try:
-        text = path.read_text()
-        fields: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError(f"it holds no table, but {text.strip()[:20]}")
-    except (ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"configuration file {path} must be TOML or JSON: {error}") from None
+    fields = table(path, "configuration file")
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = sorted(set(fields) - known)
     if unknown:

@@ -48,7 +48,7 @@ class Options:
         if not isinstance(self.block, str):
             raise NetworkError(f"the block of pruned weights must be {pruning.BLOCKS}, not {self.block!r}")
         if pruning.pattern(self.block) and self.prune:
-            raise NetworkError(f"prune must be left out with block {self.block}, which says how many to prune, not {self.prune}")
+            raise NetworkError(f"prune must be 0 with block {self.block}, which says how many to prune, not {self.prune}")
 
     @property
     def prunes(self) -> bool:
@@ -103,7 +103,7 @@ def grid(
     return Grid(scales, 127, tuple(palette(row[chosen], free) for row, chosen in zip(exact, mask)))
 
 
-def bits(integers: Array, mask: Array, channel_axis: int, options: Options, lanes: int) -> int:
+def bits(mask: Array, channel_axis: int, options: Options, lanes: int) -> int:
     """The bits of a layer's weights in their format: those that are kept, palettes, and where they are.
 
     Palettes have 16 bytes. The places of pruned weights are a bit each; of pruned blocks a bit for each block; of ``nm:N:M``
@@ -112,17 +112,17 @@ def bits(integers: Array, mask: Array, channel_axis: int, options: Options, lane
     width = FORMATS[options.weights]
     palettes = 0
     if options.weights == "palette16":
-        palettes = ENTRIES * 8 * (1 if options.palette == "layer" else integers.shape[channel_axis])
-    dense = integers.size * width
+        palettes = ENTRIES * 8 * (1 if options.palette == "layer" else mask.shape[channel_axis])
+    dense = mask.size * width
     if mask.all():
         return dense + palettes
     count, pattern = int(mask.sum()), pruning.pattern(options.block)
     if pattern:
-        groups = math.ceil(integers.shape[-1] / pattern[1]) * (integers.size // integers.shape[-1])
+        groups = math.ceil(mask.shape[-1] / pattern[1]) * (mask.size // mask.shape[-1])
         sparse = groups * pattern[0] * (width + math.ceil(math.log2(pattern[1])))
     elif options.block == "lanes":
-        places = math.ceil(integers.shape[channel_axis] / lanes) * (integers.size // integers.shape[channel_axis])
+        places = math.ceil(mask.shape[channel_axis] / lanes) * (mask.size // mask.shape[channel_axis])
         sparse = count * width + places
     else:
-        sparse = count * width + integers.size
+        sparse = count * width + mask.size
     return min(dense, sparse) + palettes

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from gossamer.cli import codec
 from gossamer.cli.main import cli
+from gossamer.cli.models import labels
 from gossamer.golden import digits
 from gossamer.golden.codec import bound, encode
 from gossamer.golden.compiler import compile_network
@@ -71,9 +72,9 @@ def test_a_large_budget_changes_no_class(compiled):
 def test_classes_are_those_beside_the_model(tmp_path):
     network = digits.load()
     np.savez(tmp_path / "some_samples.npz", x=np.zeros(3), y=np.array([2, -1, 5]))
-    assert codec.labels(str(tmp_path / "some_int8.tflite"), network, 2).tolist() == [2, -1]
-    assert codec.labels(str(tmp_path / "other.tflite"), network, 2).tolist() == [-1, -1]
-    assert codec.labels("digits", network, 3).tolist() == digits.test_set()[1][:3].tolist()
+    assert labels(str(tmp_path / "some_int8.tflite"), network, 2).tolist() == [2, -1]
+    assert labels(str(tmp_path / "other.tflite"), network, 2).tolist() == [-1, -1]
+    assert labels("digits", network, 3).tolist() == digits.test_set()[1][:3].tolist()
 
 
 def test_a_network_that_does_not_fit_is_a_sentence(tmp_path):
