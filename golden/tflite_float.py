@@ -208,6 +208,8 @@ def load_float(path: str | Path) -> FloatModel:
             build, kept = OPERATORS[op.kind]
             rules.require(op, kept)
             *inputs, output = (value.name for value in activations_of(op))
+            if output in names or not {*inputs} <= {*names}:
+                raise NetworkError(f"{op}: it must read what is there already, and write a tensor that is not")
             names[output] = f"{op.position} {op.kind}"
             layers.append(build(op, names[output], tuple(names[name] for name in inputs)))
         if names.get(y.name) != layers[-1].name:

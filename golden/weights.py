@@ -107,15 +107,19 @@ def bits(mask: Array, channel_axis: int, options: Options, lanes: int) -> int:
     """The bits of a layer's weights in their format: those that are kept, palettes, and where they are.
 
     Palettes have 16 bytes. The places of pruned weights are a bit each; of pruned blocks a bit for each block; of ``nm:N:M``
-    so many bits for each kept weight as tell M places apart. Weights whose places take more than they save are dense.
+    so many bits for each kept weight as tell M places apart. Where places or palettes take more than they save there are none.
     """
-    width = FORMATS[options.weights]
-    palettes = 0
     if options.weights == "palette16":
         palettes = ENTRIES * 8 * (1 if options.palette == "layer" else mask.shape[channel_axis])
+        return min(_bits(mask, channel_axis, options, lanes, 4) + palettes, _bits(mask, channel_axis, options, lanes, 8))
+    return _bits(mask, channel_axis, options, lanes, FORMATS[options.weights])
+
+
+def _bits(mask: Array, channel_axis: int, options: Options, lanes: int, width: int) -> int:
+    """The bits with ``width`` for each weight."""
     dense = mask.size * width
     if mask.all():
-        return dense + palettes
+        return dense
     count, pattern = int(mask.sum()), pruning.pattern(options.block)
     if pattern:
         groups = math.ceil(mask.shape[-1] / pattern[1]) * (mask.size // mask.shape[-1])
@@ -125,4 +129,4 @@ def bits(mask: Array, channel_axis: int, options: Options, lanes: int) -> int:
         sparse = count * width + places
     else:
         sparse = count * width + mask.size
-    return min(dense, sparse) + palettes
+    return min(dense, sparse)
