@@ -9,6 +9,7 @@ Weights are ``(G, R, K)`` here: a layer has one group of all its output channels
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ RETARGET_DAMPING = 0.3
 
 BATCH = 16
 
+WINDOWS = 1 << 16
+"""About so many windows of a batch count at most, of larger maps those in every so many rows."""
+
 
 def rows_of(layer: network.Weighted, weights: Array) -> Array:
     """Weights in the layer's order as (G, R, K)."""
@@ -43,12 +47,14 @@ def weights_of(layer: network.Weighted, rows: Array) -> Array:
 
 
 def _windows(layer: Any, x: Array) -> Array:
-    """The real inputs of a layer's windows as (G, windows, K)."""
+    """The real inputs of a layer's windows, or of so many as count, as (G, windows, K)."""
     if isinstance(layer, network.FullyConnected):
         return x.reshape(1, len(x), -1)
     shape = layer.weights.shape
     kernel = shape[:2] if isinstance(layer, network.Depthwise) else shape[1:3]
-    found = np.stack([v for _, _, v in arithmetic.windows(x, kernel, layer.stride, layer.padding, 0)], axis=3)
+    views = [v for _, _, v in arithmetic.windows(x, kernel, layer.stride, layer.padding, 0)]
+    step = -(-math.prod(views[0].shape[:3]) // WINDOWS)
+    found = np.stack([view[:, ::step] for view in views], axis=3)
     if isinstance(layer, network.Conv):
         return found.reshape(1, -1, layer.weights[0].size)
     repeated = np.repeat(found, shape[2] // x.shape[3], axis=4)

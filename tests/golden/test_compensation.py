@@ -105,6 +105,14 @@ def test_rounded_loses_less_than_rounding_each(rng):
     np.testing.assert_array_equal(result[1], np.where(mask[1], halves(rows[1]), 0))
 
 
+def test_of_large_maps_some_rows_count(rng, monkeypatch):
+    monkeypatch.setattr(compensation, "WINDOWS", 40)
+    one, x = layer(Conv, (1, 1, 1, 2)), rng.normal(size=(3, 12, 5, 2))  # 180 windows: every fifth row
+    seen = moments(one, x, 2 * x)
+    np.testing.assert_allclose(seen.mean[0], x[:, ::5].mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(seen.wanted[0], 2 * x[:, ::5].mean(axis=(0, 1, 2)))
+
+
 def test_inputs_that_are_always_the_same_are_no_trouble(rng):
     rows, mask = rng.normal(size=(1, 2, 3)), np.array([[[True, False, True], [True, True, True]]])
     nothing = np.zeros((1, 3, 3))
