@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gossamer.cli import compress as tool
-from gossamer.cli.models import samples
 from gossamer.golden import denoise, digits
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.network import Network
@@ -204,12 +203,10 @@ def test_infinite_inputs_of_a_float_model_are_refused(refused, tmp_path, float_m
 
 
 def test_int8_samples_of_a_float_model_stand_for_what_its_int8_twin_says():
-    path = tflite.data_folder() / "ic_resnet8_fp32.tflite"
-    given = tool.load(str(path), None, "minmax")
-    assert given.source.network.tensors["input"].quantization == (1, -128)
-    x = tflite.samples("ic_resnet8")["x"]
+    given = tool.load(str(tflite.data_folder() / "kws_dscnn_fp32.tflite"), None, "minmax")
+    tensor = tflite.network_of("kws_dscnn").tensors[tflite.network_of("kws_dscnn").input]
+    assert given.source.network.tensors["input"].quantization == tensor.quantization
+    x = tflite.samples("kws_dscnn")["x"]
     np.testing.assert_array_equal(given.sets["calibration"].x, x[::2])
-    np.testing.assert_array_equal(given.sets["held_out"].x, x[1::2])
-    assert (given.sets["calibration"].known >= 0).sum() + (given.sets["held_out"].known >= 0).sum() == 10
-    assert samples(str(path.with_name("ic_resnet8_int8.tflite")), given.source.network, 3).x.shape == (3, 32, 32, 3)
+    assert np.all(given.sets["calibration"].known >= 0)
     compile_network(given.source.network, CONFIGS["up5k"])

@@ -60,7 +60,7 @@ def test_observe_sees_every_value_of_every_batch(rng):
 
 
 def test_weight_limits(rng):
-    weights = np.stack([rng.normal(size=400), np.zeros(400), 5 * rng.laplace(size=400)])
+    weights = np.concatenate([rng.normal(size=(20, 60)), np.zeros((1, 60)), 5 * rng.laplace(size=(20, 60))])
     largest = weight_limits(weights, 7, "minmax")
     np.testing.assert_array_equal(largest, np.abs(weights).max(axis=1))
     best = weight_limits(weights, 7, "mse")
@@ -69,8 +69,8 @@ def test_weight_limits(rng):
         scales = np.where(limits > 0, limits / 7, 1)[:, None]
         return ((np.clip(np.rint(weights / scales), -7, 7) * scales - weights) ** 2).sum(axis=1)
 
-    assert np.all(loss(best)[[0, 2]] < 0.9 * loss(largest)[[0, 2]])
-    for share in (0.35, 0.5, 0.8):
+    assert loss(best).sum() < 0.9 * loss(largest).sum()
+    for share in (0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1):
         assert np.all(loss(best) <= loss(share * largest) + 1e-9)
-    assert best[1] == 0
+    assert best[20] == 0
     assert np.all(weight_limits(weights, 127, "percentile") <= largest)
