@@ -146,20 +146,24 @@ def _compressed(
     left = np.where(masks, rows, 0.0)
     if fitting.compensate:
         left = pruned(retargeted(rows, seen) if retarget else rows, masks, seen.seconds)
+    wanted = (rows @ seen.wanted[:, :, np.newaxis]).reshape(-1)
     flat = len(bias), rows.shape[-1]
+
+    def corrected(real: Array) -> Array:
+        return bias + wanted - (real @ seen.mean[:, :, np.newaxis]).reshape(-1) if fitting.correct else bias
+
+    largest = np.maximum(np.abs(bias), np.abs(corrected(left)))  # pruned channels have little but their bias
     grid = weights.grid(
         left.reshape(flat), masks.reshape(flat), options, method=fitting.method, per_tensor=isinstance(layer, FullyConnected),
-        least=least_scales(bias, scale), scales=source.scales.get(name),
+        least=least_scales(largest, scale), scales=source.scales.get(name),
     )  # fmt: skip
 
     def rounding(values: Array) -> Array:
         return (grid.round(values.reshape(len(bias), -1)) * grid.scales[:, np.newaxis]).reshape(values.shape)
 
     result = rounded(left, masks, seen.seconds, rounding) if fitting.compensate else np.where(masks, rounding(left), 0.0)
-    if fitting.correct:
-        bias = bias + (rows @ seen.wanted[:, :, np.newaxis] - result @ seen.mean[:, :, np.newaxis]).reshape(-1)
     integers = np.rint(result.reshape(flat) / grid.scales[:, np.newaxis]).astype(np.int8)
-    steps = np.rint(bias / (scale * grid.scales))
+    steps = np.rint(corrected(result) / (scale * grid.scales))
     if np.abs(steps).max() >= 1 << 27:
         raise NetworkError(f"layer {name!r}: a bias must fit 28 bits, not {steps[np.argmax(np.abs(steps))]:.0f}")
     return dataclasses.replace(

@@ -111,6 +111,21 @@ def test_bias_correction_keeps_the_mean_of_each_channel(source):
     assert max(off[CORRECTED], off[Fitting()]) < 0.5 * tensor.scale
 
 
+def test_a_channel_without_weights_has_its_mean(rng):
+    """Its scale must leave room for a bias that pruning gives it."""
+    layers = layers_of(rng)
+    point = layers[2]
+    point.weights[3] *= 1e-3
+    point.bias[3] = 1e-12
+    source = from_float("n", layers, rng.uniform(-1, 2, (60, 8, 8, 3)))
+    done = compress(source, {"point": Options(prune=0.5)})
+    assert not done.masks["point"][3].any()
+    conv = done.network.layers[2]
+    scale = source.network.tensors["depthwise"].scale
+    wanted = (source.reference["depthwise"] @ point.weights[3, 0, 0]).mean()
+    assert conv.bias[3] * scale * conv.weight_scales[3] == pytest.approx(wanted, rel=1e-3)
+
+
 def test_options_are_those_of_the_layer(source):
     done = compress(source, {"point": Options("int4"), "dense": Options(prune=0.5)})
     by_name = {layer.name: layer for layer in done.network.layers}
