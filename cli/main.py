@@ -450,11 +450,12 @@ def compress_command(
 ) -> None:
     """Writes OUT.gsm, OUT.json (the report) and OUT.png."""
     from gossamer.cli import compress as tool
+    from gossamer.cli.sources import load
     from gossamer.golden.compress import Fitting, compress, search
 
     config = spec.config(config_name)
     default = Options(weights, prune, block, palette)
-    given = tool.load(model, calibrate_path, method)
+    given = load(model, calibrate_path, method)
     options = tool.options_by_layer(given.source, default, per_layer)
     fitting = Fitting(method, config.lanes, bias_correction, compensation)
     if budget is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gossamer.cli import compress as tool
+from gossamer.cli.sources import load
 from gossamer.golden import denoise, digits
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.network import Network
@@ -203,7 +204,7 @@ def test_infinite_inputs_of_a_float_model_are_refused(refused, tmp_path, float_m
 
 
 def test_int8_samples_of_a_float_model_stand_for_what_its_int8_twin_says():
-    given = tool.load(str(tflite.data_folder() / "kws_dscnn_fp32.tflite"), None, "minmax")
+    given = load(str(tflite.data_folder() / "kws_dscnn_fp32.tflite"), None, "minmax")
     tensor = tflite.network_of("kws_dscnn").tensors[tflite.network_of("kws_dscnn").input]
     assert given.source.network.tensors["input"].quantization == tensor.quantization
     x = tflite.samples("kws_dscnn")["x"]
