@@ -17,7 +17,7 @@ from gossamer.sim.rtl import cells
 from gossamer.sim.tools import verilator_environment
 
 ONE = "gw1n9"  # where one configuration is enough: it instantiates no vendor cells
-ERRORS = {"NONE": 0, "MAGIC": 1, "VERSION": 2, "CONFIG": 3, "OPCODE": 4, "READ": 5, "WRITE": 6, "EMPTY": 7}
+ERRORS = {"NONE": 0, "MAGIC": 1, "VERSION": 2, "CONFIG": 3, "OPCODE": 4, "READ": 5, "WRITE": 6, "EMPTY": 7, "SLOT": 8}
 
 
 @pytest.fixture(scope="session")
