@@ -636,7 +636,7 @@ def build(board: str, seeds: int, output: Path) -> None:
     "--config",
     "config_names",
     multiple=True,
-    default=tuple(spec.CONFIGS),
+    default=tuple(name for name, config in spec.CONFIGS.items() if config.codec == "off"),
     show_default=True,
     metavar="NAME|FILE",
     help="A configuration, named or a file; may be given several times.",

@@ -560,12 +560,15 @@ class Config:
         return self.lanes // self.store_bytes
 
 
+_UP5K = Config("up5k", "ice40", store_ports=1, acc_bits=22, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4)
+
 CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
         # The block RAMs of the devices: 26 (GW1NR-9) and 46 (GW2A-18) of 2 kB of data, 56 and 208 (ECP5) of 2 kB. The external
         # memory is a serial flash over four lines, see gossamer.hdl.flash_reader.
-        Config("up5k", "ice40", store_ports=1, acc_bits=22, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4),
+        _UP5K,
+        dataclasses.replace(_UP5K, name="up5k_codec", codec="lossless"),
         Config("gw1n9", store_words=3072, weight_vectors=256, fetch_latency=39, fetch_interval=16),
         Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),
         Config("ecp5_25", store_bytes=16, store_words=4096, fetch_latency=55, fetch_interval=32),

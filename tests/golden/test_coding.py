@@ -19,7 +19,7 @@ from tests.coded import every_slot
 from tests.golden.test_rolling import GENERIC, frontend_of, strategy_for
 from tests.networks import NETWORKS, SMALL, Builder, full_groups, inputs
 
-UP5K = dataclasses.replace(CONFIGS["up5k"], codec="lossless")
+UP5K = CONFIGS["up5k_codec"]
 
 
 def with_codec(config, kind="lossless"):

@@ -16,7 +16,7 @@ from tests.coded import every_slot
 from tests.golden.test_rolling import frontend_of, strategy_for
 from tests.networks import SMALL, full_groups, inputs
 
-UP5K = dataclasses.replace(CONFIGS["up5k"], codec="lossless")
+UP5K = CONFIGS["up5k_codec"]
 CONFIGURATIONS = [
     UP5K,
     dataclasses.replace(UP5K, codec="bounded"),
