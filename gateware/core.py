@@ -66,12 +66,19 @@ class Core(wiring.Component):
         store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
         # Only the block RAMs of an iCE40 have masks of their own.
         byte_writes = config.codec != "off" and config.technology == "ice40"
-        codec = {"codec": config.codec, "byte_writes": byte_writes}
 
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
         m.submodules.sequencer = sequencer = Sequencer(config)
         datapath = {
-            "loader": (loader := Loader(lanes=config.lanes, **store_size, count=config.longest_load, **codec)),
+            "loader": (
+                loader := Loader(
+                    lanes=config.lanes,
+                    **store_size,
+                    count=config.longest_load,
+                    codec=config.codec,
+                    byte_writes=byte_writes,
+                )
+            ),
             "windows": (windows := WindowGenerator(**sizes)),
             "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes, byte_writes=byte_writes)),
             "skipper": (skipper := ZeroSkipper(**sizes)),

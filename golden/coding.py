@@ -16,7 +16,7 @@ from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.network import Network
 from gossamer.golden.rolling import Item, Places, Transfer, Work
 from gossamer.golden.spec import CODEC_SLOT, DESCRIPTOR, Config
-from gossamer.golden.tiling import Coding, whole_rows
+from gossamer.golden.tiling import Coding, Kernel, Piece, whole_rows
 
 __all__ = ["budgets", "calibrate", "coded_order", "codings", "is_signed", "map_order"]
 
@@ -149,7 +149,8 @@ def codings(
     return found
 
 
-def _writes_rows(kernel: Any, piece: Any) -> bool:
+def _writes_rows(kernel: Kernel, piece: Piece) -> bool:
+    """Whether a piece computes whole rows of its target, and nothing else has a part in them."""
     target = kernel.target
     whole = (kernel.place[1], len(piece.columns), target.offset, target.written) == (0, target.columns, 0, target.pitch)
     return whole and len(piece.groups) == kernel.groups

@@ -409,7 +409,7 @@ def whole_rows(kernel: Kernel, piece: Piece, config: Config) -> bool:
 
 def _codes(kernel: Kernel, piece: Piece, ring: Record, coded: Mapping[str, Coding], config: Config) -> dict[str, int]:
     """The fields of the descriptor for compressed rows."""
-    fields = {}
+    fields: dict[str, int] = {}
     for field, name in (("", kernel.inputs[0]), ("_odd", kernel.inputs[-1])):
         fields |= _code(f"in_{{}}{field}", coded.get(name))
     target = None if piece.partial_out else coded.get(kernel.target.name)
