@@ -1,8 +1,14 @@
-"""The register map as a C header and as documentation. Its one definition is ``REGISTERS`` of :mod:`gossamer.golden.spec`."""
+"""The register map as C headers and as documentation. Its one definition is ``REGISTERS`` of :mod:`gossamer.golden.spec`.
 
+``python -m gossamer.gateware.registers`` writes the header of the C driver, ``firmware/gossamer_registers.h``.
+"""
+
+from pathlib import Path
+
+from gossamer.golden import spec
 from gossamer.golden.spec import REGISTERS, STORE_WINDOW, Config, Error
 
-__all__ = ["c_header", "register_table"]
+__all__ = ["c_header", "firmware_header", "register_table"]
 
 ERRORS = {name: code for name, code in vars(Error).items() if name.isupper() and isinstance(code, int)}
 
@@ -19,6 +25,15 @@ def c_header(config: Config) -> str:
         f"#define GOSSAMER_STORE_WORDS {config.store_words}u",
         f"#define GOSSAMER_STORE_WINDOW 0x{STORE_WINDOW:06x}u",
     ]
+    lines += _register_lines()
+    lines += ["", "/* Values of the status register's error field. */"]
+    lines += [f"#define GOSSAMER_ERROR_{name} {code}u /* {Error.TEXT[code]} */" for name, code in ERRORS.items()]
+    return "\n".join([*lines, "", "#endif", ""])
+
+
+def _register_lines() -> list[str]:
+    """Addresses and masks as C macros."""
+    lines = []
     for register in REGISTERS:
         prefix = f"GOSSAMER_{register.name.upper()}"
         lines += ["", f"/* {register.doc.replace('`', '')} */", f"#define {prefix}_ADDRESS 0x{register.address:02x}u"]
@@ -28,8 +43,37 @@ def c_header(config: Config) -> str:
                     f"#define {prefix}_{name.upper()}_SHIFT {field.offset}u",
                     f"#define {prefix}_{name.upper()}_MASK 0x{((1 << field.width) - 1) << field.offset:08x}u",
                 ]
-    lines += ["", "/* Values of the status register's error field. */"]
-    lines += [f"#define GOSSAMER_ERROR_{name} {code}u /* {Error.TEXT[code]} */" for name, code in ERRORS.items()]
+    return lines
+
+
+def firmware_header() -> str:
+    """C header of the driver: registers, error codes, and what a host must know of images; the same for all configurations."""
+    lines = [
+        "/* Registers, error codes and image format of the Gossamer core. Generated from golden/spec.py by",
+        " * `python -m gossamer.gateware.registers`; a test compares them. */",
+        "#ifndef GOSSAMER_REGISTERS_H",
+        "#define GOSSAMER_REGISTERS_H",
+        "",
+        "/* Where the store appears. */",
+        f"#define GOSSAMER_STORE_WINDOW 0x{STORE_WINDOW:06x}u",
+        *_register_lines(),
+        "",
+        "/* Values of the status register's error field: X(name, value, text) for each. */",
+        "#define GOSSAMER_CORE_ERRORS(X) \\",
+        " \\\n".join(f'    X({name}, {code}, "{Error.TEXT[code]}")' for name, code in ERRORS.items()),
+        "",
+        "/* Program images. */",
+    ]
+    for name in ("MAGIC", "VERSION", "HEADER_BYTES", "DESCRIPTOR_BYTES", "STEP_BYTES"):
+        lines.append(f"#define GOSSAMER_{name} 0x{getattr(spec, name):x}u")
+    lines += ["", "/* Opcodes of steps. */"]
+    for name, code in vars(spec.Opcode).items():
+        if name.isupper():
+            lines.append(f"#define GOSSAMER_OPCODE_{name} {code}u")
+    for record in ("HEADER", "STEP_HOST"):
+        lines += ["", f"/* Fields of {record}: first bit, number of bits. */"]
+        for name, field in getattr(spec, record).items():
+            lines.append(f"#define GOSSAMER_{record}_{name.upper()} {field.offset}u, {field.width}u")
     return "\n".join([*lines, "", "#endif", ""])
 
 
@@ -48,3 +92,7 @@ def register_table(config: Config | None = None) -> str:
     if config is None:
         return text
     return f"# Registers of the core, configuration `{config.name}`\n\nWishbone B4 classic, 32 bits, byte addresses.\n\n{text}"
+
+
+if __name__ == "__main__":
+    Path(__file__).parent.with_name("firmware").joinpath("gossamer_registers.h").write_text(firmware_header())
