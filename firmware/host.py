@@ -317,7 +317,12 @@ class Board:
         self._check(image, external)
         self._image, self._warm = bytes(image), False
         self._settle()
-        self._repeated(lambda: self._put(0, self._disarmed(warm=False)))
+        self._repeated(self._load)
+
+    def _load(self) -> None:
+        # If the image may be there already, only what differs is written.
+        head = self.link.read(STORE_WINDOW, HEADER_BYTES)
+        self._put(0, self._disarmed(warm=False), compare=head[STEP_BYTES:] == self._image[STEP_BYTES:HEADER_BYTES])
 
     def run(self, given: bytes, *, warm: bool = True) -> Inference:
         """Run the program that was loaded. ``given`` is the input as it lies in the store.
@@ -423,14 +428,18 @@ class Board:
         except Trouble as trouble:
             raise Disturbed(f"a write has gone wrong: {trouble}") from None
 
-    def _put(self, address: int, data: bytes) -> None:
-        """Have ``data`` in the store. Raises :class:`Disturbed` if that may have changed anything else."""
+    def _put(self, address: int, data: bytes, *, compare: bool = True) -> None:
+        """Have ``data`` in the store. Raises :class:`Disturbed` if that may have changed anything else, which can be said only
+        with ``compare``; without, all is written."""
         words = range(address // 4, (address + len(data)) // 4)
         if all(self._known[words.start : words.stop]) and self._store[address : address + len(data)] == data:
             return
-        if not all(self._known[words.start : words.stop]):
+        if not compare:
+            changes = [*words]
+        elif not all(self._known[words.start : words.stop]):
             self._store[address : address + len(data)] = self.link.read(STORE_WINDOW + address, len(data))
-        changes = [w for w in words if self._store[4 * w : 4 * w + 4] != data[4 * w - address : 4 * w - address + 4]]
+        if compare:
+            changes = [w for w in words if self._store[4 * w : 4 * w + 4] != data[4 * w - address : 4 * w - address + 4]]
         try:
             for run in _runs(changes):
                 self._command(

