@@ -543,16 +543,35 @@ def plan(
     click.echo(output)
 
 
+def _on_board(compiled: Compiled, x: np.ndarray, port: str, baud: int, flashed: bool) -> tuple[np.ndarray, list[int]]:
+    """Outputs and cycles of the board at a serial port. If there are warm starts, all of these are, as in simulation."""
+    from gossamer.firmware.host import Board, Link, open_port
+
+    board = Board(Link(open_port(port, baud), baud=baud))
+    say("loading the image")
+    board.load(compiled.program.assemble(), external=flashed)
+    if compiled.program.warm:
+        board.run(compiled.input_bytes(x[0]).tobytes())
+    done = [board.run(compiled.input_bytes(one).tobytes()) for one in tracked("board", x, len(x))]
+    values = np.stack([compiled.output_values(np.frombuffer(one.output, np.uint8)) for one in done])
+    return values, [one.cycles for one in done]
+
+
 @cli.command(help=f"Run inputs through a network.\n\n{MODELS}")
 @model_argument
 @click.option("--input", "input_path", required=True, type=click.Path(path_type=Path), help="Inputs, .npy, batch first.")
 @click.option(
     "--backend",
-    type=click.Choice(["golden", "rtl"]),
+    type=click.Choice(["golden", "rtl", "serial"]),
     default="golden",
     show_default=True,
-    help="golden: the program interpreter; rtl: the emitted Verilog in Verilator.",
+    help="golden: the program interpreter; rtl: the emitted Verilog in Verilator; serial: a board at --port.",
 )
+@click.option("--port", metavar="PORT", help="serial: the board's serial port, /dev/ttyUSB1 for example.")
+@click.option(
+    "--baud", type=click.IntRange(1), default=1_000_000, show_default=True, help="serial: bits per second on the line."
+)
+@click.option("--flashed", is_flag=True, help="serial: the board's flash holds the external.bin that `compile` has written.")
 @config_option
 @memory_option
 @codec_option
@@ -563,6 +582,9 @@ def run(
     model: str,
     input_path: Path,
     backend: str,
+    port: str | None,
+    baud: int,
+    flashed: bool,
     config_name: str,
     memory: int | None,
     codec_names: str,
@@ -587,6 +609,10 @@ def run(
             result = simulator.run(compiled, x, progress=update)
         values = np.stack([compiled.output_values(data) for data in result.outputs])
         cycles, simulated = result.cycles, result.simulated
+    elif backend == "serial":
+        if port is None:
+            raise InputError("the backend serial needs a --port, as /dev/ttyUSB1 is one")
+        values, cycles = _on_board(compiled, x, port, baud, flashed)
     else:
         values = np.stack([i.output for i in inferences])
         cycles = [i.cycles for i in inferences]

@@ -14,6 +14,7 @@ import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from gossamer.golden.spec import (
@@ -37,8 +38,8 @@ T = TypeVar("T")
 
 SYNC, READ, WRITE = 0xA7, 0x00, 0x01
 DONE, BUS_ERROR, UNKNOWN = 0x50, 0x51, 0x52
-MOST_WORDS = 256
-"""Of a command."""
+LEAST_WORDS, MOST_WORDS = 8, 256
+"""Of a command: on a line with many errors, and as the protocol has it."""
 
 GAP = 4
 """A write goes on over so many words that do not change: as many bytes as two commands more would take."""
@@ -119,32 +120,38 @@ class Link:
     ----------
     troubles : int
         Commands that were not answered as they should be.
+    words : int
+        Of the next command at most; fewer behind each trouble.
     """
 
     def __init__(self, port: Port, *, baud: int = 1_000_000, silence: float = 0.1, patience: float = 0.3, retries: int = 10):
         self._port, self._byte, self._silence, self._patience, self._retries = port, 10 / baud, silence, patience, retries
         self._ident: bytes | None = None
-        self.troubles = 0
+        self.troubles, self.words = 0, MOST_WORDS
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes, whole words. Tries again after errors. Raises :class:`LinkError`."""
-        data = b""
-        for at in range(address, address + size, 4 * MOST_WORDS):
-            words = min(MOST_WORDS, (address + size - at) // 4)
-            data += self.retried(lambda at=at, words=words: self._read(at, words))
-        return data
+        data = bytearray()
+
+        def piece() -> bytes:
+            return self._read(address + len(data), min(self.words, (size - len(data)) // 4))
+
+        while len(data) < size:
+            data += self.retried(piece)
+            self.words = min(self.words + self.words // 8 + 1, MOST_WORDS)
+        return bytes(data)
 
     def write(self, address: int, data: bytes) -> None:
         """Write whole words, at most ``MOST_WORDS``, without a second try: raises :class:`Trouble`, after which they, or
         others, may have been written or not."""
         words = len(data) // 4
-        assert 0 < words <= MOST_WORDS and len(data) % 4 == 0
+        assert 0 < words <= MOST_WORDS
+        assert len(data) % 4 == 0
         try:
             self._send(WRITE, address, words, data)
             self._expect(self._receive(1))
         except Trouble:
-            self.troubles += 1
-            self.resynchronise()
+            self._recover()
             raise
 
     def identify(self) -> None:
@@ -168,9 +175,13 @@ class Link:
                 return action()
             except Trouble as trouble:
                 last = str(trouble)
-                self.troubles += 1
-                self.resynchronise()
+                self._recover()
         raise LinkError(f"the board must answer as docs/uart.md says, and has not in {self._retries} attempts: {last}")
+
+    def _recover(self) -> None:
+        self.troubles += 1
+        self.words = max(self.words // 2, LEAST_WORDS)
+        self.resynchronise()
 
     def resynchronise(self) -> None:
         """Wait until nothing comes any more, so that the bridge has dropped what it was given, and its answers are gone."""
@@ -317,12 +328,7 @@ class Board:
         self._check(image, external)
         self._image, self._warm = bytes(image), False
         self._settle()
-        self._repeated(self._load)
-
-    def _load(self) -> None:
-        # If the image may be there already, only what differs is written.
-        head = self.link.read(STORE_WINDOW, HEADER_BYTES)
-        self._put(0, self._disarmed(warm=False), compare=head[STEP_BYTES:] == self._image[STEP_BYTES:HEADER_BYTES])
+        self._write_image(self._disarmed(warm=False))
 
     def run(self, given: bytes, *, warm: bool = True) -> Inference:
         """Run the program that was loaded. ``given`` is the input as it lies in the store.
@@ -351,7 +357,7 @@ class Board:
             ("image_words", len(image) // self.store_bytes),
         ):
             if header[name] != value:
-                raise ImageError(f"the image's {name} must be {value:#x}, as the core's, not {header[name]:#x}")
+                raise ImageError(f"the image's {name} must be {value:#x}, not {header[name]:#x}")
         at = HEADER["crc"].offset // 8
         crc = zlib.crc32(image[:at] + bytes(4) + image[at + 4 :])
         if crc != header["crc"] or len(image) % self.store_bytes:
@@ -428,29 +434,49 @@ class Board:
         except Trouble as trouble:
             raise Disturbed(f"a write has gone wrong: {trouble}") from None
 
-    def _put(self, address: int, data: bytes, *, compare: bool = True) -> None:
-        """Have ``data`` in the store. Raises :class:`Disturbed` if that may have changed anything else, which can be said only
-        with ``compare``; without, all is written."""
-        words = range(address // 4, (address + len(data)) // 4)
-        if all(self._known[words.start : words.stop]) and self._store[address : address + len(data)] == data:
-            return
-        if not compare:
-            changes = [*words]
-        elif not all(self._known[words.start : words.stop]):
+    def _write_image(self, data: bytes) -> None:
+        """Have ``data`` at the start of the store, whatever happens to the rest. The last that is done is to read all of it."""
+        # If the image may be there already, only what differs is written.
+        head = self.link.read(STORE_WINDOW, HEADER_BYTES)
+        found = None
+        if head[STEP_BYTES:] == data[STEP_BYTES:HEADER_BYTES]:
+            found = self._read_back(0, data)
+        self._known = bytearray(len(self._known))
+        for _ in range(self._attempts):
+            if found == data:
+                self._store[: len(data)] = data
+                self._known[: len(data) // 4] = b"\1" * (len(data) // 4)
+                return
+            for run in _runs(_changes(found, data), self.link.words):
+                with suppress(Trouble):
+                    self.link.write(STORE_WINDOW + 4 * run.start, data[4 * run.start : 4 * run.stop])
+            found = self._read_back(0, data)
+        raise LinkError(f"the store must hold what is written to it, and has not in {self._attempts} attempts")
+
+    def _put(self, address: int, data: bytes) -> None:
+        """Have ``data`` in the store. Raises :class:`Disturbed` if that may have changed anything else."""
+        words = slice(address // 4, (address + len(data)) // 4)
+        known = all(self._known[words])
+        if not known:
             self._store[address : address + len(data)] = self.link.read(STORE_WINDOW + address, len(data))
-        if compare:
-            changes = [w for w in words if self._store[4 * w : 4 * w + 4] != data[4 * w - address : 4 * w - address + 4]]
-        try:
-            for run in _runs(changes):
-                self._command(
-                    STORE_WINDOW + 4 * run.start, data[4 * run.start - address : 4 * run.stop - address]
-                )
-        finally:
-            self._known[words.start : words.stop] = bytes(len(words))
-        if self.link.read(STORE_WINDOW + address, len(data)) != data:
+        changes = _changes(self._store[address : address + len(data)], data)
+        self._known[words] = bytes(len(data) // 4)
+        for run in _runs(changes, self.link.words):
+            self._command(STORE_WINDOW + address + 4 * run.start, data[4 * run.start : 4 * run.stop])
+        # What had been known to be right is not read again.
+        first, last = (0, len(data)) if not known else (4 * changes[0], 4 * changes[-1] + 4) if changes else (0, 0)
+        if self._read_back(address + first, data[first:last]) != data[first:last]:
             raise Disturbed("the store does not hold what was written")
         self._store[address : address + len(data)] = data
-        self._known[words.start : words.stop] = b"\1" * len(words)
+        self._known[words] = b"\1" * (len(data) // 4)
+
+    def _read_back(self, address: int, data: bytes) -> bytes:
+        """What is in the store where ``data`` should be. What differs is read twice: it may have come wrong."""
+        found = bytearray(self.link.read(STORE_WINDOW + address, len(data)))
+        for run in _runs(_changes(found, data), self.link.words):
+            first, last = 4 * run.start, 4 * run.stop
+            found[first:last] = self.link.read(STORE_WINDOW + address + first, last - first)
+        return bytes(found)
 
     def _get(self, address: int, size: int) -> bytes:
         """Bytes of the store, as two reads find them."""
@@ -468,6 +494,8 @@ class Board:
     def _run(self, given: bytes, warm: bool) -> Inference:
         state = self._settle()
         # A start that fails: it ends a pause, and what it leaves is what no run of a program leaves.
+        if not all(self._known[: len(self._image) // 4]):
+            self._write_image(self._disarmed(warm=warm))
         self._put(0, self._disarmed(warm=warm))
         if not self._failed(state):
             self._command(ADDRESS["control"], _word(1))
@@ -538,11 +566,16 @@ def _word(value: int) -> bytes:
     return value.to_bytes(4, "little")
 
 
-def _runs(words: list[int]) -> list[range]:
-    """Ranges for one write each, which begin and end with words of the list, and have no other but for small gaps."""
+def _changes(old: bytes | bytearray | None, new: bytes) -> list[int]:
+    """The words that differ; all, if ``old`` is not known."""
+    return [w for w in range(len(new) // 4) if old is None or old[4 * w : 4 * w + 4] != new[4 * w : 4 * w + 4]]
+
+
+def _runs(words: list[int], most: int) -> list[range]:
+    """Ranges of up to ``most`` words for one write each, which begin and end with words of the list, and have no other but for small gaps."""
     runs: list[range] = []
     for word in words:
-        if runs and word - runs[-1].stop <= GAP and word - runs[-1].start < MOST_WORDS:
+        if runs and word - runs[-1].stop <= GAP and word - runs[-1].start < most:
             runs[-1] = range(runs[-1].start, word + 1)
         else:
             runs.append(range(word, word + 1))

@@ -16,6 +16,7 @@
 #include "Vgossamer_core.h"
 #include "verilated.h"
 
+static std::unique_ptr<VerilatedContext> context;
 static std::unique_ptr<Vgossamer_core> board;
 static std::deque<uint8_t> arrived;
 static int line;
@@ -59,7 +60,7 @@ static void tick() {
 }
 
 int main(int argc, char **argv) {
-    auto context = std::make_unique<VerilatedContext>();
+    context = std::make_unique<VerilatedContext>();
     board = std::make_unique<Vgossamer_core>(context.get());
     line = posix_openpt(O_RDWR | O_NOCTTY);
     if (line < 0 || grantpt(line) || unlockpt(line)) { perror("pseudo-terminal"); return 1; }

@@ -55,7 +55,7 @@ class SerialBoard:
         config: Config,
         *,
         divisor: int = 8,
-        silence: int = 1 << 15,
+        silence: int = 1 << 12,
         report: Callable[[str], None] = lambda sentence: None,
     ):
         self.config = dataclasses.replace(config, fetch_interval=0, fetch_latency=0)

@@ -73,7 +73,7 @@ class BridgeModel:
 
 
 class FakePort:
-    """What is used of pyserial's ``Serial``, without time: whoever waits for a byte that does not come has waited for a silence.
+    """What is used of pyserial's ``Serial``, without time: who waits for a byte that does not come has waited for a silence.
 
     Bytes of a command behind an answer that comes too early are lost while it is sent. A fault that returns a number below 0
     delays the byte ``~number`` until the next command.

@@ -8,10 +8,10 @@ import pytest
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 # A trap ends the test run where C leaves the behaviour open.
-OPTIONS = (
-    "-std=c99 -Wall -Wextra -Werror -pedantic -Wconversion -ffreestanding -O2 -shared -fPIC -g "
-    "-fsanitize=undefined -fsanitize-undefined-trap-on-error"
-).split()
+OPTIONS = [
+    *("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-ffreestanding", "-O2", "-g", "-shared", "-fPIC"),
+    *("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"),
+]
 
 
 @pytest.fixture(scope="session")

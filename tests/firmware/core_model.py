@@ -38,15 +38,15 @@ class CoreModel:
     An image may begin with another step than its first, as warm starts do: ``first_step`` is the store word of the first, from
     which the interpreter knows how long the layer table is.
 
-    ``cycles`` are not those of a core, but depend on all that was computed: see :func:`counted`. ``failure`` is the error code and
-    the layer with which every program ends, instead of what it would do.
+    ``cycles`` are not those of a core, but depend on all that was computed: see :func:`counted`. ``failure`` is the error code
+    and the layer with which every program ends, instead of what it would do.
     """
 
     def __init__(self, config: Config, *, patience: int = 2):
         self.machine, self.config, self.patience = Machine(config), config, patience
         self.external = b""
-        self.busy = self.done = self.refused = self.paused = self.error = self.layer = self.cycles = self.step = 0
-        self.interrupt_enable = 0
+        self.busy = self.done = self.refused = self.paused = self.error = self.layer = self.cycles = 0
+        self.step = self.interrupt_enable = 0
         self.first_step: int | None = None
         self.failure: tuple[int, int] | None = None
         self.starts: list[str] = []  # "cold" or "warm", of programs, whose magic number was there

@@ -169,7 +169,8 @@ def test_a_flipped_bit_in_a_command_that_starts_or_resumes(name, samples, rng):
     wanted = list(itertools.product(heads, range(10), range(8)))
     # The address, and the word's first byte: what could start at the wrong time, or write to the wrong place.
     least = list(itertools.product(heads[:4], (2, 4, 6), range(8)))
-    for head, byte, bit in (*least[:: max(96 // (4 * samples), 1)], *(wanted[i] for i in rng.integers(0, len(wanted), samples))):
+    chosen = [wanted[i] for i in rng.integers(0, len(wanted), samples)]
+    for head, byte, bit in (*least[:: max(96 // (4 * samples), 1)], *chosen):
         session(
             one,
             FakePort(
@@ -201,8 +202,7 @@ def test_a_noisy_line_ends_in_the_right_result_or_an_error(name, rate, samples, 
         try:
             session(one, port)
             outcomes.append("right")
-        except LinkError as error:
-            assert "\n" not in str(error)
+        except LinkError:
             outcomes.append("error")
     assert ("right" in outcomes) or rate > 0.002
     assert ("error" in outcomes) or rate < 0.05
@@ -320,10 +320,10 @@ def bad_images():
     image = case("mean").image
     return {
         "short": (image[:70], "an image must have at least 80 bytes, not 70"),
-        "magic": (b"\0" + image[1:], "the image's magic must be 0x52534d47, as the core's, not 0x52534d00"),
-        "version": (other(image, version=2), "the image's version must be 0x3, as the core's, not 0x2"),
-        "lanes": (other(image, lanes=16), "the image's lanes must be 0x8, as the core's, not 0x10"),
-        "cut": (image[:-8], f"the image's image_words must be {len(image) // 8 - 1:#x}, as the core's, not {len(image) // 8:#x}"),
+        "magic": (b"\0" + image[1:], "the image's magic must be 0x52534d47, not 0x52534d00"),
+        "version": (other(image, version=2), "the image's version must be 0x3, not 0x2"),
+        "lanes": (other(image, lanes=16), "the image's lanes must be 0x8, not 0x10"),
+        "cut": (image[:-8], f"the image's image_words must be {len(image) // 8 - 1:#x}, not {len(image) // 8:#x}"),
         "odd": (image + b"\0", "the image's CRC must be "),
         "flip": (image[:-1] + bytes([image[-1] ^ 1]), "the image's CRC must be "),
         "large": (other(image, end_address=8200), "the image and its activations must fit 8192 bytes, not 8200"),

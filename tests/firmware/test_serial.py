@@ -1,12 +1,15 @@
 """Both drivers against the simulated board: core and bridge in Verilator, the line on a pseudo-terminal."""
 
 import dataclasses
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gossamer.cli.main import main
 from gossamer.firmware.host import Board, CoreError, Link, open_port
 from gossamer.golden import digits
 from gossamer.golden.compiler import Strategy, compile_network
@@ -96,8 +99,8 @@ def test_an_error_of_the_core(board, rng):
 
 
 def test_faults_on_the_line(port, rng):
-    """A byte in 400 that goes to the board is changed, or does not come; answers too."""
-    compiled = compile_network(networks.mean(rng), CONFIG)
+    """A byte in 1500 that goes to the board is changed, or does not come; answers too."""
+    compiled = compile_network(networks.depthwise(rng), CONFIG)
     line = open_port(port, 1_000_000)
 
     class Noisy:
@@ -107,8 +110,8 @@ def test_faults_on_the_line(port, rng):
 
         def spoiled(self, data):
             kinds = rng.random(len(data))
-            flips = [byte ^ (1 << int(rng.integers(8)) if kind < 0.0015 else 0) for byte, kind in zip(data, kinds)]
-            return bytes(byte for byte, kind in zip(flips, kinds) if not 0.0015 <= kind < 0.0025)
+            flips = [byte ^ (1 << int(rng.integers(8)) if kind < 0.0004 else 0) for byte, kind in zip(data, kinds)]
+            return bytes(byte for byte, kind in zip(flips, kinds) if not 0.0004 <= kind < 0.0007)
 
         def write(self, data):
             return line.write(self.spoiled(data))
@@ -126,10 +129,27 @@ def test_faults_on_the_line(port, rng):
     line.close()
 
 
-def test_the_c_driver_over_the_line(port, tmp_path):
+def test_the_command(port, tmp_path, monkeypatch, capsys):
+    """`gossamer run --backend serial`, which writes what the golden backend does."""
+    (tmp_path / "config.toml").write_text('name = "serial"\nlanes = 8\nstore_words = 4096\n')
+    np.save(tmp_path / "x.npy", digits.test_set()[0][:2])
+    for backend in (["golden"], ["serial", "--port", port]):
+        options = ["--input", tmp_path / "x.npy", "--config", tmp_path / "config.toml", "-o", tmp_path / f"{backend[0]}.npy"]
+        options += ["--json", tmp_path / f"{backend[0]}.json", "--backend", *backend]
+        monkeypatch.setattr(sys, "argv", ["gossamer", "run", "digits", *map(str, options)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 0, capsys.readouterr().err
+    np.testing.assert_array_equal(np.load(tmp_path / "serial.npy"), np.load(tmp_path / "golden.npy"))
+    reports = [json.loads((tmp_path / f"{backend}.json").read_text()) for backend in ("golden", "serial")]
+    assert reports[0].pop("backend") != reports[1].pop("backend")
+    assert reports[0] == reports[1]
+
+
+def test_the_c_driver_over_the_line(port, tmp_path, rng):
     """The demo, which reaches the core through functions."""
-    compiled = compile_network(digits.load(), CONFIG)
-    x = digits.test_set()[0][5]
+    compiled = compile_network(networks.mean(rng), CONFIG)
+    x = networks.inputs(rng, compiled.network, 1)[0]
     program = tmp_path / "demo"
     sources = [FIRMWARE / name for name in ("demo_serial.c", "gossamer.c", "gossamer_operators.c")]
     subprocess.run(["gcc", "-std=c99", "-DGOSSAMER_ACCESS_FUNCTIONS", "-O1", *sources, "-o", program], check=True)
