@@ -7,13 +7,14 @@ The line may lose, double and change bytes, and the protocol has no checksum. Wh
 * What it writes to the store it reads back; and it writes only what changes, so that a write to a wrong address shows.
 * It starts a program from a state that says so: it lets the core fail with :data:`Error.MAGIC` first. The magic number is in
   the store only when all else has been found right.
+* It knows where a program pauses, and how often, and that cycles only grow.
 * A write that has gone wrong may have changed anything. Then nothing of the store is believed, and all begins anew.
 """
 
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from gossamer.golden.spec import (
     REGISTERS,
     STEP_BYTES,
     STEP_HOST,
+    STEP_LOOP,
     STORE_WINDOW,
     VERSION,
     Error,
@@ -147,6 +149,8 @@ class Link:
         words = len(data) // 4
         assert 0 < words <= MOST_WORDS
         assert len(data) % 4 == 0
+        if self._port.in_waiting:
+            self.resynchronise()
         try:
             self._send(WRITE, address, words, data)
             self._expect(self._receive(1))
@@ -193,8 +197,12 @@ class Link:
         raise LinkError("the serial line must be silent when it is not asked, and brings byte after byte")
 
     def _read(self, address: int, words: int) -> bytes:
+        if self._port.in_waiting:
+            self.resynchronise()
         data = self._answer(address, words)
-        # A byte too many from before would make this one wrong too.
+        # A byte too many in front shifts the answer, and this one too, or waits.
+        if self._port.in_waiting:
+            raise Trouble("an answer was too long")
         if self._ident is not None and self._answer(ADDRESS["ident"], 1) != self._ident:
             raise Trouble("the register ident does not have its value")
         return data
@@ -211,8 +219,6 @@ class Link:
         return data
 
     def _send(self, opcode: int, address: int, words: int, data: bytes = b"") -> None:
-        if self._port.in_waiting:
-            self.resynchronise()
         self._sent = 6 + len(data)
         self._port.write(bytes([SYNC, opcode, *address.to_bytes(3, "little"), words - 1]) + data)
 
@@ -509,7 +515,7 @@ class Board:
         self._known[behind:] = bytes(len(self._known) - behind)
         self._command(ADDRESS["control"], _word(1))
         output = bytearray(self._output.size)
-        rows, cycles = [0, 0], -1
+        rows, cycles, pauses = [0, 0], -1, self._pauses(warm)
         while True:
             state = self._settle()
             if self._failed(state):
@@ -519,6 +525,8 @@ class Board:
             cycles = state.words["cycles"]
             if not state.paused:
                 break
+            if state.words["step"] != next(pauses, -1):
+                raise Disturbed("the core has paused where it should not")
             self._serve(state, given, output, rows)
             if self.state() != state:
                 raise Disturbed("the core has gone on by itself")
@@ -527,12 +535,30 @@ class Board:
             raise Disturbed("the core is neither busy nor done")
         if state.error:
             raise CoreError(state.error, state.layer)
+        if next(pauses, -1) != -1:
+            raise Disturbed("the core has not paused where it should")
         if not self._takes:
             output[:] = self._get(self._output.address, len(output))
         if self.state() != state:
             raise Disturbed("the core has gone on by itself")
         self._warm = self._warm_steps != self._steps
         return Inference(bytes(output), cycles, warm)
+
+    def _pauses(self, warm: bool) -> Iterator[int]:
+        """What the register ``step`` is at each host step of a run, in their order."""
+        at, turns = (self._warm_steps if warm else self._steps) * self.store_bytes, 0
+        while True:
+            step = self._image[at : at + STEP_BYTES]
+            at += STEP_BYTES
+            opcode = field(step, STEP_HOST["opcode"])
+            if opcode == Opcode.HOST:
+                yield at // self.store_bytes
+            elif opcode == Opcode.LOOP:
+                turns = turns + 1 if turns < field(step, STEP_LOOP["count"]) else 0
+                if turns:
+                    at = field(step, STEP_LOOP["in_address"]) * self.store_bytes
+            elif opcode == Opcode.END or not step:
+                return
 
     @staticmethod
     def _failed(state: State) -> bool:
@@ -572,7 +598,8 @@ def _changes(old: bytes | bytearray | None, new: bytes) -> list[int]:
 
 
 def _runs(words: list[int], most: int) -> list[range]:
-    """Ranges of up to ``most`` words for one write each, which begin and end with words of the list, and have no other but for small gaps."""
+    """Ranges of up to ``most`` words for one write each. They begin and end with words of the list, and have no others but for
+    small gaps."""
     runs: list[range] = []
     for word in words:
         if runs and word - runs[-1].stop <= GAP and word - runs[-1].start < most:

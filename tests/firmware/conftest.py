@@ -9,8 +9,8 @@ import pytest
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 # A trap ends the test run where C leaves the behaviour open.
 OPTIONS = [
-    *("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-ffreestanding", "-O2", "-g", "-shared", "-fPIC"),
-    *("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"),
+    *("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-ffreestanding", "-O2", "-g"),
+    *("-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"),
 ]
 
 

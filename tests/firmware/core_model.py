@@ -64,6 +64,7 @@ class CoreModel:
             fixed = {"version": VERSION, "lanes": self.config.lanes, "store_bytes": self.config.store_bytes}
             fixed |= {"start": 0, "warm": 0, "resume": 0, "store_words": self.config.store_words}
             values = {**vars(self), **fixed}
+            values |= {"done": self.done and not self.busy, "paused": self.paused and not self.busy}
             return sum(int(values[name]) << field.offset for name, field in ADDRESSES[address].fields.items())
         return int(self._words(address)[0])
 
@@ -74,7 +75,7 @@ class CoreModel:
             self.interrupt_enable = word >> 1 & 1
             if word & 1 and not self.busy:
                 self._start(bool(word & 4))
-            elif word & 8 and self.paused:
+            elif word & 8 and self.paused and not self.busy:
                 self.paused = 0
                 self._go_on()
 

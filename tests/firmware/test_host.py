@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -178,6 +179,76 @@ def test_a_flipped_bit_in_a_command_that_starts_or_resumes(name, samples, rng):
                 lambda where, number, value, at=head + byte, bit=bit: [value ^ (where == "to" and number == at) << bit],
             ),
         )
+
+
+def test_a_late_byte_does_not_shift_what_is_read():
+    """A status that comes twice, the second time late, would make the next answer one of five good bytes."""
+    port = FakePort(case("mean").core())
+    link = Link(port)
+    link.identify()
+    for word in (b"\x11\x22\x33\x44", b"\x50\x50\x50\x50", b"\x00\x50\x00\x50"):
+        link.write(STORE_WINDOW, word)
+        port._late = b"\x50"
+        assert link.read(STORE_WINDOW, 4) == word
+    assert link.troubles >= 2
+
+
+def test_a_byte_that_waits_is_thrown_away():
+    port = FakePort(case("mean").core())
+    link = Link(port)
+    link.identify()
+    link.write(STORE_WINDOW, b"\x11\x22\x33\x44")
+    port._received = b"\x50"
+    assert link.read(STORE_WINDOW, 4) == b"\x11\x22\x33\x44"
+    assert link.troubles == 0
+
+
+@pytest.mark.parametrize("register, bits", [("cycles", (0, 9)), ("status", (0, 1, 3, 8)), ("step", (0, 1)), ("ident", (3,))])
+@pytest.mark.parametrize("name", ["mean", "rows"])
+def test_a_register_that_is_read_wrong_once(name, register, bits):
+    """Whichever read it is."""
+    one, address = case(name), host.ADDRESS[register]
+
+    def wrong(number, bit):
+        core, count = one.core(), itertools.count()
+        read = core.read
+        core.read = lambda at: read(at) ^ (1 << bit if at == address and next(count) == number else 0)
+        session(one, FakePort(core))
+        return next(count)
+
+    total = wrong(-1, 0)
+    for number in range(0, total, max(total // 12, 1)):
+        for bit in bits:
+            wrong(number, bit)
+
+
+@pytest.mark.parametrize("command", [1, 8, 9])
+@pytest.mark.parametrize("name", ["mean", "rows"])
+def test_a_core_that_is_commanded_by_somebody_else(name, command, rng):
+    """Once, at some access: a start or a resume that nobody wanted. Only a start of a program that has just ended would not
+    show, and the line cannot bring one where only reads are sent."""
+    one = case(name)
+
+    def stray(number):
+        core, count = one.core(), itertools.count()
+
+        def counting(function):
+            def access(*arguments):
+                if next(count) == number and (command == 8 or not core.done or core.machine.store[0] == 0):
+                    write(4, command)
+                return function(*arguments)
+
+            return access
+
+        read, write = core.read, core.write
+        core.read, core.write = counting(read), counting(write)
+        with suppress(LinkError):
+            session(one, FakePort(core))
+        return next(count)
+
+    total = stray(-1)
+    for number in rng.integers(0, total, 40).tolist():
+        stray(number)
 
 
 def noisy(rate, rng):
