@@ -430,6 +430,22 @@ def test_output_file_that_is_a_folder(refused, digits_file, tmp_path):
     assert message == f"the output must be a file, and {tmp_path / 'y'} is a folder"
 
 
+def test_the_serial_backend_needs_a_port(refused, digits_file):
+    message = refused("run", "digits", "--input", digits_file, "--backend", "serial", "-o", "y.npy")
+    assert message == "the backend serial needs a --port, as /dev/ttyUSB1 is one"
+
+
+def test_a_serial_port_that_is_not_there(refused, digits_file):
+    message = refused("run", "digits", "--input", digits_file, "--backend", "serial", "--port", "/dev/no", "-o", "y.npy")
+    assert message.startswith("the serial port /dev/no must be one that can be opened: ")
+
+
+def test_the_serial_backend_without_pyserial(refused, digits_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "serial", None)
+    message = refused("run", "digits", "--input", digits_file, "--backend", "serial", "--port", "/dev/no", "-o", "y.npy")
+    assert message == "a serial port needs pyserial: install it with `pip install 'gossamer[host]'`"
+
+
 RTL_COMMANDS = [["demo"], ["run", "digits", "--backend", "rtl", "-o", "y.npy"]]
 
 

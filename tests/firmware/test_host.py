@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +12,19 @@ import pytest
 from gossamer.firmware import host
 from gossamer.firmware.host import Board, CoreError, ImageError, Link, LinkError, open_port
 from gossamer.gateware import uart_bridge
+from gossamer.golden import digits
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.host import Host
 from gossamer.golden.inference import infer
 from gossamer.golden.interpreter import Machine
 from gossamer.golden.program import decode
-from gossamer.golden.spec import HEADER, HEADER_BYTES, STORE_WINDOW, Config, Error, Opcode, UserError
+from gossamer.golden.spec import CONFIGS, HEADER, HEADER_BYTES, STORE_WINDOW, Config, Error, Opcode, UserError
 from tests import networks
 from tests.firmware.bridge_model import FakePort, PtyBoard, clean
 from tests.firmware.core_model import CoreModel, counted
 from tests.programs import Streaming
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "driver.md"
 SMALL = Config("small", lanes=8, store_words=1024)
 
 
@@ -309,6 +312,26 @@ def test_rubbish_in_front_is_thrown_away():
     port.bridge.feed(0x01)
     port._received = b"\x50\x50\x51"
     session(one, port)
+
+
+def test_commands_and_bytes_are_those_of_the_documentation():
+    text = re.sub(r"\s+", " ", DOCUMENTATION.read_text())
+    load = re.search(r"\(([\d,]+) bytes\) takes (\d+) commands and ([\d.]+) s on the line", text)
+    run = re.search(r"an inference takes (\d+) commands of together (\d+) bytes, that is (\d+) ms on the line", text)
+    compiled = compile_network(digits.load(), CONFIGS["up5k"])
+    port = FakePort(CoreModel(CONFIGS["up5k"], patience=0))
+    write, sent = port.write, []
+    port.write = lambda data: sent.append(data) or write(data)
+    board = connect(port)
+    image = compiled.program.assemble()
+    x = compiled.input_bytes(digits.test_set()[0][0]).tobytes()
+    found = []
+    for action in (lambda: board.load(image), lambda: board.run(x), lambda: board.run(x)):
+        commands, before = len(sent), sum(port.counts.values())
+        action()
+        found.append((len(sent) - commands, sum(port.counts.values()) - before))
+    assert (len(image), found[0][0], round(found[0][1] / 1e5, 2)) == (int(load[1].replace(",", "")), int(load[2]), float(load[3]))
+    assert (*found[2], round(found[2][1] / 1e2)) == tuple(map(int, run.groups()))
 
 
 def test_what_is_there_is_not_written_again():
