@@ -37,6 +37,8 @@ FIRMWARE = Path(__file__).parents[2] / "firmware"
 UP5K = CONFIGS["up5k"]
 SMALL = Config("small", lanes=8, store_words=2048, fetch_latency=4, fetch_interval=2)
 
+STATUS = next(register.address for register in REGISTERS if register.name == "status")
+
 RESULTS = {
     **{f"CORE_{name}": (code, Error.TEXT[code]) for name, code in vars(Error).items() if name.isupper() and name != "TEXT"},
     **{
@@ -94,7 +96,7 @@ class Driver:
 
     def __init__(self, library, config=UP5K, **options):
         self.library, self.model = library, CoreModel(config, **options)
-        self.accesses, self.idled, self.patience = 0, 0, 1000
+        self.accesses, self.status_reads, self.idled, self.patience = 0, 0, 0, 1000
         self.damage = None  # function of address and word that returns what is really written
         self.fail_at = -1  # number of the access that fails
         self._structures = Read(self._read), Write(self._write), Idle(self._idle)
@@ -111,6 +113,7 @@ class Driver:
 
     def _read(self, _, address, word):
         assert address % 4 == 0
+        self.status_reads += address == STATUS
         found = self._access(self.model.read, address)
         if found is not None:
             word[0] = found
@@ -124,7 +127,7 @@ class Driver:
     def _idle(self, _):
         self.idled += 1
         if self.core.interrupts:
-            self.model.read(next(r.address for r in REGISTERS if r.name == "status"))  # time passes
+            self.model.read(STATUS)  # time passes
             if self.model.irq:
                 self.library.gossamer_interrupt(ctypes.byref(self.core))
                 assert not self.model.irq
@@ -220,6 +223,8 @@ def test_digits_end_to_end(driver, compiled_digits, interrupts):
         assert around.cycles() == around.model.cycles
     assert around.model.starts == ["cold"] * 6, "the digits network has no warm starts here"
     assert around.idled > 0
+    # Before the image, and of each run before the input, the start and the output; and when it has ended.
+    assert around.status_reads == 1 + 6 * 4 if interrupts else around.status_reads > 1 + 6 * 4
     assert around.call("verify") == "OK"
 
 
