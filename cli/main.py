@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gossamer.boards import BOARDS
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in, samples
 from gossamer.golden import spec
@@ -638,7 +639,7 @@ def disassemble(image: Path, config_name: str) -> None:
 
 
 @cli.command()
-@click.option("--board", required=True, metavar="NAME", help="icebreaker")
+@click.option("--board", required=True, metavar="NAME", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds to try.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def build(board: str, seeds: int, output: Path) -> None:

@@ -1,15 +1,16 @@
 """The board build: what it reads from the tools' reports, its errors, and one bitstream."""
 
+import dataclasses
 import importlib.util
 import json
 import re
 
 import pytest
 
-from gossamer.boards import build as module
-from gossamer.boards import icebreaker
-from gossamer.boards.build import ToolError, build, critical_path, fmax, resources
-from gossamer.golden.spec import UserError
+from gossamer.boards import BOARDS, icebreaker
+from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources
+from gossamer.boards.families import ICE40
+from gossamer.golden.spec import CONFIGS, UserError, config
 
 NEXTPNR = json.loads("""
 {
@@ -51,12 +52,12 @@ YOSYS = json.loads("""
 
 
 def test_resources_are_read_from_both_tools():
-    assert resources(NEXTPNR, YOSYS) == {
+    assert resources(ICE40, NEXTPNR, YOSYS) == {
         "LC": {"used": 4238, "available": 5280},
         "LUT": {"used": 3235, "available": 5280},
         "FF": {"used": 144 + 9 + 1554 + 394, "available": 5280},
         "carry": {"used": 872, "available": 5280},
-        "EBR": {"used": 17, "available": 30},
+        "RAM": {"used": 17, "available": 30},
         "SPRAM": {"used": 4, "available": 4},
         "DSP": {"used": 8, "available": 8},
         "PLL": {"used": 1, "available": 1},
@@ -78,6 +79,11 @@ def test_the_critical_path_is_from_clock_to_clock():
         "routing_ns": 4.82,
         "levels": 1,
     }
+
+
+def test_the_critical_path_is_told_by_block():
+    report = json.loads(json.dumps(NEXTPNR).replace("core.b_LC", "core.skipper.low.x").replace("core.c_LC", "core.fetch.y"))
+    assert blocks(report) == {"core": 1.39, "core.skipper": 2.99, "core.fetch": 3.46}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_the_bit_rate_must_divide_the_clock():
 
 
 def test_unknown_board(tmp_path):
-    with pytest.raises(UserError, match=r"^board must be one of icebreaker, not 'icestick'$"):
+    with pytest.raises(UserError, match=rf"^board must be one of {', '.join(BOARDS)}, not 'icestick'$"):
         build("icestick", tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 
@@ -126,7 +132,8 @@ def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch, package, name):
 
 
 def test_a_tool_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SYNTHESIS", "read_rtlil {board}.il\nnonsense {core} {period_ps}\n")
+    family = dataclasses.replace(ICE40, synthesis="read_rtlil {board}.il\nnonsense {core} {period_ps}\n")
+    monkeypatch.setattr(icebreaker, "BOARD", dataclasses.replace(icebreaker.BOARD, family=family))
     with pytest.raises(ToolError, match=r"^yosys ended with status 1: .*nonsense"):
         build("icebreaker", tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
@@ -154,7 +161,12 @@ def test_bitstream_and_report(tmp_path):
     assert speeds["seeds"] == {"1": speeds["minimum"]}
     assert speeds["median"] == speeds["minimum"]
     assert report["critical_path"]["delay_ns"] == pytest.approx(1e3 / speeds["minimum"], rel=0.01)
+    blocks = report["critical_path"]["blocks"]
+    assert sum(blocks.values()) == pytest.approx(report["critical_path"]["delay_ns"], abs=0.1)
+    assert set(blocks) <= {"", "bridge", "core", "flash"} | {block for block in blocks if block.startswith("core.")}
     assert report["target_mhz"] == 24
     assert report["meets_target"]
+    assert report["program"] == "iceprog icebreaker.bin"
+    assert config(folder / report["files"]["configuration"]) == CONFIGS["up5k"]
     assert sentences[0] == "synthesising the core up5k for icebreaker"
     assert sentences[-1] == f"seed 1 of 1: {speeds['minimum']:.2f} MHz"

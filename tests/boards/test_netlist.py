@@ -19,7 +19,8 @@ def test_a_digit_on_the_ice40_netlist_equals_golden_in_value_and_cycle(tmp_path,
     """The recipe is that of the board, on the core alone; the models of the cells are Yosys's."""
     config = icebreaker.CONFIG
     (tmp_path / f"{TOP}.sv").write_text(emit_verilog(config))
-    recipe = build.SYNTHESIS.format(core=TOP, board=TOP, period_ps=round(1e6 / icebreaker.CLOCK_MHZ))
+    family = icebreaker.BOARD.family
+    recipe = family.synthesis.format(core=TOP, board=TOP, period_ps=round(1e6 / icebreaker.CLOCK_MHZ), options="")
     recipe, boards = re.subn(r"read_rtlil .*\n", "", recipe)
     assert boards == 1
     (tmp_path / "netlist.ys").write_text(recipe + "splitnets\nwrite_verilog -noattr netlist.v\n")

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 import pytest
 
+from gossamer.boards import BOARDS
 from gossamer.golden import digits, spec
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.network import Network
@@ -495,7 +496,8 @@ def test_simulation_that_cannot_be_built(gossamer, monkeypatch, tmp_path):
 
 
 def test_unknown_board(refused):
-    assert refused("build", "--board", "icestick", "-o", "out") == "board must be one of icebreaker, not 'icestick'"
+    message = refused("build", "--board", "icestick", "-o", "out")
+    assert message == f"board must be one of {', '.join(BOARDS)}, not 'icestick'"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,191 @@
+"""What the boards have in common: their description, and the core behind its host bridge."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from amaranth.build import Platform
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.lib import io
+from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import Out
+
+from gossamer.boards.families import Family
+from gossamer.gateware.flash_memory import FlashMemory
+from gossamer.gateware.generate import TOP
+from gossamer.gateware.uart_bridge import UartBridge
+from gossamer.golden.spec import Config
+
+__all__ = ["BAUD", "Board", "CoreOnBoard", "prepare", "silence", "two_leds", "without_memory"]
+
+BAUD = 1_000_000
+"""Bits per second on the serial line."""
+
+SILENCE_MS = 40
+SETTLING = 512
+"""Clock cycles of reset after the PLL has locked: block RAM of an iCE40 reads as zero for some 3 us after configuration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """What the build needs to know of a board.
+
+    Parameters
+    ----------
+    name : str
+        Of its module, too.
+    family : Family
+    part : str
+        Of the FPGA, for people.
+    config : Config
+        Of the core.
+    clock_mhz : int
+        Clock of core and bridge.
+    sources : callable
+        Contents by file name: the board as RTLIL, top module as named by the argument, and the pin constraints.
+    program : str
+        The command that loads a bitstream, with ``{bitstream}``.
+    synthesis, nextpnr, pack : tuple
+        Options of the synthesis command, of nextpnr and of the packer that name the device.
+    """
+
+    name: str
+    family: Family
+    part: str
+    config: Config
+    clock_mhz: int
+    sources: Callable[[str], dict[str, str]]
+    program: str
+    nextpnr: tuple[str, ...]
+    synthesis: tuple[str, ...] = ()
+    pack: tuple[str, ...] = ()
+
+
+def silence(clock_mhz: int) -> int:
+    """Clock cycles of silence that end a command: the least power of two that takes 40 ms; see :class:`UartBridge`."""
+    return 1 << (SILENCE_MS * 1000 * clock_mhz - 1).bit_length()
+
+
+def without_memory(config: Config) -> Config:
+    """``config`` for a board without a flash that the core can read: no port to an external memory."""
+    return dataclasses.replace(config, name=f"{config.name}-nofetch", fetch_latency=0, fetch_interval=0)
+
+
+def two_leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
+    """The first two of several LEDs."""
+    return platform.request("led", 0, dir="-"), platform.request("led", 1, dir="-")
+
+
+class CoreOnBoard(Elaboratable):
+    """The core on a board: a host reaches its bus through a serial port.
+
+    One LED is on while a program runs, one when the last has ended with an error. The core is an instance of the
+    Verilog module that :func:`gossamer.gateware.generate.emit_verilog` writes.
+
+    Parameters
+    ----------
+    config : Config
+    clock_mhz : int
+    pll : callable
+        ``pll(platform, clock, locked)`` gives what drives the two signals.
+    leds : callable
+        ``leds(platform)`` requests the ports for busy and error.
+    baud : int
+        Must divide the clock to a remainder of less than 1 %.
+    external : int
+        Byte of the flash with which the core's external memory begins, if ``config`` has one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock_mhz: int,
+        pll: Callable[[Platform, Any, Signal], Elaboratable],
+        leds: Callable[[Platform], tuple[io.PortLike, io.PortLike]] = two_leds,
+        baud: int = BAUD,
+        external: int = 0,
+    ):
+        divisor = round(clock_mhz * 1e6 / baud)
+        if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
+            raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
+        self._config, self._clock_mhz, self._pll, self._leds = config, clock_mhz, pll, leds
+        self._divisor, self._external = divisor, external
+
+    def elaborate(self, platform: Platform) -> Module:
+        m = Module()
+        self._elaborate_clock(m, platform)
+        m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._clock_mhz))
+
+        memory: dict[str, Any] = {}
+        if self._config.fetch_interval:
+            m.submodules.flash = flash = FlashMemory(self._config, base=self._external, clock_mhz=self._clock_mhz)
+            _elaborate_flash(m, platform, flash)
+            memory = _ports("memory", flash.memory)
+
+        busy, failed = Signal(), Signal()
+        m.submodules.core = Instance(
+            TOP,
+            i_clk=ClockSignal(),
+            i_rst=ResetSignal(),
+            **_ports("wb", bridge.bus),
+            **memory,
+            o_busy=busy,
+            o_failed=failed,
+        )
+
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        green, red = (io.Buffer("o", port) for port in self._leds(platform))
+        m.submodules.green, m.submodules.red = green, red
+        m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx), green.o.eq(busy), red.o.eq(failed)]
+        return m
+
+    def _elaborate_clock(self, m: Module, platform: Platform) -> None:
+        """The PLL, and a reset until it has locked and block RAM is there."""
+        m.domains.sync = ClockDomain()
+        m.domains.start = start = ClockDomain(local=True, reset_less=True)
+        locked = Signal()
+        m.submodules.pll = self._pll(platform, ClockSignal(), locked)
+        m.d.comb += start.clk.eq(ClockSignal())
+        stable = Signal()
+        m.submodules.stable = FFSynchronizer(locked, stable, o_domain="start")
+        settling = Signal(range(SETTLING), init=SETTLING - 1)
+        m.d.start += ResetSignal().eq(settling != 0)
+        with m.If(stable & (settling != 0)):
+            m.d.start += settling.eq(settling - 1)
+
+
+def _elaborate_flash(m: Module, platform: Platform, flash: FlashMemory) -> None:
+    """The flash's pins, registers of IO cells; see ``docs/flash.md``."""
+    pins = platform.request("spi_flash_4x", 0, dir={"cs": "-", "clk": "-", "dq": "-"})
+    m.submodules.cs = cs = io.FFBuffer("o", pins.cs)
+    m.submodules.sck = sck = io.DDRBuffer("o", pins.clk)
+    m.submodules.dq = dq = io.FFBuffer("io", pins.dq)
+    m.d.comb += [
+        cs.o.eq(~flash.cs_n),  # the platform's pin is inverted
+        sck.o[0].eq(0),
+        sck.o[1].eq(flash.sck),
+        dq.o.eq(flash.dq.o),
+        dq.oe.eq(flash.dq.oe),
+        flash.dq.i.eq(dq.i),
+    ]
+
+
+def _ports(prefix: str, interface: Any) -> dict[str, Any]:
+    """Connections of an instance's ports ``prefix_…`` to an interface."""
+    return {
+        f"{'i' if member.flow == Out else 'o'}_{prefix}_{name}": getattr(interface, name)
+        for name, member in interface.signature.members.items()
+    }
+
+
+def prepare(platform: Platform, top: Elaboratable, name: str, constraints: str) -> dict[str, str]:
+    """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints, whose suffix is given."""
+    files = platform.prepare(top, name=name).files
+    return {file: _text(files[file]) for file in (f"{name}.il", f"{name}.{constraints}")}
+
+
+def _text(content: str | bytes) -> str:
+    return content if isinstance(content, str) else content.decode()

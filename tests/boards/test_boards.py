@@ -1,0 +1,235 @@
+"""Each board: its pins are those of amaranth-boards, its core has the ports that it connects, its PLL makes the clock."""
+
+import importlib
+import json
+import re
+import shutil
+
+import pytest
+
+from gossamer.boards import BOARDS
+from gossamer.boards.board import BAUD, CoreOnBoard, silence, without_memory
+from gossamer.boards.build import build, find_board
+from gossamer.boards.plls import ecp5_pll_settings, gowin_pll_settings
+from gossamer.gateware.core import Core
+from gossamer.golden import digits
+from gossamer.golden.compiler import compile_network
+from gossamer.golden.spec import CONFIGS
+
+PINS = {
+    "icebreaker": {"uart_0__rx__io": "6", "uart_0__tx__io": "9", "led_g_0__io": "37", "led_r_0__io": "11", "clk12_0__io": "35"},
+    "ulx3s_85f": {"uart_0__rx__io": "M1", "uart_0__tx__io": "L4", "led_0__io": "B2", "led_1__io": "C2", "clk25_0__io": "G2"},
+    # Ref: OrangeCrab r0.2 schematic: pins 0 and 1 of the header are N17 and M18.
+    "orangecrab": {
+        "uart_0__rx__io": "N17",
+        "uart_0__tx__io": "M18",
+        "rgb_led_0__g__io": "M3",
+        "rgb_led_0__r__io": "K4",
+        "clk_0__io": "A9",
+    },
+    "colorlight_5a75b": {
+        "uart_0__rx__io": "M13",
+        "uart_0__tx__io": "P11",
+        "led_0__io": "F3",
+        "led_1__io": "F1",
+        "clk25_0__io": "P6",
+    },
+    "tang_nano_9k": {"uart_0__rx__io": "18", "uart_0__tx__io": "17", "led_0__io": "10", "led_1__io": "11", "clk27_0__io": "52"},
+    "tang_primer_20k": {
+        "uart_0__rx__io": "T13",
+        "uart_0__tx__io": "M11",
+        "led_0__io": "C13",
+        "led_1__io": "A13",
+        "clk27_0__io": "H11",
+    },
+}
+FLASH = {f"spi_flash_4x_0__{name}" for name in ("cs__io", "clk__io", "dq__io[0]", "dq__io[1]", "dq__io[2]", "dq__io[3]")}
+
+PLATFORMS = {
+    "icebreaker": "icebreaker.ICEBreakerPlatform",
+    "ulx3s_85f": "ulx3s.ULX3S_85F_Platform",
+    "orangecrab": "orangecrab_r0_2.OrangeCrabR0_2_25FPlatform",
+    "colorlight_5a75b": "colorlight_5a75b_r7_0.Colorlight_5A75B_R70Platform",
+    "tang_nano_9k": "tang_nano_9k.TangNano9kPlatform",
+    "tang_primer_20k": "tang_primer_20k.TangPrimer20kDockPlatform",
+}
+OURS = {"orangecrab": {"uart"}, "colorlight_5a75b": {"led"}}
+"""Resources that amaranth-boards does not have, or not like this."""
+
+every_board = pytest.mark.parametrize("name", BOARDS)
+
+
+def platform(name):
+    module, _, kind = PLATFORMS[name].partition(".")
+    return getattr(importlib.import_module(f"amaranth_boards.{module}"), kind)()
+
+
+def located(constraints):
+    """Pins by port of a file of constraints: .pcf, .lpf or .cst."""
+    patterns = r"set_io (\S+) (\S+)|LOCATE COMP \"(\S+)\" SITE \"(\S+)\"|IO_LOC \"(\S+)\" (\S+);"
+    groups = (match.groups(default="") for match in re.finditer(patterns, constraints))
+    return {"".join(pairs[0::2]): "".join(pairs[1::2]) for pairs in groups}
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return {name: find_board(name).sources(name) for name in BOARDS}
+
+
+def constraints(sources, name):
+    return sources[name][f"{name}.{find_board(name).family.constraints}"]
+
+
+@every_board
+def test_a_board_is_described_by_the_module_of_its_name(name):
+    board = find_board(name)
+    assert board.name == name
+    assert "{bitstream}" in board.program
+
+
+@every_board
+def test_pins_are_where_the_board_has_them(name, sources):
+    pins = located(constraints(sources, name))
+    flash = {port for port in pins if port.startswith("spi_flash")}
+    assert flash == (FLASH if name == "icebreaker" else set())
+    assert {port: pin for port, pin in pins.items() if port not in flash} == PINS[name]
+
+
+@every_board
+def test_pins_are_those_of_the_platform(name, sources):
+    known = platform(name)
+    for port, pin in located(constraints(sources, name)).items():
+        resource, number, sub, bit = re.fullmatch(r"(\w+?)_(\d)(?:__(\w+?))?__io(?:\[(\d)\])?", port).groups()
+        if resource in OURS.get(name, ()):
+            continue
+        signal = known.lookup(resource, int(number))
+        if sub is not None:
+            signal = next(part for part in signal.ios if getattr(part, "name", None) == sub)
+        assert signal.ios[0].names[int(bit or 0)] == pin
+
+
+@every_board
+def test_the_oscillator_is_that_of_the_platform(name, sources):
+    mhz = platform(name).default_clk_frequency / 1e6
+    text = sources[name][f"{name}.il"]
+    parameters = {key: int(value) for key, value in re.findall(r"parameter (?:signed )?\\(\w+) (\d+)\n", text)}
+    parameters |= {key: int(value, 2) for key, value in re.findall(r"parameter (?:signed )?\\(\w+) \d+'([01]+)\n", text)}
+    if "CLKOS_DIV" in parameters:
+        made = mhz * parameters["CLKOP_DIV"] / parameters["CLKOS_DIV"]
+    elif "FBDIV_SEL" in parameters:
+        made = mhz * (parameters["FBDIV_SEL"] + 1) / (parameters["IDIV_SEL"] + 1)
+        assert float(re.search(r'\\FCLKIN "(\S+)"', text)[1]) == mhz
+    else:
+        made = mhz * (parameters["DIVF"] + 1) / 2 ** parameters["DIVQ"]
+    assert made == find_board(name).clock_mhz
+
+
+@every_board
+def test_the_core_has_the_ports_that_the_board_connects(name, sources):
+    config = find_board(name).config
+    core = Core(config)
+    ports = {"_".join(("wb", *path[1:]) if path[0] == "bus" else map(str, path)) for path, _, _ in core.signature.flatten(core)}
+    cell = re.search(r"cell \\gossamer_core .*?\n(.*?)\n  end", sources[name][f"{name}.il"], re.DOTALL)[1]
+    connected = set(re.findall(r"connect \\(\w+)", cell))
+    assert connected == (ports | {"clk", "rst"}) - {"irq"}
+    assert any(port.startswith("memory_") for port in connected) == (name == "icebreaker")
+
+
+@every_board
+def test_the_device_is_that_of_the_platform(name):
+    board, known = find_board(name), platform(name)
+    options = dict(zip(board.nextpnr, [*board.nextpnr[1:], ""]))
+    if hasattr(known, "_nextpnr_device_options"):
+        assert known._nextpnr_device_options[known.device] in options
+        package = getattr(known, "_nextpnr_package_options", {}).get(known.package, known.package)
+        assert options["--package"].lower() == package.lower()
+        assert options.get("--speed", "") == getattr(known, "speed", "")
+    else:
+        assert options["--device"] == board.part == known.part
+        assert f"family={known._chipdb_device}" in options
+        assert dict(zip(board.pack, board.pack[1:]))["-d"] == known._chipdb_device
+
+
+@every_board
+def test_the_demo_fits(name):
+    """Also the board without the external memory that the named configuration has."""
+    compile_network(digits.load(), find_board(name).config)
+
+
+@every_board
+def test_silence_takes_some_forty_milliseconds(name):
+    mhz = find_board(name).clock_mhz
+    cycles = silence(mhz)
+    assert cycles & (cycles - 1) == 0
+    assert 40 <= cycles / mhz / 1e3 < 80
+
+
+def test_without_memory_the_core_has_no_port():
+    config = without_memory(CONFIGS["gw1n9"])
+    assert config.name == "gw1n9-nofetch"
+    assert "memory" in Core(CONFIGS["gw1n9"]).signature.members
+    assert "memory" not in Core(config).signature.members
+
+
+def test_the_bit_rate_must_divide_the_clock():
+    with pytest.raises(ValueError, match=r"^baud must be within 1 % of 27 MHz over an integer, not 2900000$"):
+        CoreOnBoard(CONFIGS["gw1n9"], clock_mhz=27, pll=lambda *_: None, baud=2_900_000)
+    assert BAUD == 1_000_000
+
+
+def attempted(settings, oscillator, mhz):
+    try:
+        return settings(oscillator, mhz)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("oscillator", [12, 25, 27, 48, 100])
+def test_pll_settings_make_every_clock_that_is_not_refused(oscillator):
+    """Ranges: Lattice FPGA-TN-02200; Gowin DS117 and DS226."""
+    made = {"ecp5": set(), "gowin": set()}
+    for mhz in range(700):
+        if ecp5 := attempted(ecp5_pll_settings, oscillator, mhz):
+            made["ecp5"].add(mhz)
+            vco = oscillator * ecp5["CLKOP_DIV"]
+            assert vco == mhz * ecp5["CLKOS_DIV"]
+            assert 400 <= vco <= 800
+            assert {ecp5["CLKI_DIV"], ecp5["CLKFB_DIV"]} == {1}
+            assert 1 <= ecp5["CLKOS_DIV"] <= 128
+        if gowin := attempted(gowin_pll_settings, oscillator, mhz):
+            made["gowin"].add(mhz)
+            assert mhz * (gowin["IDIV_SEL"] + 1) == oscillator * (gowin["FBDIV_SEL"] + 1)
+            assert 500 <= mhz * gowin["ODIV_SEL"] <= 1200
+            assert 0 <= gowin["IDIV_SEL"] < 64
+            assert 0 <= gowin["FBDIV_SEL"] < 64
+            assert oscillator / (gowin["IDIV_SEL"] + 1) >= 3
+    assert {oscillator, 2 * oscillator} <= made["ecp5"] & made["gowin"]
+    assert 0 not in made["ecp5"] | made["gowin"]
+
+
+@pytest.mark.parametrize("settings", [ecp5_pll_settings, gowin_pll_settings])
+@pytest.mark.parametrize("mhz", [0, 37, 699])
+def test_pll_refuses_other_clocks(settings, mhz):
+    with pytest.raises(ValueError, match=rf"^the clock must be one that the PLL can make from 25 MHz, not {mhz} MHz$"):
+        settings(25, mhz)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BOARDS if name != "icebreaker"])
+def test_bitstream_and_report(name, tmp_path):
+    """Minutes each. (That of iCEBreaker is in test_build.py, and not slow.)"""
+    board = find_board(name)
+    report = build(name, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert report["meets_target"]
+    assert all(r["used"] <= r["available"] for r in report["resources"].values())
+    assert report["resources"].keys() >= {"LUT", "FF", "RAM", "DSP", "PLL", "IO"}
+    assert report["resources"]["DSP"]["used"] >= board.config.lanes
+    assert report["resources"]["IO"]["used"] == 5
+    assert report["resources"]["PLL"]["used"] == 1
+    bitstream = (tmp_path / "out" / report["files"]["bitstream"]).read_bytes()
+    # Ref: prjtrellis, "Bitstream format": the preamble behind a comment. Apicula writes bits as characters.
+    preamble = b"1010010111000011" if name.startswith("tang") else bytes.fromhex("ffffbdb3")
+    assert preamble in bitstream[:2000]
+    assert len(bitstream) > 100_000
+    shutil.rmtree(tmp_path / "out")
