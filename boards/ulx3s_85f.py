@@ -1,0 +1,35 @@
+"""Radiona ULX3S-85F: Lattice ECP5 LFE5U-85F, 25 MHz oscillator, USB serial port.
+
+The core has no external memory: the flash's clock is the pin of the configuration logic, which has no register of an IO cell.
+"""
+
+from gossamer.boards.board import Board, CoreOnBoard, prepare, without_memory
+from gossamer.boards.families import ECP5
+from gossamer.boards.plls import ecp5_pll
+from gossamer.golden.spec import CONFIGS
+
+__all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
+
+CONFIG = without_memory(CONFIGS["ecp5_85"])
+CLOCK_MHZ = 40
+
+
+def sources(name: str) -> dict[str, str]:
+    """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
+    from amaranth_boards.ulx3s import ULX3S_85F_Platform
+
+    pll = ecp5_pll(25, CLOCK_MHZ)
+    top = CoreOnBoard(CONFIG, clock_mhz=CLOCK_MHZ, pll=pll)
+    return prepare(ULX3S_85F_Platform(), top, name, ECP5.constraints)
+
+
+BOARD = Board(
+    name="ulx3s_85f",
+    family=ECP5,
+    part="LFE5U-85F-6BG381C",
+    config=CONFIG,
+    clock_mhz=CLOCK_MHZ,
+    sources=sources,
+    program="openFPGALoader -b ulx3s {bitstream}",
+    nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
+)
