@@ -1,7 +1,10 @@
 """The host's layers in C, against the golden arithmetic."""
 
 import ctypes
+import inspect
+import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from gossamer.golden.network import Softmax
 from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import CONFIGS
 
+FIRMWARE = Path(__file__).parents[2] / "firmware"
 SCALES = [1e-6, 0.001, 0.0047, 1 / 256, 1 / 16, 0.1, 0.3, 1.0, 3.7, 1000.0]
 
 
@@ -85,6 +89,15 @@ def test_softmax_refuses_what_golden_refuses(c, count, scale):
 def test_softmax_takes_the_smallest_scale(c):
     x = np.array([-128, 127, 3], np.int8)
     np.testing.assert_array_equal(softmax(c, x, 2**-27), arithmetic.softmax(x, 2**-27))
+
+
+def test_constants_of_softmax_are_goldens():
+    """Their last bits do not show in 8 bits of output."""
+    source = (FIRMWARE / "gossamer_operators.c").read_text()
+    for function in (arithmetic._exp_negative, arithmetic._reciprocal):
+        numbers = re.findall(r"\d{3,}", inspect.getsource(function))
+        assert len(numbers) >= 2
+        assert all(re.search(rf"\b{number}\b", source) for number in numbers)
 
 
 @pytest.mark.parametrize("scale", SCALES)
