@@ -21,7 +21,7 @@ __all__ = ["BAUD", "Board", "CoreOnBoard", "prepare", "silence", "two_leds", "wi
 BAUD = 1_000_000
 """Bits per second on the serial line."""
 
-SILENCE_MS = 40
+SILENCE_MS = 30
 SETTLING = 512
 """Clock cycles of reset after the PLL has locked: block RAM of an iCE40 reads as zero for some 3 us after configuration."""
 
@@ -62,7 +62,7 @@ class Board:
 
 
 def silence(clock_mhz: int) -> int:
-    """Clock cycles of silence that end a command: the least power of two that takes 40 ms; see :class:`UartBridge`."""
+    """Clock cycles of silence that end a command: the least power of two that takes 30 ms; see :class:`UartBridge`."""
     return 1 << (SILENCE_MS * 1000 * clock_mhz - 1).bit_length()
 
 
