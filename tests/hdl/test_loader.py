@@ -33,7 +33,7 @@ class Settings:
 
 def command(target, address=0, index=0, blank=0, group_end=0, coded=0, signed=0):
     kind = {"blank": blank, "coded": coded, "signed": signed}
-    return {"target": target, "address": address, "index": index, **kind, "group_end": group_end}
+    return {"target": target, "address": address, "index": index, **kind, "rate": 0, "group_end": group_end}
 
 
 def words(item, settings, memory, store_bytes, lanes):
