@@ -146,7 +146,7 @@ def refusal(path):
 
 def test_neither_name_nor_file():
     assert refusal("up6k") == (
-        "configuration must be a file or one of up5k, gw1n9, gw2a18, ecp5_25, ecp5_85, not 'up6k'"
+        "configuration must be a file or one of up5k, up5k_codec, gw1n9, gw2a18, ecp5_25, ecp5_85, not 'up6k'"
     )  # fmt: skip
 
 
