@@ -27,7 +27,7 @@ def described(frontend: Frontend, point: Point) -> list[str]:
     if strategy.strips > 1:
         lines.append(f"in {strategy.strips} strips")
     if strategy.slots:
-        lines.append(f"compressed: {', '.join(frontend.work(strategy).coded)}")
+        lines.append(f"compressed: {', '.join(strategy.slots)}")
     if strategy.stream:
         lines.append("the host writes the input row by row")
     return lines

@@ -89,7 +89,6 @@ _CODES, _LENGTHS = _tables()
 _SIZES = size(range(256))
 
 
-
 def _parse(before: NDArray[np.int64], window: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """Of what a stream goes on with in a context: size, value and the length of the code."""
     number = np.where(window % 2 == 0, 0, np.where(window // 2 % 4 < 3, 1 + window // 2 % 4, 4 + window // 8 % 4))

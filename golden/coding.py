@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import codec
+from gossamer.golden.interpreter import Code
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.network import Network
 from gossamer.golden.rolling import Item, Places, Transfer, Work
 from gossamer.golden.spec import CODEC_SLOT, DESCRIPTOR, Config
-from gossamer.golden.tiling import Coding, Kernel, Piece, whole_rows
+from gossamer.golden.tiling import Coding, Kernel, Map, Piece, whole_rows
 
 __all__ = ["budgets", "calibrate", "coded_order", "codings", "is_signed", "map_order"]
 
@@ -62,49 +63,45 @@ def calibrate(
     """The bytes of a slot for each tensor whose rows can be compressed at all, with some inputs ``(N, …)`` of the network:
     ``margin`` times more than the longest row, and less than a row that is not compressed. ``progress`` is told how many inputs
     have been looked at."""
-    size, longest = config.store_bytes, dict[str, int]()
+    places, longest = _codable(layout, config), dict[str, int]()
     for start in range(0, len(x), BATCH):
         tensors = network.run(x[start : start + BATCH])
-        for name in layout.pitches.keys() & tensors.keys():
-            place = layout.map(name)
-            if not _is_full(place.channels, place.pitch, place.columns, config):
-                continue
+        for name in places.keys() & tensors.keys():
             values = tensors[name].reshape(-1, *map_shape(tensors[name].shape[1:]))
-            lengths = codec.code_lengths(
-                coded_order(values, config.lanes),
-                lanes=config.lanes,
-                signed=is_signed(place.zero_point),
-                bounded=config.codec == "bounded",
-            )
+            options = Code(is_signed(places[name].zero_point), 0).options(config)
+            lengths = codec.code_lengths(coded_order(values, config.lanes), **options)
             longest[name] = max(longest.get(name, 0), int(lengths.sum(1).max()))
         progress(min(start + BATCH, len(x)))
+    return _slots(places, {name: 2 * -(-round(bits * (1 + margin)) // 16) for name, bits in longest.items()}, config)
+
+
+def _codable(layout: Layout, config: Config) -> dict[str, Map]:
+    """The tensors whose rows are made of full groups, and of whole store words."""
     found = {}
     for name in layout.pitches:
-        if name in longest:
-            halfwords = -(-round(longest[name] * (1 + margin)) // 16)
-            slot = -(-2 * halfwords // size) * size
-            row = layout.map(name).columns * layout.map(name).pitch
-            if slot < row and slot <= CODEC_SLOT:
+        place = layout.map(name)
+        groups = place.channels <= config.lanes or place.channels % config.lanes == 0
+        if place.channels == place.pitch and groups and place.columns * place.pitch % config.store_bytes == 0:
+            found[name] = place
+    return found
+
+
+def _slots(places: Mapping[str, Map], needed: Mapping[str, int], config: Config) -> dict[str, int]:
+    """Slots of as many bytes as are ``needed``, in whole store words, where rows become shorter and slots are not too large."""
+    size, found = config.store_bytes, {}
+    for name, place in places.items():
+        if name in needed:
+            slot = -(-needed[name] // size) * size
+            if slot < place.columns * place.pitch and slot <= CODEC_SLOT:
                 found[name] = slot
     return found
 
 
-def _is_full(channels: int, pitch: int, columns: int, config: Config) -> bool:
-    """Whether rows are made of full groups, and of whole store words."""
-    groups = channels <= config.lanes or channels % config.lanes == 0
-    return channels == pitch and groups and columns * pitch % config.store_bytes == 0
-
-
 def budgets(layout: Layout, share: float, config: Config) -> dict[str, int]:
     """Slots of ``share`` bytes per value, or as many as a budget must have, for each tensor whose rows can be compressed."""
-    size, found = config.store_bytes, {}
-    for name in layout.pitches:
-        place = layout.map(name)
-        count = place.columns * place.pitch
-        slot = -(-max(int(share * count), codec.least_budget(count)) // size) * size
-        if _is_full(place.channels, place.pitch, place.columns, config) and slot < count and slot <= CODEC_SLOT:
-            found[name] = slot
-    return found
+    places = _codable(layout, config)
+    counts = {name: place.columns * place.pitch for name, place in places.items()}
+    return _slots(places, {name: max(int(share * n), codec.least_budget(n)) for name, n in counts.items()}, config)
 
 
 def codings(
@@ -134,7 +131,7 @@ def codings(
         if not whole_rows(kernel, piece, config):
             good -= {*kernel.inputs}
     pairs = [{*kernel.inputs} for kernel, _ in works.values() if len(kernel.inputs) > 1]
-    sizes = {name: slots[name] for name in good}
+    sizes = {name: slot for name, slot in slots.items() if name in good}
     for group in _joined(pairs):
         if group <= sizes.keys():
             sizes |= dict.fromkeys(group, max(sizes[name] for name in group))

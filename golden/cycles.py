@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import codec
-from gossamer.golden.interpreter import Code, Run, input_codes, row_order
+from gossamer.golden.interpreter import Code, Run, input_codes, output_code, output_rows, row_order
 from gossamer.golden.program import Record
 from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 
@@ -378,9 +378,7 @@ class _Front:
 
     def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:
         """Of each output row the bits behind each value, if rows are compressed."""
-        output = run.output[..., : run.layer["last_lanes"]] if len(run.output[0]) == 1 else run.output
-        code = Code(bool(run.layer["out_signed"]), run.layer["out_rate"])
-        return _code_lengths(output.reshape(len(output), -1), code, config).cumsum(1)
+        return _code_lengths(output_rows(run.layer, run.output), output_code(run.layer), config).cumsum(1)
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""

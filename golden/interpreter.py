@@ -30,7 +30,7 @@ from gossamer.golden.spec import (
     UserError,
 )
 
-__all__ = ["Code", "Machine", "MachineError", "Run", "input_codes", "row_order"]
+__all__ = ["Code", "Machine", "MachineError", "Run", "input_codes", "output_code", "output_rows", "row_order"]
 
 
 class MachineError(UserError, ValueError):
@@ -79,6 +79,17 @@ def input_codes(layer: Record) -> list[Code | None]:
     """Of even and of odd input rows; none if they are not compressed."""
     parities = ("", "_odd")
     return [Code(bool(layer[f"in_signed{p}"]), layer[f"in_rate{p}"]) if layer[f"in_coded{p}"] else None for p in parities]
+
+
+def output_code(layer: Record) -> Code:
+    """Of output rows that are compressed."""
+    return Code(bool(layer["out_signed"]), layer["out_rate"])
+
+
+def output_rows(layer: Record, output: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The values of compressed output rows, in the order in which they are coded, from :attr:`Run.output`."""
+    live = output[..., : layer["last_lanes"]] if layer["groups"] == 1 else output
+    return live.reshape(len(output), -1)
 
 
 def row_order(layer: Record, config: Config) -> NDArray[np.int64]:
@@ -434,9 +445,7 @@ class Machine:
         slot = layer["out_row_step"]
         low, high = step["out_address"], step["out_address"] + len(output) * slot - 1
         self._check_written(low, high, protected)
-        rows = output[..., : layer["last_lanes"]] if len(output[0]) == 1 else output
-        code = Code(bool(layer["out_signed"]), layer["out_rate"])
-        streams = codec.encode_units(rows.reshape(len(output), -1), **code.options(self.config))
+        streams = codec.encode_units(output_rows(layer, output), **output_code(layer).options(self.config))
         for y, stream in enumerate(streams):
             if len(stream) > slot:
                 raise MachineError(f"a compressed row must fit its slot of {slot} bytes, not take {len(stream)}")

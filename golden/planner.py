@@ -162,18 +162,27 @@ def point(frontend: Frontend, strategy: Strategy) -> Point:
 
 
 def needed(frontend: Frontend, one: Point) -> Point:
-    """The same without the compression of tensors that does not help to need as few bytes, the slowest first."""
-    config, strategy = frontend.config, one.strategy
-    work = frontend.work(strategy)
-    most, slots = _most(work, config), {name: strategy.slots[name] for name in work.coded}
-    plain = _cycles(work.items, config)
-    costs = {name: _cycles(work.items, config, {name: coding}) - plain for name, coding in work.coded.items()}
-    for name in sorted(slots, key=lambda name: -costs[name]):
-        less = dataclasses.replace(strategy, slots={other: slot for other, slot in slots.items() if other != name})
+    """The same without the compression of tensors that does not help to need as few bytes, the slowest first. All that the
+    strategy then has slots for are compressed."""
+    config = frontend.config
+    work = frontend.work(one.strategy)
+    most, (_, costs) = _most(work, config), _costs(work, config)
+    strategy = dataclasses.replace(one.strategy, slots={name: one.strategy.slots[name] for name in work.coded})
+    for name in sorted(strategy.slots, key=lambda name: -costs[name]):
+        less = dataclasses.replace(
+            strategy, slots={other: slot for other, slot in strategy.slots.items() if other != name}
+        )
         found = frontend.stored(work.items, work.layout, less)
         if _most(found, config) <= most:
-            strategy, slots, work = less, dict(less.slots), found
+            strategy, work = less, found
+    strategy = dataclasses.replace(strategy, slots={name: strategy.slots[name] for name in work.coded})
     return Point(one.peak, _cycles(work.items, config, work.coded), strategy)
+
+
+def _costs(work: Order, config: Config) -> tuple[int, dict[str, int]]:
+    """A guess of the cycles without compression, and of those that the compression of each tensor adds."""
+    plain = _cycles(work.items, config)
+    return plain, {name: _cycles(work.items, config, {name: coding}) - plain for name, coding in work.coded.items()}
 
 
 def strip_points(frontend: Frontend) -> list[Point]:
@@ -215,18 +224,13 @@ def affordable(
     at most ``share`` of the cycles, by the planner's guess."""
     config, strategy = frontend.config, Strategy(slots=slots, budgeted=budgeted)
     work = frontend.work(strategy)
-    plain = _cycles(work.items, config)
-    while True:
-        coded = work.coded
-        if _cycles(work.items, config, coded) <= (1 + share) * plain:
-            return strategy
-        costs = {
-            name: (_cycles(work.items, config, {name: coding}) - plain) / _saved(frontend, name, coding)
-            for name, coding in coded.items()
-        }
-        worst = max(costs, key=lambda name: costs[name])
-        strategy = dataclasses.replace(strategy, slots={name: slots[name] for name in coded if name != worst})
+    plain, costs = _costs(work, config)
+    costs_per_byte = {name: costs[name] / _saved(frontend, name, coding) for name, coding in work.coded.items()}
+    while _cycles(work.items, config, work.coded) > (1 + share) * plain:
+        worst = max(work.coded, key=lambda name: costs_per_byte[name])
+        strategy = dataclasses.replace(strategy, slots={name: slots[name] for name in work.coded if name != worst})
         work = frontend.stored(work.items, work.layout, strategy)
+    return strategy
 
 
 def _saved(frontend: Frontend, name: str, coding: Coding) -> int:

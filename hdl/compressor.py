@@ -11,6 +11,7 @@ from gossamer.golden.spec import (
     CODEC_CREDIT_LEAST,
     CODEC_ORDER,
     CODEC_SHIFTS,
+    DESCRIPTOR,
 )
 from gossamer.hdl.checks import require
 
@@ -26,7 +27,7 @@ def context(size):
     return Cat(high & (middle | ~low), high & (middle | low))
 
 
-RATE_BITS = 7
+RATE_BITS = DESCRIPTOR["out_rate"].width
 
 
 class BudgetCredit(wiring.Component):
