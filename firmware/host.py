@@ -74,6 +74,20 @@ class Disturbed(Exception):
     """Something on the board is not as it was left; an inference must begin anew."""
 
 
+def _attempted(
+    action: Callable[[], T], attempts: int, trouble: type[Exception], recover: Callable[[], None], rule: str
+) -> T:
+    """What ``action`` returns when it raises no ``trouble``; behind each comes ``recover``. Raises :class:`LinkError`."""
+    last = ""
+    for _ in range(attempts):
+        try:
+            return action()
+        except trouble as found:
+            last = str(found)
+            recover()
+    raise LinkError(f"{rule} in {attempts} attempts: {last}")
+
+
 class Port(Protocol):
     """What is used of pyserial's ``Serial``."""
 
@@ -173,14 +187,8 @@ class Link:
 
     def retried(self, action: Callable[[], T]) -> T:
         """What ``action`` returns when it raises no :class:`Trouble`. Raises :class:`LinkError`."""
-        last = ""
-        for _ in range(self._retries):
-            try:
-                return action()
-            except Trouble as trouble:
-                last = str(trouble)
-                self._recover()
-        raise LinkError(f"the board must answer as docs/uart.md says, and has not in {self._retries} attempts: {last}")
+        rule = "the board must answer as docs/uart.md says, and has not"
+        return _attempted(action, self._retries, Trouble, self._recover, rule)
 
     def _recover(self) -> None:
         self.troubles += 1
@@ -415,16 +423,13 @@ class Board:
     # The store
 
     def _repeated(self, action: Callable[[], T]) -> T:
-        last = ""
-        for _ in range(self._attempts):
-            try:
-                return action()
-            except Disturbed as disturbed:
-                last = str(disturbed)
-                self._known = bytearray(len(self._known))
-                self._warm = False
-                self._settle()
-        raise LinkError(f"the link must be good enough for an inference, and was not in {self._attempts} attempts: {last}")
+        rule = "the link must be good enough for an inference, and was not"
+        return _attempted(action, self._attempts, Disturbed, self._begin_anew, rule)
+
+    def _begin_anew(self) -> None:
+        self._known = bytearray(len(self._known))
+        self._warm = False
+        self._settle()
 
     def _settle(self) -> State:
         """Wait until the core is not busy."""

@@ -19,6 +19,7 @@ from gossamer.golden.network import (
     FullyConnected,
     Layer,
     Network,
+    NetworkError,
     Reshape,
     Softmax,
     Tensor,
@@ -106,3 +107,14 @@ def network_of(model: str) -> Network:
         else:
             layers.append({"RESHAPE": Reshape, "SOFTMAX": Softmax}[kind](name, inputs[:1], y.name))
     return Network(model, tensors, tuple(layers), x.name, layers[-1].output)
+
+
+def accepts(load, data):
+    """Whether ``data`` is a model; if not, it must be refused with one sentence."""
+    message = ""
+    try:
+        load(data)
+    except NetworkError as error:
+        message = str(error)
+    assert "\n" not in message
+    return not message
