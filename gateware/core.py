@@ -65,6 +65,7 @@ class Core(wiring.Component):
         sizes = {"lanes": config.lanes, "words": config.row_words, "vectors": config.weight_vectors}
         store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
         # Only the block RAMs of an iCE40 have masks of their own.
+        masked = config.masks > 0
         byte_writes = config.codec != "off" and config.technology == "ice40"
 
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
@@ -79,9 +80,13 @@ class Core(wiring.Component):
                     byte_writes=byte_writes,
                 )
             ),
-            "windows": (windows := WindowGenerator(**sizes)),
-            "row_buffer": (row_buffer := RowBuffer(**sizes, granule=config.store_bytes, byte_writes=byte_writes)),
-            "skipper": (skipper := ZeroSkipper(**sizes)),
+            "windows": (windows := WindowGenerator(**sizes, masked=masked)),
+            "row_buffer": (
+                row_buffer := RowBuffer(
+                    **sizes, granule=config.store_bytes, byte_writes=byte_writes, masks=config.masks
+                )
+            ),
+            "skipper": (skipper := ZeroSkipper(**sizes, masked=masked)),
             "weight_buffer": (
                 weight_buffer := WeightBuffer(
                     lanes=config.lanes, granule=config.store_bytes, vectors=config.weight_vectors
@@ -107,6 +112,10 @@ class Core(wiring.Component):
             "requantizer": (requantizer := Requantizer(technology=config.technology, interval=config.interval)),
             "writer": (writer := Writer(lanes=config.lanes, **store_size, codec=config.codec)),
         }
+        if masked:
+            datapath["mask_buffer"] = mask_buffer = WeightBuffer(
+                lanes=config.mask_bytes, granule=config.store_bytes, vectors=config.masks
+            )
         # While the array waits for the drain, all in front of it stands still: so the order of events there does not depend
         # on the drain, and its time can be counted in steps of the array.
         step = Signal()
@@ -139,11 +148,19 @@ class Core(wiring.Component):
             writer.entry.eq(entry),
         ]
 
-        for target, sink in (
-            (Target.ROWS, row_buffer.write),
-            (Target.WEIGHTS, weight_buffer.write),
-            (Target.PARAMETERS, parameter_buffer.write),
-        ):
+        sinks = {
+            Target.ROWS: row_buffer.write,
+            Target.WEIGHTS: weight_buffer.write,
+            Target.PARAMETERS: parameter_buffer.write,
+        }
+        if masked:
+            sinks[Target.MASKS] = mask_buffer.write
+            m.d.comb += [
+                mask_buffer.read.en.eq(row_buffer.stored.en),
+                mask_buffer.read.address.eq(row_buffer.stored.address),
+                row_buffer.stored.data.eq(mask_buffer.read.data),
+            ]
+        for target, sink in sinks.items():
             m.d.comb += [
                 sink.en.eq(loader.write.en & (loader.write.target == target)),
                 sink.address.eq(loader.write.index),

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from gossamer.golden.program import Record
 from gossamer.golden.rolling import Item, Transfer
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece
@@ -113,9 +114,9 @@ class _Buffer:
 
 def loads_of(
     items: Sequence[Item], config: Config
-) -> tuple[list[Load], list[tuple[tuple[int, int], list[Load]]]]:
-    """The loads of what stays in the buffers; and per item the first entries of its weights and parameters, and the loads in
-    front of it. What the run step before does not use is loaded while it runs."""
+) -> tuple[list[Load], list[tuple[Record, list[Load]]]]:
+    """The loads of what stays in the buffers; and per item the fields of its descriptor that say where its weights, masks and
+    parameters begin, and the loads in front of it. What the run step before does not use is loaded while it runs."""
     pieces = [item for item in items if not isinstance(item, Transfer)]
     given: dict[tuple[int, range, range, range], bytes] = {}
 
@@ -125,25 +126,35 @@ def loads_of(
             given[key] = kernel.weights_of(piece)
         return given[key]
 
+    sparse = [(kernel, piece) for kernel, piece in pieces if kernel.sparse]
+
     # What is fetched at a time must leave room in the store.
     longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
     weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest)
+    masks = _Buffer(Opcode.LOAD_MASKS, config.masks, config.mask_bytes, longest)
     parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
     cold = [*weights.keep({weights_of(kernel, piece): 1 for kernel, piece in pieces})]
+    cold += masks.keep({kernel.masks_of(piece, config): 1 for kernel, piece in sparse})
     if not sums:
         tables = {kernel.parameters_of(piece): 256 if kernel.fields["add"] else 1 for kernel, piece in pieces}
         cold += parameters.keep(tables)
-    found: list[tuple[tuple[int, int], list[Load]]] = []
+    found: list[tuple[Record, list[Load]]] = []
     before: Piece | None = None
     for number, item in enumerate(items):
         if isinstance(item, Transfer):
-            found.append(((0, 0), []))
+            found.append(({}, []))
             continue
         kernel, piece = item
         data = weights_of(kernel, piece)
         base, parts = weights.place(data, len(data) // config.lanes)
         loads = [*weights.load(data, base, parts, number)]
+        bases = {"weight_base": base, "vector_base": 0}
+        if kernel.sparse:
+            data = kernel.masks_of(piece, config)
+            first, parts = masks.place(data, len(data) // config.mask_bytes)
+            loads += masks.load(data, first, parts, number)
+            bases = {"weight_base": first, "vector_base": base}
         if piece.partial_in:
             first, parts = parameters.place(None, piece.windows * config.lanes)
             # The first sums are those of the run step before.
@@ -163,6 +174,7 @@ def loads_of(
             data = kernel.parameters_of(piece)
             first, parts = parameters.place(data, len(data) // PARAMETER_BYTES, 256 if kernel.fields["add"] else 1)
             loads += parameters.load(data, first, parts, number)
-        found.append(((base, first), sorted(loads, key=lambda load: any(part.wait for part in load.parts))))
+        bases["parameter_base"] = first
+        found.append((bases, sorted(loads, key=lambda load: any(part.wait for part in load.parts))))
         before = piece
     return cold, found

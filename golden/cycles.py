@@ -46,10 +46,11 @@ CODE_TO_WRITE = 2
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """The row buffer words of an output row's windows in one group, in order.
+    """The row buffer words of an output row's windows, in order.
 
-    ``bits`` is ``(rows, words)``: the non-zero bytes in the window. ``last`` marks each window's last word. ``final_range``
-    is the number of words in the row's last range, ``ranges`` the number of ranges.
+    ``bits`` is ``(rows, words)``: the non-zero bytes in the window, of block-sparse layers those that meet a vector that is
+    not zero. ``last`` marks each window's last word. ``final_range`` is the number of words in the row's last range,
+    ``ranges`` the number of ranges.
     """
 
     bits: NDArray[np.int64]
@@ -61,13 +62,14 @@ class Words:
 def words(run: Run, config: Config) -> Words:
     """The words that the row buffer yields for a run step. In word mode they are its beats."""
     layer, lanes = run.layer, config.lanes
-    rows, width, kernel_rows = run.step["rows"], layer["width"], layer["kernel_rows"]
+    rows, width, kernel_rows, groups = run.step["rows"], layer["width"], layer["kernel_rows"], layer["groups"]
     ranges = width * kernel_rows
     if layer["word_mode"]:
         beats = layer["range_last"] + 1
         last = np.zeros(ranges * beats, bool)
         last[kernel_rows * beats - 1 :: kernel_rows * beats] = True
-        return Words(np.ones((rows, len(last)), np.int64), last, beats, ranges)
+        last = np.tile(last, groups)
+        return Words(np.ones((rows, len(last)), np.int64), last, beats, ranges * groups)
     start = np.repeat(layer["offset"] + np.arange(width) * layer["x_step"], kernel_rows)
     stop = start + layer["range_last"] + 1
     ky = np.tile(np.arange(kernel_rows), width)
@@ -80,7 +82,22 @@ def words(run: Run, config: Config) -> Words:
     np.cumsum(run.rows != 0, axis=1, out=ones[:, 1:])
     row = np.arange(rows)[:, None] * layer["stride_rows"] + ky[owner]
     last = (ky[owner] == kernel_rows - 1) & (index == count[owner] - 1)
-    return Words(ones[row, high] - ones[row, low], last, int(count[-1]), ranges)
+    bits = np.tile(ones[row, high] - ones[row, low], groups) if run.stored is None else _sparse_bits(run, run.stored, lanes)
+    return Words(bits, np.tile(last, groups), int(count[-1]), ranges * groups)
+
+
+def _sparse_bits(run: Run, stored: NDArray[np.bool_], lanes: int) -> NDArray[np.int64]:
+    """Of a block-sparse run step, :attr:`Words.bits`."""
+    layer = run.layer
+    columns = layer["offset"] + np.arange(layer["width"])[:, None] * layer["x_step"] + np.arange(layer["range_last"] + 1)
+    first = -layer["offset"] % lanes  # byte of the range with which its second word begins
+    words = np.unique([0, *range(first, layer["range_last"] + 1, lanes)])
+    found = []
+    for y in range(run.step["rows"]):
+        window = run.rows[y * layer["stride_rows"] :][: layer["kernel_rows"], columns] != 0  # (ky, x, byte)
+        pairs = window.transpose(1, 0, 2) & stored[:, None]  # (group, x, ky, byte)
+        found.append(np.add.reduceat(pairs, words, axis=3, dtype=np.int64).reshape(-1))
+    return np.stack(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +173,7 @@ class CycleModel:
             self._now = taken + 1
             self.steps.append(StepCycles(dispatch, taken))
             return
-        if step["opcode"] not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
+        if step["opcode"] not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.LOAD_MASKS):
             raise ValueError(f"a step's opcode must be a load, a fetch or a run, not {step['opcode']}")
         if step["fetched"]:
             self._follow_fetch(FOREVER)
@@ -329,7 +346,6 @@ class _Front:
     def __init__(self, run: Run, config: Config):
         layer = run.layer
         self._words = words(run, config)
-        self._groups = layer["groups"]
         outputs = np.full((layer["groups"], layer["width"]), config.lanes)
         outputs[-1] = layer["last_lanes"]
         self._outputs = outputs.reshape(-1).tolist()
@@ -405,8 +421,7 @@ class _Front:
             return next((at for at in (self._found, self._kept, self._left) if cycle <= at), cycle)
 
         kept_first = moves(moves(walked + 1) + 1)  # its first word, at the row buffer's output
-        bits = np.tile(self._words.bits[y], self._groups)
-        last = np.tile(self._words.last, self._groups)
+        bits, last = self._words.bits[y], self._words.last
         kept = np.flatnonzero((bits > 0) | last)
         cost = np.maximum(bits[kept], 1)
         # A kept word leaves for the skipper when the skipper is done with the one before, a dropped one at once.
@@ -426,8 +441,7 @@ class _Front:
         # A range leaves the generator when the last word of the range before it is found, two words behind the one that
         # leaves.
         final = len(bits) - self._words.final_range
-        ranges = self._words.ranges * self._groups
-        self._generated = left(final - 3) if ranges > 1 else walked
+        self._generated = left(final - 3) if self._words.ranges > 1 else walked
         self._found, self._kept = left(len(bits) - 3), left(len(bits) - 2)
         self._left = int(leave[-1])
         self._skipped = int(leave[-1] + cost[-1])

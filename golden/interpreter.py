@@ -43,7 +43,8 @@ class Run:
 
     ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
     ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, lanes)`` before the last
-    group was cut to ``last_lanes``. Of partial sums ``output`` has the 8 bytes of an entry in a last axis.
+    group was cut to ``last_lanes``. Of partial sums ``output`` has the 8 bytes of an entry in a last axis. ``stored`` says of a
+    block-sparse layer which vectors of a window the weight buffer has, ``(groups, kernel_rows, vectors of a kernel row)``.
     """
 
     step: Record
@@ -52,6 +53,7 @@ class Run:
     blank: NDArray[np.bool_]
     sums: NDArray[np.int64]
     output: NDArray[np.uint8]
+    stored: NDArray[np.bool_] | None = None
 
 
 class CodecOptions(TypedDict):
@@ -124,6 +126,7 @@ class Machine:
     store : uint8 array
     weights : int8 array ``(weight_vectors, lanes)``
     parameters : uint8 array ``(parameters, 8)``
+    masks : uint8 array ``(masks, mask_bytes)``
     external : uint8 array
         The external memory, as :meth:`execute` finds it in the program.
     step : int
@@ -135,6 +138,7 @@ class Machine:
         self.store = np.zeros(config.store_size, np.uint8)
         self.weights = np.zeros((config.weight_vectors, config.lanes), np.int8)
         self.parameters = np.zeros((config.parameters, 8), np.uint8)
+        self.masks = np.zeros((config.masks, config.mask_bytes), np.uint8)
         self.external = np.zeros(0, np.uint8)
         self.step = 0
         self._fetching = range(0)  # bytes of the store that a fetch may still be writing
@@ -228,6 +232,8 @@ class Machine:
         data = self._read(step["in_address"], step["count"])
         if step["opcode"] == Opcode.LOAD_WEIGHTS:
             target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
+        elif step["opcode"] == Opcode.LOAD_MASKS:
+            target, entry, what = self.masks, self.config.mask_bytes, "mask"
         else:
             target, entry, what = self.parameters, 8, "parameter entry"
         start = step["destination"] * entry
@@ -241,7 +247,8 @@ class Machine:
     def _run(self, step: Record, layer: Record, protected: int) -> Run:
         self._check(step, layer)
         rows, blank = self._rows(step, layer)
-        sums = self._word_sums(step, layer, rows) if layer["word_mode"] else self._byte_sums(step, layer, rows)
+        weights, stored = self._sparse_weights(layer) if layer["sparse"] else (self._weights(layer), None)
+        sums = (self._word_sums if layer["word_mode"] else self._byte_sums)(step, layer, rows, weights)
         bits = self.config.acc_bits
         sums = ((sums + (1 << bits - 1)) & (1 << bits) - 1) - (1 << bits - 1)
         sums, multiplier, shift = self._parameters(layer, sums)
@@ -250,7 +257,7 @@ class Machine:
         else:
             output = self._scale(layer, sums, multiplier, shift)
         self._write(step, layer, output, protected)
-        return Run(step, layer, rows, blank, sums, output)
+        return Run(step, layer, rows, blank, sums, output, stored)
 
     def _check(self, step: Record, layer: Record) -> None:
         stride = layer["stride_rows"]
@@ -307,6 +314,14 @@ class Machine:
                 f"have slots of whole words, at most {CODEC_SLOT} bytes, for compressed rows",
             ),
             (
+                not layer["sparse"] or (self.config.masks and not layer["word_mode"] and not layer["shared_weights"]),
+                "have masks only in a configuration with masks, for bytes, and in every group",
+            ),
+            (
+                not layer["sparse"] or layer["width"] == 1 or layer["x_step"] % self.config.lanes == 0,
+                f"step by whole words of {self.config.lanes} bytes with masks",
+            ),
+            (
                 not layer["word_mode"] or (layer["offset"] | layer["x_step"]) % self.config.lanes == 0,
                 f"step by whole words of {self.config.lanes} bytes in word mode",
             ),
@@ -356,23 +371,46 @@ class Machine:
             raise MachineError(f"a layer must use weight vectors 0 to {self.config.weight_vectors - 1}, not {index.max()}")
         return self.weights[index].astype(np.int64)
 
-    def _byte_sums(self, step: Record, layer: Record, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _sparse_weights(self, layer: Record) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Those in the weight buffer where masks have ones, zero elsewhere; and :attr:`Run.stored`."""
+        lanes, phase = self.config.lanes, layer["offset"] % self.config.lanes
+        words = (phase + layer["range_last"]) // lanes + 1  # of a kernel row
+        index = layer["weight_base"] + np.arange(layer["groups"] * layer["kernel_rows"] * words)
+        if index.max() >= self.config.masks:
+            raise MachineError(f"a layer must use masks 0 to {self.config.masks - 1}, not {index.max()}")
+        entries = self.masks[index]
+        stored = np.unpackbits(entries[:, : lanes // 8], axis=1, bitorder="little").astype(np.int64)
+        first = entries[:, lanes // 8 : lanes // 8 + 2].copy().view("<u2").astype(np.int64)
+        vector = layer["vector_base"] + first + stored.cumsum(1) - stored  # (masks, lanes)
+        # Of a kernel row's first and last word the range may have a part only.
+        rows = np.zeros((layer["groups"], layer["kernel_rows"], words * lanes), np.int64)
+        stored, vector = (part.reshape(rows.shape)[..., phase : phase + layer["range_last"] + 1] for part in (stored, vector))
+        used = vector[stored == 1].max(initial=0)
+        if used >= self.config.weight_vectors:
+            raise MachineError(f"a layer must use weight vectors 0 to {self.config.weight_vectors - 1}, not {used}")
+        weights = self.weights[np.where(stored == 1, vector, 0)].astype(np.int64) * stored[..., None]
+        return weights.reshape(layer["groups"], -1, lanes), stored == 1
+
+    def _byte_sums(
+        self, step: Record, layer: Record, rows: NDArray[np.uint8], weights: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """Sums ``(rows, groups, width, lanes)``: every byte of the window times its weight vector."""
         columns = layer["offset"] + np.arange(layer["width"])[:, None] * layer["x_step"]
         columns = columns + np.arange(layer["range_last"] + 1)
-        weights = self._weights(layer).astype(np.float64)  # exact: the sums stay far below 2**53
+        factors = weights.astype(np.float64)  # exact: the sums stay far below 2**53
         sums = []
         for y in range(step["rows"]):
             window = rows[y * layer["stride_rows"] :][: layer["kernel_rows"], columns]  # (ky, x, byte)
             window = window.transpose(1, 0, 2).reshape(layer["width"], -1).astype(np.float64)
-            sums.append(window @ weights)
+            sums.append(window @ factors)
         return np.stack(sums).astype(np.int64)
 
-    def _word_sums(self, step: Record, layer: Record, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def _word_sums(
+        self, step: Record, layer: Record, rows: NDArray[np.uint8], weights: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """Sums ``(rows, groups, width, lanes)``: every word of the window times its weight vector, lane by lane."""
         lanes = self.config.lanes
         words = rows.reshape(len(rows), -1, lanes).astype(np.int64)
-        weights = self._weights(layer)
         y, g, x = np.ogrid[: step["rows"], : layer["groups"], : layer["width"]]
         sums = np.zeros((step["rows"], layer["groups"], layer["width"], lanes), np.int64)
         vector = 0

@@ -39,6 +39,10 @@ ZERO = (1 << 30, -31)
 """Multiplier and shift that turn every accumulator into 0."""
 
 
+MOST_STORED = 0.9
+"""The share of a layer's weight vectors that are not zero, up to which it is block-sparse."""
+
+
 def works_on_words(layer: Layer, network: Network) -> bool:
     """Whether the layer reads ``lanes`` channels at a time."""
     if isinstance(layer, Depthwise):
@@ -246,7 +250,16 @@ class _Lowering:
         padded = np.zeros((self.channels, height, width, self.source.pitch), np.int8)
         padded[:outputs, :, :, :inputs] = weights
         vectors = padded.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
-        return self._kernel(vectors, parameters, double_rounding=self._double(layer), **geometry)
+        return self._bytewise(vectors, parameters, double_rounding=self._double(layer), **geometry)
+
+    def _bytewise(self, vectors: NDArray[np.int8], parameters: NDArray[np.uint8], **options: Any) -> Kernel:
+        """A kernel with a weight vector per byte of the window, block-sparse if that is possible and worth the masks."""
+        kernel = self._kernel(vectors, parameters, **options)
+        # Masks belong to words of the row buffer, so all windows must begin in the same lane of one.
+        aligned = kernel.columns == 1 or kernel.stride[1] * kernel.source.pitch % self.config.lanes == 0
+        if not self.config.masks or not aligned or vectors.any(3).mean() > MOST_STORED:
+            return kernel
+        return dataclasses.replace(kernel, sparse=True)
 
     # The kinds.
 
@@ -386,7 +399,7 @@ class _Lowering:
         biases[front : front + source.channels] = -128 - source.zero_point
         vectors = weights.reshape(self.groups, self.config.lanes, 1, -1).transpose(0, 2, 3, 1)
         parameters = self._parameters(biases, [UNITY[0]] * outputs, [UNITY[1]] * outputs)
-        return self._kernel(vectors, parameters, **geometry)
+        return self._bytewise(vectors, parameters, **geometry)
 
     def add(self) -> list[Kernel]:
         """The accumulator becomes ``a + 256*b``, two indices into tables of the scaled inputs."""

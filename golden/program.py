@@ -39,6 +39,7 @@ NAMES = {
     Opcode.FETCH: "fetch",
     Opcode.HOST: "host",
     Opcode.LOOP: "loop",
+    Opcode.LOAD_MASKS: "load_masks",
 }
 """Of the steps but the end."""
 
@@ -49,6 +50,7 @@ LAYOUTS = {
     Opcode.FETCH: STEP_FETCH,
     Opcode.HOST: STEP_HOST,
     Opcode.LOOP: STEP_LOOP,
+    Opcode.LOAD_MASKS: STEP_LOAD,
 }
 
 

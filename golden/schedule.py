@@ -260,7 +260,7 @@ class Schedule:
             fields, step, position = descriptor(kernel, piece, config, self._coded)
             step |= self._addresses(kernel, piece, position, addresses)
             row_steps = self._row_steps(kernel, piece, addresses)
-            entry = {**fields, **row_steps, "weight_base": bases[0], "parameter_base": bases[1]}
+            entry = {**fields, **row_steps, **bases}
             layer = numbers.setdefault(tuple(entry.values()), len(numbers) + 1)
             if layer > len(table):
                 table.append(entry)
@@ -393,7 +393,7 @@ def guess(item: Item, config: Config) -> int:
     if isinstance(item, Transfer):
         return 0
     kernel, piece = item
-    beats = piece.windows * len(piece.kernel_rows) * len(piece.beats)
+    beats = piece.windows * kernel.vectors(piece.kernel_rows, piece.beats)
     return max(beats if kernel.word_mode else beats // 2, piece.windows * config.lanes)
 
 

@@ -212,6 +212,8 @@ DESCRIPTOR = _pack(
             ("small_multipliers", 1, "1: multipliers are as they are stored; 0: greater by 2**30"),
             ("partial_out", 1, "1: sums are not scaled, but written as parameter entries, one behind the other"),
             ("out_rate", 7, "compressed output rows: the rate of their budget; 0: they are lossless"),
+            ("sparse", 1, "1: weight vectors that are zero are left out; ``weight_base`` is the first group's first mask"),
+            ("vector_base", 16, "sparse: the weight vector from which on its masks count"),
         ),
         (
             ("out_row_step", -24, "bytes from the last group of an output row to the first of the next row"),
@@ -259,13 +261,13 @@ STEP_RUN = _pack(
 STEP_LOAD = _pack(
     (
         (
-            ("opcode", 4, "``Opcode.LOAD_WEIGHTS`` or ``Opcode.LOAD_PARAMETERS``"),
+            ("opcode", 4, "``Opcode.LOAD_WEIGHTS``, ``Opcode.LOAD_PARAMETERS`` or ``Opcode.LOAD_MASKS``"),
             ("wait", 1, "1: wait until the core is idle"),
             ("fetched", 1, "1: wait until all fetches have ended"),
             ("", 14, ""),
             ("layer", 12, "entry of the layer table that the load is for; the status register shows it"),
             ("count", 16, "store words"),
-            ("destination", 16, "first weight vector or parameter entry"),
+            ("destination", 16, "first weight vector, parameter entry or mask"),
         ),
         (("in_address", 20, "first store word"),),
     )
@@ -353,6 +355,7 @@ class Opcode:
     FETCH = 4
     HOST = 5
     LOOP = 6
+    LOAD_MASKS = 7
 
 
 class Error:
@@ -372,7 +375,7 @@ class Error:
         NONE: "no error",
         MAGIC: "the store does not start with a program image",
         VERSION: "the image has another version than the core",
-        CONFIG: "the image was compiled for other lanes or another store width",
+        CONFIG: "the image was compiled for another configuration: lanes, store width, or what the core can do",
         OPCODE: "a step has an unknown opcode",
         READ: "a step reads outside the store",
         WRITE: "a layer or a fetch writes outside the store, or into the image",
@@ -486,6 +489,9 @@ class Config:
         How rows of feature maps may be compressed, one of ``CODECS``: ``off``, not at all; ``lossless``; ``bounded``, also
         lossless, with incompressible values left plain; or ``budgeted``, lossless or with low bits dropped so that a row
         takes no more than a budget.
+    masks : int
+        Depth of the mask buffer, a power of two up to ``weight_vectors``; 0: there is none, and no block-sparse weights. A mask says which of ``lanes``
+        successive weight vectors are stored, because they are not zero.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -505,6 +511,7 @@ class Config:
     fetch_interval: int = 0
     lut_lanes: int = 0
     codec: str = "off"
+    masks: int = 0
 
     def __post_init__(self) -> None:
         def require(condition: bool, rule: str, value: object) -> None:
@@ -528,6 +535,9 @@ class Config:
         for name, most in (("row_words", 8192), ("weight_vectors", 32768), ("parameters", 32768)):
             value = getattr(self, name)
             require(_power_of_two(value) and 256 <= value <= most, f"{name} must be a power of two, 256 to {most}", value)
+        if self.masks:
+            good = _power_of_two(self.masks) and 256 <= self.masks <= self.weight_vectors
+            require(good, f"masks must be 0 or a power of two, 256 to weight_vectors ({self.weight_vectors})", self.masks)
         require(self.interval in (1, 2), "interval must be 1 or 2", self.interval)
         if self.fetch_interval:
             least = 2  # a request takes a cycle
@@ -552,7 +562,18 @@ class Config:
     @property
     def longest_load(self) -> int:
         """Store words of the longest load: that which fills the largest buffer."""
-        return max(self.weight_vectors * self.granules, self.row_words * self.granules, self.parameters * 8 // self.store_bytes)
+        return max(
+            self.weight_vectors * self.granules,
+            self.row_words * self.granules,
+            self.parameters * 8 // self.store_bytes,
+            self.masks * self.mask_bytes // self.store_bytes,
+        )
+
+    @property
+    def mask_bytes(self) -> int:
+        """Bytes of an entry of the mask buffer, whole store words: a bit for each of ``lanes`` weight vectors, then 16 bits with
+        the number of vectors that are stored in front of them."""
+        return -(-(self.lanes // 8 + 2) // self.store_bytes) * self.store_bytes
 
     @property
     def granules(self) -> int:

@@ -49,7 +49,8 @@ class Kernel:
     say what is computed.
 
     The rows of an addition's ``source`` are those of its two inputs in turn; its window in the second starts ``second`` pixels
-    further to the right than in the first.
+    further to the right than in the first. Of ``sparse`` weights the vectors that are zero in all lanes are left out, and masks
+    say which; then all windows must begin in the same lane of the row buffer.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Kernel:
     rows: int
     columns: int
     second: int = 0
+    sparse: bool = False
 
     @property
     def lanes(self) -> int:
@@ -102,7 +104,38 @@ class Kernel:
     def weights_of(self, piece: "Piece") -> bytes:
         """The weights that a piece needs, in the order in which they lie in the buffer."""
         groups = slice(0, 1) if self.shared else _slice(piece.groups)
-        return self.weights[groups, _slice(piece.kernel_rows), _slice(piece.beats)].tobytes()
+        weights = self.weights[groups, _slice(piece.kernel_rows), _slice(piece.beats)]
+        if self.sparse:
+            weights = weights[weights.any(3)]
+        return weights.tobytes()
+
+    def vectors(self, kernel_rows: range, beats: range) -> int:
+        """Weight vectors of a part of the window, in the group that has most."""
+        if self.sparse:
+            return int(self.weights[:, _slice(kernel_rows), _slice(beats)].any(3).sum((1, 2)).max())
+        return len(kernel_rows) * len(beats)
+
+    def phase(self, columns: range, beats: range) -> int:
+        """The lane of the row buffer in which a part of the window begins, if the map's rows begin in lane 0."""
+        first = (self.origin[1] + columns.start * self.stride[1]) * self.source.pitch
+        return (first + beats.start) % self.lanes
+
+    def masks(self, columns: range, kernel_rows: range, beats: range) -> int:
+        """Masks of a part of the window: one for each word of the row buffer that it touches."""
+        return len(kernel_rows) * ((self.phase(columns, beats) + len(beats) - 1) // self.lanes + 1) if self.sparse else 0
+
+    def masks_of(self, piece: "Piece", config: Config) -> bytes:
+        """The masks that a piece needs, in the order in which they lie in the buffer."""
+        stored = self.weights[_slice(piece.groups), _slice(piece.kernel_rows), _slice(piece.beats)].any(3)
+        phase = self.phase(piece.columns, piece.beats)
+        behind = -(phase + len(piece.beats)) % self.lanes
+        words = np.pad(stored, ((0, 0), (0, 0), (phase, behind))).reshape(-1, self.lanes)
+        counts = words.sum(1)
+        entries = np.zeros((len(words), config.mask_bytes), np.uint8)
+        entries[:, : self.lanes // 8] = np.packbits(words, axis=1, bitorder="little")
+        first = (counts.cumsum() - counts).astype("<u2")
+        entries[:, self.lanes // 8 : self.lanes // 8 + 2] = first[:, None].view(np.uint8)
+        return entries.tobytes()
 
     def parameters_of(self, piece: "Piece") -> bytes:
         """The same of parameters, if they are not partial sums."""
@@ -171,7 +204,7 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception], rows
         raise refuse(
             f"layer {kernel.name!r}: its sums must fit the {config.acc_bits} bits of an accumulator, and can reach {worst}"
         )
-    vectors = kernel.kernel_rows * kernel.beats
+    vectors = kernel.vectors(whole.kernel_rows, whole.beats)
     if vectors > config.weight_vectors and not kernel.divisible:
         raise refuse(
             f"layer {kernel.name!r} needs {vectors} weight vectors per {config.lanes} output channels, and the weight buffer "
@@ -199,8 +232,10 @@ def cut_window(kernel: Kernel, config: Config, refuse: Callable[[str], Exception
     if _overflow(kernel, parts, beats, config) is not None or not _fits(kernel, whole, parts, beats, 1, config):
         return []
     _check_partial_sums(kernel, parts, beats, refuse)
-    vectors = 0 if kernel.shared else most * kernel.beats
+    vectors = 0 if kernel.shared else max(kernel.vectors(part, whole.beats) for part in parts)
     groups = min(config.parameters // 2 // config.lanes, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
+    masks = max(kernel.masks(whole.columns, part, whole.beats) for part in parts)
+    groups = min(groups, config.masks // 2 // masks if masks else groups)
     return [
         [
             dataclasses.replace(
@@ -220,18 +255,22 @@ def cut_window(kernel: Kernel, config: Config, refuse: Callable[[str], Exception
 def _windows(kernel: Kernel, config: Config) -> Iterator[tuple[list[range], list[range]]]:
     """Ways to cut a window, the coarsest first: ranges of kernel rows, and of beats."""
     rows, beats = range(kernel.kernel_rows), range(kernel.beats)
-    most = min(config.weight_vectors // kernel.beats, MOST_KERNEL_ROWS)
-    if most >= len(rows):
-        yield [rows], [beats]
+
+    def fits(some_rows: list[range], some_beats: list[range]) -> bool:
+        masks = max(kernel.masks(range(1), rows, beats) for rows in some_rows for beats in some_beats)
+        vectors = max(kernel.vectors(rows, beats) for rows in some_rows for beats in some_beats)
+        return vectors <= config.weight_vectors and masks <= config.masks
+
+    for size in range(min(len(rows), MOST_KERNEL_ROWS), 0, -1):
+        if (size == len(rows) or kernel.divisible) and fits(_parts(rows, size), [beats]):
+            yield _parts(rows, size), [beats]
     if not kernel.divisible:
         return
-    for size in range(min(most, len(rows) - 1), 0, -1):
-        yield _parts(rows, size), [beats]
     # A kernel row is cut at a word of the row buffer; in word mode every beat is one.
     unit = 1 if kernel.word_mode else config.lanes
-    most = config.weight_vectors // unit
-    for size in range(min(most, -(-kernel.beats // unit)), 0, -1):
-        yield _parts(rows, 1), _parts_of(beats, size * unit)
+    for size in range(-(-kernel.beats // unit), 0, -1):
+        if fits(_parts(rows, 1), _parts_of(beats, size * unit)):
+            yield _parts(rows, 1), _parts_of(beats, size * unit)
 
 
 def _parts_of(beats: range, size: int) -> list[range]:
@@ -290,8 +329,9 @@ def _fits(
 def _pieces(
     kernel: Kernel, whole: Piece, kernel_rows: list[range], beats: list[range], columns: list[range], config: Config
 ) -> Iterator[Piece]:
-    vectors = 0 if kernel.shared else len(kernel_rows[0]) * len(beats[0])
+    vectors = 0 if kernel.shared else max(kernel.vectors(rows, part) for rows in kernel_rows for part in beats)
     entries = 0 if kernel.fields["add"] else config.lanes
+    masks = max(kernel.masks(tile, rows, part) for tile in columns for rows in kernel_rows for part in beats)
     stride = kernel.stride[0]
     most_rows = max((MOST_ROWS - len(kernel_rows[0])) // stride, 1)
     taps = [(rows, part) for rows in kernel_rows for part in beats]
@@ -299,7 +339,7 @@ def _pieces(
         # If not all weights or parameters fit, each step gets those that fit half of their buffer, so that the next step's
         # can be loaded meanwhile.
         most = min(kernel.groups, MOST_GROUPS)
-        for size, each in ((config.weight_vectors, vectors), (config.parameters, entries)):
+        for size, each in ((config.weight_vectors, vectors), (config.parameters, entries), (config.masks, masks)):
             if kernel.groups * each > size:
                 most = min(most, max(1, size // 2 // each))
         for start in range(0, kernel.groups, most):
@@ -310,7 +350,8 @@ def _pieces(
         return
     # The partial sums of a step's windows must fit the parameter buffer, with those of the next step if possible.
     width = max(len(tile) for tile in columns) * config.lanes
-    most = max(1, min(config.parameters // 2 // width, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS))
+    most = min(config.parameters // 2 // width, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
+    most = max(min(most, config.masks // 2 // masks if masks else most), 1)
     for groups in _parts(whole.groups, most):
         for tile in columns:
             windows = len(groups) * len(tile)
@@ -451,6 +492,7 @@ def descriptor(
         **kernel.fields,
         **ring,
         "shared_weights": int(kernel.shared),
+        "sparse": int(kernel.sparse),
         "groups": len(piece.groups),
         "last_lanes": last_lanes,
         "kernel_rows": len(piece.kernel_rows),

@@ -23,6 +23,7 @@ class Target(enum.Enum, shape=3):
     WEIGHTS = 2
     PARAMETERS = 3
     ROWS = 4
+    MASKS = 5
 
 
 def command_layout(*, store_words: int, count: int) -> data.StructLayout:
@@ -48,7 +49,7 @@ class Loader(wiring.Component):
     """Reads store words, pads them and hands them on, one per cycle.
 
     The target decides how many words there are: those of a step or header (16 bytes) or of a descriptor (64 bytes); ``count``
-    for weights and parameters; and for rows ``slot_words`` words of the row buffer, of which only the granules from
+    for weights, masks and parameters; and for rows ``slot_words`` words of the row buffer, of which only the granules from
     ``left_granules`` up to ``right_granule`` are read, the others being padding. In the last that is read the bytes from
     ``tail`` on are padding too.
 
@@ -89,7 +90,7 @@ class Loader(wiring.Component):
         to be written. ``group_end`` is the command's, with its last word.
     error : ``Out(1)``
     count : ``In(range(count + 1))``
-        Must not change while a command for weights or parameters is in work.
+        Must not change while a command for weights, masks or parameters is in work.
     left_granules, right_granule, slot_words, pad, tail : ``In``
         Fields of the layer descriptor; they must not change while a command for rows is in work. Unless ``codec`` is ``off``
         ``right_granule`` must not be 0.

@@ -14,12 +14,14 @@ from gossamer.hdl.window_generator import range_layout, tag_layout
 __all__ = ["RowBuffer", "word_layout"]
 
 
-def word_layout(*, lanes: int, words: int, vectors: int) -> data.StructLayout:
+def word_layout(*, lanes: int, words: int, vectors: int, masked: bool = False) -> data.StructLayout:
     """A row buffer word of a range: ``mask`` has the bytes that are in the range and not zero; ``index`` is the weight
     vector of lane 0; ``last`` marks the window's last word; ``clamp`` asks for a clamp of the accumulators instead of
-    a product (max pooling)."""
+    a product (max pooling). If ``masked``, only the lanes in ``stored`` have a weight vector, ``index`` is that of the first
+    of them, and no other is in ``mask``."""
     return data.StructLayout(
         {
+            **({"stored": lanes} if masked else {}),
             "mask": lanes,
             "address": range(words),
             "index": range(vectors),
@@ -37,6 +39,10 @@ class RowBuffer(wiring.Component):
     set bit are dropped, but for the last of a window. In word mode a range comes out as its beats instead: each word
     ``repeat`` times, then the word ``tap_step`` further, all with mask 1 and the index one higher every beat; the second
     repeat has ``clamp`` set if ``maximum``. The bytes themselves are read at ``read``.
+
+    With ``sparse`` the index of a word is the number of a mask, that of the next word of the range one higher. From that mask's
+    entry at ``stored`` come the word's ``stored`` lanes and, with ``vector_base`` added, its ``index``; ``mask`` has the stored
+    lanes only.
 
     Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises three cycles
     after the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``.
@@ -58,6 +64,8 @@ class RowBuffer(wiring.Component):
         Build the memories so that single bytes can be written.
     words, vectors : int
         See :func:`range_layout`.
+    masks : int
+        Entries of the mask buffer; 0: it is built without ``sparse``.
 
     Members
     -------
@@ -67,20 +75,26 @@ class RowBuffer(wiring.Component):
     read : ``In({en: 1, address: word number, data: Out(word bytes)})``
     enable : ``In(1)``
         While this is low ranges and words stand still, and no transfer on ``o`` counts. Writes and reads go on.
-    word_mode, maximum, repeat, tap_step : ``In``
+    stored : ``Out({en: 1, address, data: In(lanes + 16)})``
+        Read port of the mask buffer, if there are ``masks``: a bit for each lane, then the number of the first vector.
+    word_mode, maximum, repeat, tap_step, sparse, vector_base : ``In``
         Fields of the layer descriptor; they must not change while a range is in work.
     """
 
-    def __init__(self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False):
+    def __init__(
+        self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False, masks: int = 0
+    ):
         require_powers_of_two(lanes=lanes, granule=granule, words=words, vectors=vectors)
         require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")
         self._lanes, self._granule, self._words, self._vectors = lanes, granule, words, vectors
-        self._byte_writes = byte_writes
+        self._byte_writes, self._masks = byte_writes, masks
         granules = lanes // granule
+        entry = {"en": Out(1), "address": Out(range(masks)), "data": In(lanes + 16)}
+        masked = {"stored": Out(wiring.Signature(entry)), "sparse": In(1), "vector_base": In(range(vectors))}
         super().__init__(
             {
                 "i": In(stream.Signature(range_layout(lanes=lanes, words=words, vectors=vectors))),
-                "o": Out(stream.Signature(word_layout(lanes=lanes, words=words, vectors=vectors))),
+                "o": Out(stream.Signature(word_layout(lanes=lanes, words=words, vectors=vectors, masked=masks > 0))),
                 "write": In(
                     wiring.Signature(
                         {
@@ -97,6 +111,7 @@ class RowBuffer(wiring.Component):
                 "maximum": In(1),
                 "repeat": In(2),
                 "tap_step": In(range(words)),
+                **(masked if masks else {}),
             }
         )
 
@@ -131,7 +146,7 @@ class RowBuffer(wiring.Component):
         active, found_valid, kept = Signal(), Signal(), Signal()
         word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors), reset_less=True)
         turn = Signal(2)
-        beside = {name: shape for name, shape in self.o.p.shape().members.items() if name != "mask"}
+        beside = {name: shape for name, shape in self.o.p.shape().members.items() if name not in ("mask", "stored")}
         bounds = {"begun": self._lanes, "ended": self._lanes}  # by lane: at or behind the range's first, behind its last byte
         found = Signal(data.StructLayout({**beside, **bounds}), reset_less=True)
         output = Signal.like(self.o.p, reset_less=True)
@@ -147,6 +162,7 @@ class RowBuffer(wiring.Component):
         ]
         turn_last = turn == self.repeat - 1
         load = self.i.valid & self.i.ready
+        sparse = self.sparse if self._masks else Const(0)
         with m.If(active & step):
             m.d.sync += word.first.eq(0)
             with m.If(self.word_mode):
@@ -159,13 +175,17 @@ class RowBuffer(wiring.Component):
             m.d.sync += [active.eq(1), word.eq(self.i.p), turn.eq(0)]
         with m.If((active & step) | load):
             # As in `counted`, the second operand is mostly `load`.
-            increment = Mux(self.word_mode, 1, self._lanes) | load.replicate(len(word.index))
+            increment = Mux(self.word_mode | sparse, 1, self._lanes) | load.replicate(len(word.index))
             m.d.sync += word.index.eq(Mux(load, self.i.p.index, word.index + increment))
             m.d.sync += words_gone.eq(counted(words_gone, load, ~self.i.p.words))
 
+        stored = Const(-1, self._lanes)
+        if self._masks:
+            stored = self.stored.data[: self._lanes] | ~sparse.replicate(self._lanes)
+            m.d.comb += [self.stored.en.eq(step), self.stored.address.eq(word.index)]
         mask = Signal(self._lanes)
         m.d.comb += [
-            mask.eq(mask_read.data & found.begun & ~found.ended),
+            mask.eq(mask_read.data & found.begun & ~found.ended & stored),
             self.o.valid.eq(kept),
             self.o.p.eq(output),
         ]
@@ -182,6 +202,10 @@ class RowBuffer(wiring.Component):
             ]
             with m.If(self.word_mode):
                 m.d.sync += output.mask.eq(1)
+            if self._masks:
+                m.d.sync += output.stored.eq(stored)
+                with m.If(sparse):
+                    m.d.sync += output.index.eq(self.stored.data[self._lanes :] + self.vector_base)
 
         if platform is None:
             with m.If(active & self.word_mode):

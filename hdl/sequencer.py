@@ -15,6 +15,7 @@ from gossamer.golden.spec import (
     HEADER,
     MAGIC,
     MOST_TURNS,
+    PARAMETER_BYTES,
     STEP_BYTES,
     STEP_FETCH,
     STEP_LOAD,
@@ -32,6 +33,9 @@ __all__ = ["Sequencer", "descriptor_layout"]
 
 ROW_KIND, ROW_KIND_ODD = (tuple(f"in_{what}{odd}" for what in ("coded", "signed", "rate")) for odd in ("", "_odd"))
 """Fields of the descriptor that say what even and odd input rows are."""
+
+MODES = {"sparse"}
+"""Fields of the descriptor that ask for what not every configuration has."""
 
 
 def descriptor_layout(config: Config) -> data.StructLayout:
@@ -57,6 +61,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "tap_step": bits_for(config.row_words - 1),
         "weight_base": bits_for(config.weight_vectors - 1),
         "parameter_base": bits_for(config.parameters - 1),
+        "vector_base": bits_for(config.weight_vectors - 1),
         "out_row_step": address + exact_log2(config.store_bytes),
         "turn": min(granules, DESCRIPTOR["turn"].width),
         "turn_step": signed(min(granules, DESCRIPTOR["turn_step"].width)),
@@ -66,6 +71,8 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         elsewhere |= {"out_coded", "out_signed", "pixel_step", "turn", "turn_step"}
     if config.codec != "budgeted":
         elsewhere |= {"out_rate"}
+    if not config.masks:
+        elsewhere |= {"sparse", "vector_base"}
     return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in DESCRIPTOR if name not in elsewhere})
 
 
@@ -200,6 +207,13 @@ class Sequencer(wiring.Component):
         external_high = Signal(high_bits, reset_less=True) if high_bits else Const(0, 0)
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
+        # Where the loads go, and their first words there.
+        loads = {
+            Opcode.LOAD_WEIGHTS: (Target.WEIGHTS, destination << exact_log2(config.granules)),
+            Opcode.LOAD_PARAMETERS: (Target.PARAMETERS, destination >> exact_log2(store_bytes // PARAMETER_BYTES)),
+        }
+        if config.masks:
+            loads[Opcode.LOAD_MASKS] = (Target.MASKS, destination << exact_log2(config.mask_bytes // store_bytes))
         entry = Signal.like(self.layer)  # of the layer table
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         wrap_address, wrap_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
@@ -222,6 +236,8 @@ class Sequencer(wiring.Component):
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += first.eq(0)
         idle = (begun == 0) & self.writer_idle
+
+        unable = Signal()  # the layer needs what this configuration has not
 
         # Loading an output row's input rows.
         need = Signal(6, reset_less=True)
@@ -346,7 +362,7 @@ class Sequencer(wiring.Component):
                         with m.Else():
                             m.d.sync += turns.eq(turns + 1)
                             m.next = "JUMP"
-                    with m.Case(Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
+                    with m.Case(*loads):
                         with m.If(count == 0):
                             fail(Error.EMPTY)
                         with m.Elif((idle | ~wait) & (self.fetch_idle | ~fetched)):
@@ -365,18 +381,11 @@ class Sequencer(wiring.Component):
                     with m.Default():
                         fail(Error.OPCODE)
             with state("LOAD"):
-                m.d.comb += [
-                    self.command.valid.eq(1),
-                    command.target.eq(Mux(opcode == Opcode.LOAD_WEIGHTS, Target.WEIGHTS, Target.PARAMETERS)),
-                    command.address.eq(in_address),
-                    command.index.eq(
-                        Mux(
-                            opcode == Opcode.LOAD_WEIGHTS,
-                            destination << granule_bits,
-                            destination >> exact_log2(store_bytes // 8),
-                        )
-                    ),
-                ]
+                m.d.comb += [self.command.valid.eq(1), command.address.eq(in_address)]
+                with m.Switch(opcode):
+                    for load, (target, index) in loads.items():
+                        with m.Case(load):
+                            m.d.comb += [command.target.eq(target), command.index.eq(index)]
                 with m.If(self.command.ready):
                     m.next = "STEP"
             if config.fetch_interval:
@@ -385,6 +394,7 @@ class Sequencer(wiring.Component):
                     with m.If(self.command.ready & self.fetch.ready):
                         m.next = "STEP"
             with state("DESCRIPTOR"):
+                m.d.sync += unable.eq(0)
                 fetch(Target.DESCRIPTOR, descriptor_address)
                 with m.If(self.command.ready):
                     m.next = "DESCRIPTOR WAIT"
@@ -399,6 +409,10 @@ class Sequencer(wiring.Component):
                         for name in names[: len(kind_fields)]:
                             capture(row_kind[at : at + DESCRIPTOR[name].width], DESCRIPTOR[name])
                             at += DESCRIPTOR[name].width
+                    for name in sorted(MODES - set(d.shape().members)):
+                        field = DESCRIPTOR[name]
+                        with m.If((self.control.index == beat(field)) & received(field).any()):
+                            m.d.sync += unable.eq(1)
                     m.d.comb += self.add_scale.en.eq(self.control.index == beat(DESCRIPTOR["add_multiplier"]))
                 with m.If(last_beat(DESCRIPTOR_BYTES)):
                     m.next = "RUN"
@@ -406,6 +420,8 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.writer_start.eq(1)
                 m.d.sync += [need.eq(d.kernel_rows), slot.eq(0), first.eq(1)]
                 m.next = "ROW WAIT"
+                with m.If(unable):
+                    fail(Error.CONFIG)
                 with m.If((count == 0) | (d.groups == 0) | (d.width == 0) | (d.kernel_rows == 0) | (d.slot_words == 0)):
                     fail(Error.EMPTY)
             with state("ROW WAIT"):

@@ -48,7 +48,8 @@ class WindowGenerator(wiring.Component):
 
     In word mode a range counts beats instead of bytes, and group ``g`` starts ``g`` words further. The weight index runs
     on from range to range; each window of a group starts at the same index, and each group behind the one before,
-    unless ``shared_weights``.
+    unless ``shared_weights``. With ``sparse`` the index counts row buffer words instead of bytes: that of a range is its first
+    word's, and that of the next range is behind all of its words.
 
     Throughput is one range per cycle without gaps, the first one cycle after the transfer on ``rows``. ``rows.ready`` is
     high only while no row is in work. ``rows.p.first`` restarts the ring at word 0; otherwise the row's first slot lies
@@ -65,17 +66,19 @@ class WindowGenerator(wiring.Component):
         Words of the row buffer; a power of two.
     vectors : int
         Weight vectors; a power of two.
+    masked : bool
+        Build it with ``sparse``.
 
     Members
     -------
     rows : ``In(stream.Signature({first: 1}))``
     o : ``Out(stream.Signature(range_layout(...)))``
     word_mode, shared_weights, offset, width, x_step, range_last, groups, kernel_rows, slot_words, ring_words,
-    advance_words, weight_base : ``In``
+    advance_words, weight_base, sparse : ``In``
         Fields of the layer descriptor.
     """
 
-    def __init__(self, *, lanes: int, words: int, vectors: int):
+    def __init__(self, *, lanes: int, words: int, vectors: int, masked: bool = False):
         require_powers_of_two(lanes=lanes, words=words, vectors=vectors)
         self._lanes, self._words, self._vectors = lanes, words, vectors
         position = bits_for(words * lanes - 1)
@@ -96,6 +99,7 @@ class WindowGenerator(wiring.Component):
                 "ring_words": In(pointer),
                 "advance_words": In(pointer),
                 "weight_base": In(range(vectors)),
+                **({"sparse": In(1)} if masked else {}),
             }
         )
 
@@ -131,6 +135,7 @@ class WindowGenerator(wiring.Component):
         # A range of `range_last + 1` bytes that starts in lane `first` ends `first + range_last` behind lane 0.
         first = offset[:lane_bits]
         end = Signal(self.range_last.shape().width + 1)
+        sparse = getattr(self, "sparse", Const(0))
         m.d.comb += [
             end.eq(first + self.range_last),
             self.o.valid.eq(active),
@@ -138,7 +143,7 @@ class WindowGenerator(wiring.Component):
             self.o.p.first.eq(first),
             self.o.p.words.eq(Mux(self.word_mode, self.range_last, end[lane_bits:])),
             self.o.p.final.eq(end[:lane_bits]),
-            self.o.p.index.eq(index - first),
+            self.o.p.index.eq(index - Mux(sparse, 0, first)),
             self.o.p.last.eq(ky_last),
             self.o.p.tag.partial.eq(g_last),
             self.o.p.tag.group_last.eq(x_last),
@@ -152,7 +157,7 @@ class WindowGenerator(wiring.Component):
         m.d.comb += [
             sum_.eq(slot + Mux(active, self.slot_words, self.advance_words)),
             next_slot.eq(Mux((sum_ == self.ring_words) | (start & self.rows.p.first), 0, sum_)),
-            next_index.eq(index + self.range_last + 1),
+            next_index.eq(index + Mux(sparse, end[lane_bits:], self.range_last) + 1),
         ]
         with m.If(step | start):
             m.d.sync += [slot.eq(Mux(window_end, row_slot, next_slot)), index.eq(next_index)]

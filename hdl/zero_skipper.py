@@ -1,6 +1,6 @@
 """Issues one non-zero activation per cycle."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -34,12 +34,16 @@ class ZeroSkipper(wiring.Component):
     stays high. The first element appears one cycle after the word's transfer. ``i.ready`` depends combinationally on
     ``o.ready``.
 
+    If ``masked``, the index of an element counts only the lanes in ``stored`` that are in front of it.
+
     Reset discards the word in work.
 
     Parameters
     ----------
     lanes, words, vectors : int
         See :func:`range_layout`.
+    masked : bool
+        See :func:`word_layout`.
 
     Members
     -------
@@ -47,13 +51,14 @@ class ZeroSkipper(wiring.Component):
     o : ``Out(stream.Signature(element_layout(...)))``
     """
 
-    def __init__(self, *, lanes: int, words: int, vectors: int):
+    def __init__(self, *, lanes: int, words: int, vectors: int, masked: bool = False):
         require_powers_of_two(lanes=lanes, words=words, vectors=vectors)
         self._lanes = lanes
         self._sizes = {"lanes": lanes, "words": words, "vectors": vectors}
+        self._word = word_layout(**self._sizes, masked=masked)
         super().__init__(
             {
-                "i": In(stream.Signature(word_layout(**self._sizes))),
+                "i": In(stream.Signature(self._word)),
                 "o": Out(stream.Signature(element_layout(**self._sizes))),
             }
         )
@@ -61,7 +66,7 @@ class ZeroSkipper(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         valid, finished = Signal(), Signal()  # finished: the element is its word's last
-        word = Signal(word_layout(**self._sizes), reset_less=True)  # its mask is that of the elements to come
+        word = Signal(self._word, reset_less=True)  # its mask is that of the elements to come
         zero, lane = Signal(reset_less=True), Signal(range(self._lanes), reset_less=True)
 
         # The next element is looked for in this cycle, so that nothing waits for the search.
@@ -70,11 +75,14 @@ class ZeroSkipper(wiring.Component):
         rest = Signal(self._lanes)  # without the lowest set bit
         m.d.comb += rest.eq(Cat(mask[i] & mask[:i].any() for i in range(self._lanes)))
 
+        in_front = lane
+        if "stored" in self._word.members:
+            in_front = popcount(word.stored & ~(Const(-1, self._lanes) << lane))
         m.d.comb += [
             self.o.valid.eq(valid),
             self.o.p.address.eq(word.address),
             self.o.p.lane.eq(lane),
-            self.o.p.index.eq(word.index + lane),
+            self.o.p.index.eq(word.index + in_front),
             self.o.p.zero.eq(zero),
             self.o.p.clamp.eq(word.clamp),
             self.o.p.last.eq(word.last & finished),
@@ -95,3 +103,11 @@ def _lowest(bits):
     half = len(bits) // 2
     low, high = bits[:half], bits[half:]
     return Cat(Mux(low.any(), _lowest(low), _lowest(high)), ~low.any())
+
+
+def popcount(bits):
+    """How many bits are set, by halves."""
+    if len(bits) == 1:
+        return bits
+    half = len(bits) // 2
+    return popcount(bits[:half]) + popcount(bits[half:])
