@@ -20,6 +20,7 @@ __all__ = [
     "activation_range",
     "add",
     "average_pool",
+    "binarize",
     "conv2d",
     "conv2d_accumulate",
     "depthwise_conv2d",
@@ -48,6 +49,8 @@ Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
 
 INT8 = (-128, 127)
+INT4 = (-8, 7)
+BINARY = (-1, 1)
 UINT8 = (0, 255)
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -177,31 +180,34 @@ def windows(x: Array, kernel: Pair, stride: Pair, padding: Padding, fill: float)
 
 
 def conv2d_accumulate(
-    x: Array, weights: Array, bias: Array, input_zero_point: int, stride: Pair = (1, 1), padding: Padding = (0, 0, 0, 0)
-) -> Array:
+    x: Array, weights: Array, bias: Array, input_zero_point: int, stride: Pair = (1, 1), padding: Padding = (0, 0, 0, 0),
+    outside: int = 0,
+) -> Array:  # fmt: skip
     """Accumulators (N, OH, OW, O), int64 that fit 32 bits, of a convolution with ``weights`` (O, KH, KW, I).
 
-    Padding pixels hold the input's zero point, that is, they add nothing.
+    Padding pixels hold ``outside`` more than the input's zero point: with 0 they add nothing.
     """
     # float64 holds every partial sum exactly (they stay far below 2**53) and brings the fast matrix product
     centred = x.astype(np.float64) - input_zero_point
     total: Array = np.asarray(bias, np.float64)
-    for ky, kx, values in windows(centred, (weights.shape[1], weights.shape[2]), stride, padding, 0):
+    for ky, kx, values in windows(centred, (weights.shape[1], weights.shape[2]), stride, padding, outside):
         part = values.reshape(-1, values.shape[3]) @ weights[:, ky, kx].T.astype(np.float64)
         total = total + part.reshape(*values.shape[:3], -1)
     return _int32(total, "an accumulator")
 
 
 def depthwise_conv2d_accumulate(
-    x: Array, weights: Array, bias: Array, input_zero_point: int, stride: Pair = (1, 1), padding: Padding = (0, 0, 0, 0)
-) -> Array:
+    x: Array, weights: Array, bias: Array, input_zero_point: int, stride: Pair = (1, 1), padding: Padding = (0, 0, 0, 0),
+    outside: int = 0,
+) -> Array:  # fmt: skip
     """Accumulators (N, OH, OW, O) of a depthwise convolution with ``weights`` (KH, KW, O).
 
-    ``O`` is a multiple ``m`` of the input channels; output channel ``o`` reads input channel ``o // m``.
+    ``O`` is a multiple ``m`` of the input channels; output channel ``o`` reads input channel ``o // m``. Padding pixels hold
+    ``outside`` more than the input's zero point.
     """
     total: Array = np.asarray(bias, np.int64)
     repeated = np.repeat(x.astype(np.int64) - input_zero_point, weights.shape[2] // x.shape[3], axis=3)
-    for ky, kx, values in windows(repeated, (weights.shape[0], weights.shape[1]), stride, padding, 0):
+    for ky, kx, values in windows(repeated, (weights.shape[0], weights.shape[1]), stride, padding, outside):
         total = total + values * weights[ky, kx].astype(np.int64)
     return _int32(total, "an accumulator")
 
@@ -210,6 +216,11 @@ def fully_connected_accumulate(x: Array, weights: Array, bias: Array, input_zero
     """Accumulators (N, O) of ``weights`` (O, I) applied to ``x``, whose axes behind the first are flattened."""
     centred = x.reshape(len(x), -1).astype(np.float64) - input_zero_point
     return _int32(centred @ weights.T.astype(np.float64) + np.asarray(bias, np.float64), "an accumulator")
+
+
+def binarize(acc: Array) -> Array:
+    """The value of a binary tensor for accumulators, bias and all: +1 where they are at least 0, else -1; int8."""
+    return np.where(acc >= 0, 1, -1).astype(np.int8)
 
 
 # Kernels. Ref: TFLite ``kernels/internal/reference/integer_ops``.

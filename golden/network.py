@@ -1,6 +1,7 @@
-"""The description of an int8 network, its meaning, and its file.
+"""The description of an integer network, its meaning, and its file.
 
-A :class:`Network` is a list of layers over named int8 tensors; its input and its output may be float32 or uint8.
+A :class:`Network` is a list of layers over named tensors of int8; its input and its output may be float32 or uint8, the
+tensors between them int4 or binary.
 :meth:`Network.run` is the network-level golden: the TFLite reference kernels of :mod:`gossamer.golden.arithmetic`, layer
 by layer. Everything is checked at construction and frozen, so a Network that exists is sound; :class:`NetworkError`
 names the rule that was broken, and the value.
@@ -14,6 +15,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,8 +56,16 @@ Shape = tuple[int, ...]
 FORMAT = "gossamer network"
 VERSION = 1
 
-ZERO_POINTS = {"int8": arithmetic.INT8, "uint8": arithmetic.UINT8, "float32": (0, 0)}
+ZERO_POINTS = {
+    "int8": arithmetic.INT8, "int4": arithmetic.INT4, "binary": (0, 0), "uint8": arithmetic.UINT8, "float32": (0, 0),
+}  # fmt: skip
 """The types of a tensor, and the range of their zero points."""
+
+LIMITS = {"int8": arithmetic.INT8, "int4": arithmetic.INT4, "binary": arithmetic.BINARY}
+"""The types of the tensors between layers, and the least and the largest value of each. They are arrays of int8 all."""
+
+PACKED = 8
+"""The channels of a binary tensor come in so many."""
 
 MALFORMED = (
     zipfile.BadZipFile, zlib.error, struct.error, KeyError, TypeError, ValueError, AttributeError, EOFError,
@@ -79,6 +89,11 @@ def _plural(count: int, noun: str) -> str:
 
 def _article(noun: str) -> str:
     return ("an " if noun[0] in "AEIOU" else "a ") + noun
+
+
+def _choice(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _is_integer(value: Any) -> bool:
@@ -107,7 +122,12 @@ def _array(owner: str, what: str, values: Any, dtype: DTypeLike, dimensions: int
 class Tensor:
     """A tensor: ``shape`` without batch, (H, W, C) or (N,); ``a`` stands for ``scale * (a - zero_point)``.
 
-    ``dtype`` is "int8", or, for the network's input and output alone, "uint8" or "float32" (of scale 1, zero point 0).
+    ``dtype`` is
+
+    - "int8";
+    - for the network's input and output alone, "uint8" or "float32" (of scale 1, zero point 0);
+    - for tensors between layers, "int4", whose values are in -8..7, or "binary": values are -1 or +1, the zero point is 0,
+      and the channels (last axis) are a multiple of 8. Outside its map a binary tensor is -1, any other its zero point.
     """
 
     name: str
@@ -132,6 +152,8 @@ class Tensor:
         _require(good, f"{owner}: zero_point must be an integer in {low}..{high}, not {self.zero_point!r}")
         good = self.dtype != "float32" or self.scale == 1
         _require(good, f"{owner}: a float32 tensor must have scale 1.0, not {self.scale!r}")
+        good = self.dtype != "binary" or self.shape[-1] % PACKED == 0
+        _require(good, f"{owner}: the channels of a binary tensor must be a multiple of {PACKED}, not {self.shape[-1]}")
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "zero_point", int(self.zero_point))
 
@@ -149,8 +171,8 @@ class Layer:
     """
 
     operands: ClassVar[int | None] = 1
-    input_types: ClassVar[tuple[str, ...]] = ("int8",)
-    output_types: ClassVar[tuple[str, ...]] = ("int8",)
+    input_types: ClassVar[tuple[str, ...]] = ("int8", "int4")
+    output_types: ClassVar[tuple[str, ...]] = ("int8", "int4")
     rank: ClassVar[int | None] = None
     keeps_quantization: ClassVar[bool] = False
 
@@ -211,7 +233,12 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weighted(Layer):
-    """A layer with weights: int32 accumulators of scale ``input scale * weight_scales``, requantized per channel."""
+    """A layer with weights: int32 accumulators of scale ``input scale * weight_scales``, requantized per channel.
+
+    A binary output is +1 where the accumulator, bias included, is at least 0, else -1, whatever scales, rounding and clamp are.
+    """
+
+    input_types = output_types = tuple(LIMITS)
 
     weights: Array
     bias: Array
@@ -239,13 +266,28 @@ class Weighted(Layer):
             self._set_integers("stride", 2, 1, 1 << 16)
             self._set_integers("padding", 4, 0, 1 << 16)
 
+    def accumulate(self, network: "Network", x: Array) -> Array:
+        """The accumulators, (N, ...) int64 that fit 32 bits, bias included. Raises ValueError where one does not fit."""
+        raise NotImplementedError
+
+    def _outside(self, network: "Network") -> int:
+        """What the input is outside its map, less its zero point."""
+        return -1 if network.tensors[self.inputs[0]].dtype == "binary" else 0
+
+    def run(self, network: "Network", *inputs: Array) -> Array:
+        acc, output = self.accumulate(network, inputs[0]), network.tensors[self.output]
+        if output.dtype == "binary":
+            return arithmetic.binarize(acc)
+        clamp, rounding = getattr(self, "clamp"), getattr(self, "rounding")  # noqa: B009
+        return arithmetic.requantize(acc, *requantization(network, self), output.zero_point, clamp, rounding)
+
     def macs(self, network: "Network") -> int:
         return self.weights.size * math.prod(network.tensors[self.output].shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conv(Weighted):
-    """CONV_2D: ``weights`` (O, KH, KW, I); ``padding`` (top, bottom, left, right) of the input's zero point."""
+    """CONV_2D: ``weights`` (O, KH, KW, I); ``padding`` (top, bottom, left, right) of what the input is outside its map."""
 
     weight_axes = 4
     rank = 3
@@ -261,11 +303,9 @@ class Conv(Weighted):
         _require(depth == given, f"{self.owner}: the input must have {_plural(depth, 'channel')}, not {given}")
         return (*self._window_shape(inputs[0], (kernel[0], kernel[1]), self.stride, self.padding), channels)
 
-    def run(self, network: "Network", *inputs: Array) -> Array:
-        return arithmetic.conv2d(
-            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
-            self.stride, self.padding, self.clamp, self.rounding,
-        )  # fmt: skip
+    def accumulate(self, network: "Network", x: Array) -> Array:
+        zero_point, outside = self._zero_points(network)[0], self._outside(network)
+        return arithmetic.conv2d_accumulate(x, self.weights, self.bias, zero_point, self.stride, self.padding, outside)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -287,11 +327,9 @@ class Depthwise(Weighted):
         _require(channels % given == 0, f"{self.owner}: {channels} channels must be a multiple of the input's {given}")
         return (*self._window_shape(inputs[0], (kernel[0], kernel[1]), self.stride, self.padding), channels)
 
-    def run(self, network: "Network", *inputs: Array) -> Array:
-        return arithmetic.depthwise_conv2d(
-            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
-            self.stride, self.padding, self.clamp, self.rounding,
-        )  # fmt: skip
+    def accumulate(self, network: "Network", x: Array) -> Array:
+        constants = self.weights, self.bias, self._zero_points(network)[0]
+        return arithmetic.depthwise_conv2d_accumulate(x, *constants, self.stride, self.padding, self._outside(network))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -309,11 +347,8 @@ class FullyConnected(Weighted):
         _require(values == given, f"{self.owner}: the input must have {_plural(values, 'value')}, not {given}")
         return (channels,)
 
-    def run(self, network: "Network", *inputs: Array) -> Array:
-        return arithmetic.fully_connected(
-            inputs[0], self.weights, self.bias, *requantization(network, self), *self._zero_points(network),
-            self.clamp, self.rounding,
-        )  # fmt: skip
+    def accumulate(self, network: "Network", x: Array) -> Array:
+        return arithmetic.fully_connected_accumulate(x, self.weights, self.bias, self._zero_points(network)[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -339,7 +374,7 @@ class Add(Layer):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Pool(Layer):
-    """A pooling layer; input and output have one scale and one zero point. Every window touches the map."""
+    """A pooling layer; input and output have one type, scale and zero point. Every window touches the map."""
 
     rank = 3
     keeps_quantization = True
@@ -372,13 +407,16 @@ class AveragePool(_Pool):
 class MaxPool(_Pool):
     """MAX_POOL_2D over the pixels inside the map."""
 
+    input_types = output_types = tuple(LIMITS)
+
     def run(self, network: "Network", *inputs: Array) -> Array:
         return arithmetic.max_pool(inputs[0], self.kernel, self.stride, self.padding, self.clamp)
 
 
 class Reshape(Layer):
-    """RESHAPE: the same bytes in the shape of the output tensor."""
+    """RESHAPE: the same values in the shape of the output tensor."""
 
+    input_types = output_types = tuple(LIMITS)
     keeps_quantization = True
 
     def run(self, network: "Network", *inputs: Array) -> Array:
@@ -388,6 +426,8 @@ class Reshape(Layer):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Softmax(Layer):
     """SOFTMAX over the last axis; the output has scale 1/256 and zero point -128."""
+
+    output_types = ("int8",)
 
     beta: float = 1.0
 
@@ -405,6 +445,8 @@ class Softmax(Layer):
 class Logistic(Layer):
     """LOGISTIC; the output has scale 1/256 and zero point -128."""
 
+    output_types = ("int8",)
+
     def output_shape(self, *inputs: Tensor) -> Shape:
         return inputs[0].shape
 
@@ -414,7 +456,7 @@ class Logistic(Layer):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rescale(Layer):
-    """QUANTIZE of int8 to int8, RELU, RELU6 and RELU_N1_TO_1: from the input's scale and zero point to the output's.
+    """QUANTIZE of integers to integers, RELU, RELU6 and RELU_N1_TO_1: from the input's scale and zero point to the output's.
 
     ``division`` is how the kernel divides the scales: "float64" (QUANTIZE) or "float32" (RELU and its kin).
     """
@@ -464,6 +506,7 @@ class Pad(Layer):
 class Mean(Layer):
     """MEAN over the rows and columns; the output has shape (C,) or (1, 1, C)."""
 
+    output_types = ("int8",)
     rank = 3
 
     def multiplier(self, network: "Network") -> Pair:
@@ -477,7 +520,7 @@ class Mean(Layer):
 
 
 class Concat(Layer):
-    """CONCATENATION along the last axis; every input has the scale and zero point of the output."""
+    """CONCATENATION along the last axis; every input has the type, scale and zero point of the output."""
 
     operands = None
     keeps_quantization = True
@@ -497,6 +540,7 @@ class Quantize(Layer):
     """QUANTIZE of the network's float32 or uint8 input to int8."""
 
     input_types = ("float32", "uint8")
+    output_types = ("int8",)
 
     def output_shape(self, *inputs: Tensor) -> Shape:
         return inputs[0].shape
@@ -574,13 +618,18 @@ class Network:
             names.add(layer.name)
             self._check_layer(layer, written)
             written.add(layer.output)
-            good = self.tensors[layer.output].dtype == "int8" or layer.output == self.output
             kind = self.tensors[layer.output].dtype
-            _require(good, f"{layer.owner}: output {layer.output!r} must be int8 or the network's output, not {kind}")
+            good = kind in LIMITS or layer.output == self.output
+            rule = f"output {layer.output!r} must be {_choice(LIMITS)}, or the network's output, not {kind}"
+            _require(good, f"{layer.owner}: {rule}")
         unwritten = sorted(set(self.tensors) - written)
         _require(not unwritten, f"every tensor must be written by a layer, and {', '.join(unwritten)} is not")
         good = self.output in written
         _require(good, f"the network's output must be one of its tensors, not {self.output!r}")
+        for what, border in (("input", self.input), ("output", self.output)):
+            kind = self.tensors[border].dtype
+            good = kind not in ("int4", "binary")
+            _require(good, f"the network's {what} {border!r} must be int8, uint8 or float32, not {kind}")
         for field, border in (("input_shape", self.input), ("output_shape", self.output)):
             shape, own = getattr(self, field), self.tensors[border].shape
             if shape is not None:
@@ -603,8 +652,8 @@ class Network:
         borders = [("input", tensor, layer.input_types) for tensor in inputs] + [("output", output, layer.output_types)]
         for what, tensor, types in borders:
             good = tensor.dtype in types
-            _require(good, f"{owner}: {what} {tensor.name!r} must be {' or '.join(types)}, not {tensor.dtype}")
-            good = what == "output" or tensor.dtype == "int8" or tensor.name == self.input
+            _require(good, f"{owner}: {what} {tensor.name!r} must be {_choice(types)}, not {tensor.dtype}")
+            good = what == "output" or tensor.dtype in LIMITS or tensor.name == self.input
             _require(good, f"{owner}: {what} {tensor.name!r} of {tensor.dtype} must be the network's, not another layer's")
         if isinstance(layer, Mean):
             channels = inputs[0].shape[2]
@@ -621,6 +670,8 @@ class Network:
             _require(good, f"{owner}: output {output.name!r} must have shape {shape}, not {output.shape}")
         if layer.keeps_quantization:
             for tensor in inputs:
+                good = tensor.dtype == output.dtype
+                _require(good, f"{owner}: input and output must have one type, not {tensor.dtype} and {output.dtype}")
                 good = tensor.quantization == output.quantization
                 given = f"{tensor.quantization} and {output.quantization}"
                 _require(good, f"{owner}: input and output must have one scale and zero point, not {given}")
@@ -628,6 +679,14 @@ class Network:
             good = output.quantization == (1 / 256, -128)
             kind, given = type(layer).__name__.lower(), f"{output.quantization}"
             _require(good, f"{owner}: a {kind} output must have scale 1/256 and zero point -128, not {given}")
+
+        if hasattr(layer, "clamp") and output.dtype == "int4":
+            low, high = LIMITS["int4"]
+            good = low <= layer.clamp[0] and layer.clamp[1] <= high
+            _require(good, f"{owner}: the clamp of an int4 output must lie in {low}..{high}, not {layer.clamp}")
+        if hasattr(layer, "clamp") and output.dtype == "binary":
+            good = layer.clamp[0] <= -1 and layer.clamp[1] >= 1
+            _require(good, f"{owner}: the clamp of a binary output must hold -1 and 1, not {layer.clamp}")
 
     @property
     def macs(self) -> int:

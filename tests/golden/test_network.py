@@ -244,7 +244,7 @@ CONV = {"weights": np.ones((2, 1, 1, 3), np.int8), "bias": np.zeros(2, np.int32)
         (lambda: Tensor("t", (1,), 1.0, -1, "uint8"), "tensor 't': zero_point must be an integer in 0..255, not -1"),
         (
             lambda: Tensor("t", (1,), 1.0, 0, "int16"),
-            "tensor 't': dtype must be one of int8, uint8, float32, not 'int16'",
+            "tensor 't': dtype must be one of int8, int4, binary, uint8, float32, not 'int16'",
         ),
         (lambda: Tensor("t", (1,), 0.5, 0, "float32"), "tensor 't': a float32 tensor must have scale 1.0, not 0.5"),
         (lambda: Tensor("t", (1,), 1.0, 1, "float32"), "tensor 't': zero_point must be an integer in 0..0, not 1"),
@@ -298,6 +298,7 @@ def test_tensors_and_layers_refuse(build, message):
 
 
 MAP, VECTOR = Tensor("x", (4, 4, 3), 0.5, 0), Tensor("x", (6,), 0.5, 0)
+VECTOR_Y, SMALL, SMALL_Y = Tensor("y", (6,), 0.5, 0), Tensor("x", (6,), 0.5, 0, "int4"), Tensor("y", (6,), 0.5, 0, "int4")
 
 
 @pytest.mark.parametrize(
@@ -365,12 +366,36 @@ MAP, VECTOR = Tensor("x", (4, 4, 3), 0.5, 0), Tensor("x", (6,), 0.5, 0)
             VECTOR, ((12,), 0.25, 0), Concat("l", ("x", "x"), "y"),
             "input and output must have one scale and zero point, not (0.5, 0) and (0.25, 0)",
         ),
+        (
+            VECTOR, ((6,), 0.5, 0, "int4"), Reshape("l", ("x",), "y"),
+            "input and output must have one type, not int8 and int4",
+        ),
+        (VECTOR, ((8,), 0.5, 0, "binary"), Rescale("l", ("x",), "y"), "output 'y' must be int8 or int4, not binary"),
+        (VECTOR, ((6,), 1 / 256, 0, "int4"), Softmax("l", ("x",), "y"), "output 'y' must be int8, not int4"),
+        (MAP, ((3,), 0.5, 0, "int4"), Mean("l", ("x",), "y"), "output 'y' must be int8, not int4"),
+        (
+            VECTOR, ((6,), 0.5, 0, "int4"), Rescale("l", ("x",), "y"),
+            "the clamp of an int4 output must lie in -8..7, not (-128, 127)",
+        ),
+        (
+            VECTOR, ((6,), 0.5, 0, "int4"), Rescale("l", ("x",), "y", (-9, 7)),
+            "the clamp of an int4 output must lie in -8..7, not (-9, 7)",
+        ),
+        (
+            VECTOR, ((6,), 0.5, 0, "int4"), Rescale("l", ("x",), "y", (-8, 8)),
+            "the clamp of an int4 output must lie in -8..7, not (-8, 8)",
+        ),
+        (
+            VECTOR, ((8,), 0.5, 0, "binary"),
+            FullyConnected("l", ("x",), "y", np.ones((8, 6), np.int8), np.zeros(8, np.int32), np.ones(8), (0, 127)),
+            "the clamp of a binary output must hold -1 and 1, not (0, 127)",
+        ),
         (VECTOR, ((6,), 0.5, 0), Quantize("l", ("x",), "y"), "input 'x' must be float32 or uint8, not int8"),
         (VECTOR, ((6,), 0.5, 0), Dequantize("l", ("x",), "y"), "output 'y' must be float32 or uint8, not int8"),
-        (VECTOR, ((6,), 1.0, 0, "float32"), Rescale("l", ("x",), "y"), "output 'y' must be int8, not float32"),
+        (VECTOR, ((6,), 1.0, 0, "float32"), Rescale("l", ("x",), "y"), "output 'y' must be int8 or int4, not float32"),
         (
             Tensor("x", (6,), 0.5, 0, "uint8"), ((6,), 0.5, 0, "uint8"), Reshape("l", ("x",), "y"),
-            "input 'x' must be int8, not uint8",
+            "input 'x' must be int8, int4 or binary, not uint8",
         ),
     ],
 )  # fmt: skip
@@ -393,6 +418,14 @@ def test_networks_refuse_layers(x, y, layer, message):
         ({"output_shape": (6, 0)}, "the network: output_shape must be 2 integers in 1..16777216, not (6, 0)"),
         ({"output_shape": 6}, "the network: output_shape must be 1 integer in 1..16777216, not 6"),
         ({"tensors": {"z": VECTOR}}, "a tensor's key must be its name 'x', not 'z'"),
+        (
+            {"tensors": {"x": SMALL, "y": VECTOR_Y}, "layers": (Rescale("l", ("x",), "y"),)},
+            "the network's input 'x' must be int8, uint8 or float32, not int4",
+        ),
+        (
+            {"tensors": {"x": VECTOR, "y": SMALL_Y}, "layers": (Rescale("l", ("x",), "y", (-8, 7)),)},
+            "the network's output 'y' must be int8, uint8 or float32, not int4",
+        ),
     ],
 )
 def test_networks_refuse(change, message):
@@ -413,7 +446,7 @@ def test_concat_refuses_other_shapes():
 def test_only_borders_are_not_int8():
     tensors = {"x": VECTOR, "f": Tensor("f", (6,), 1.0, 0, "float32"), "y": Tensor("y", (6,), 0.5, 0)}
     layers = (Dequantize("d", ("x",), "f"), Quantize("q", ("f",), "y"))
-    message = r"^layer 'd': output 'f' must be int8 or the network's output, not float32$"
+    message = r"^layer 'd': output 'f' must be int8, int4 or binary, or the network's output, not float32$"
     with pytest.raises(NetworkError, match=message):
         Network("n", tensors, layers, "x", "y")
 
