@@ -71,13 +71,18 @@ def fold(network: Network) -> Folded:
     return Folded(_cut(simple, channels), channels, constants)
 
 
+def _binary(network: Network, name: str) -> bool:
+    return network.tensors[name].dtype == "binary"
+
+
 # Stage 1: simpler numbers in the same shapes.
 
 
 def _simplified(network: Network, layer: Any, known: dict[str, Bounds]) -> Layer:
-    if type(layer) not in (Conv, Depthwise, FullyConnected):
-        return layer
-    layer = _constants_plain(network, layer, known[layer.output])
+    if type(layer) not in (Conv, Depthwise, FullyConnected) or _binary(network, layer.inputs[0]):
+        return layer  # weights of -1 and +1 must stay so
+    if not _binary(network, layer.output):
+        layer = _constants_plain(network, layer, known[layer.output])
     return layer if type(layer) is Depthwise else _inputs_folded(network, layer, known[layer.inputs[0]])
 
 
@@ -131,9 +136,9 @@ def _inputs_folded(network: Network, layer: Any, x: Bounds) -> Weighted:
 def _alive(network: Network, known: dict[str, Bounds]) -> Masks:
     """The channels that must stay, by tensor; tensors that no path leads to the output from are left out.
 
-    The least set that has the network's input and output and obeys each kind's rule: a fixed point, found by going
-    backwards through the layers until nothing is added. A tensor that would be left empty keeps one channel, a constant
-    one if it has any, because a tensor cannot be empty.
+    The least set that has the network's input and output, and binary tensors, whose channels come in eights, and obeys
+    each kind's rule: a fixed point, found by going backwards through the layers until nothing is added. A tensor that
+    would be left empty keeps one channel, a constant one if it has any, because a tensor cannot be empty.
     """
     needed = {network.output}
     for layer in reversed(network.layers):
@@ -141,7 +146,8 @@ def _alive(network: Network, known: dict[str, Bounds]) -> Masks:
             needed.update(layer.inputs)
     needed.add(network.input)
     alive = {name: np.zeros(network.tensors[name].shape[-1], bool) for name in network.tensors if name in needed}
-    alive[network.input][:] = alive[network.output][:] = True
+    for name, mask in alive.items():
+        mask[:] = name in (network.input, network.output) or _binary(network, name)
     layers = [layer for layer in reversed(network.layers) if layer.output in needed]
     while True:
         before = sum(int(mask.sum()) for mask in alive.values())

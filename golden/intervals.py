@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gossamer.golden import arithmetic
 from gossamer.golden.network import (
+    LIMITS,
     Add,
     AveragePool,
     Concat,
@@ -27,6 +28,7 @@ from gossamer.golden.network import (
     Pad,
     Rescale,
     Reshape,
+    Tensor,
     requantization,
 )
 
@@ -54,8 +56,8 @@ class Bounds(NamedTuple):
 
 
 def bounds(network: Network) -> dict[str, Bounds]:
-    """An interval for each value of each int8 tensor. A layer of a kind without a rule may give any value."""
-    known = {name: _anything(tensor.shape) for name, tensor in network.tensors.items() if tensor.dtype == "int8"}
+    """An interval for each value of each tensor of int8, int4 or bits. A layer of a kind without a rule may give any value."""
+    known = {name: _anything(tensor) for name, tensor in network.tensors.items() if tensor.dtype in LIMITS}
     for layer in network.layers:
         if type(layer) in RULES:
             known[layer.output] = RULES[type(layer)](network, layer, *(known[name] for name in layer.inputs))
@@ -76,26 +78,30 @@ def accumulate(network: Network, layer: Any, x: Array, weights: Array) -> NDArra
     The weights have the layout of :func:`window_weights`, or of a depthwise layer. The accumulators are without bias.
     Raises :class:`ValueError` if one of them does not fit 32 bits.
     """
-    zero_point = network.tensors[layer.inputs[0]].zero_point
+    zero_point, outside = network.tensors[layer.inputs[0]].zero_point, layer.outside(network)
     if isinstance(layer, Depthwise):
         bias = np.zeros(weights.shape[2], np.int32)
-        acc = arithmetic.depthwise_conv2d_accumulate(x[np.newaxis], weights, bias, zero_point, layer.stride, layer.padding)
+        acc = arithmetic.depthwise_conv2d_accumulate(
+            x[np.newaxis], weights, bias, zero_point, layer.stride, layer.padding, outside
+        )
     elif isinstance(layer, Conv):
         bias = np.zeros(len(weights), np.int32)
-        acc = arithmetic.conv2d_accumulate(x[np.newaxis], weights, bias, zero_point, layer.stride, layer.padding)
+        acc = arithmetic.conv2d_accumulate(x[np.newaxis], weights, bias, zero_point, layer.stride, layer.padding, outside)
     else:
         bias = np.zeros(len(weights), np.int32)
         acc = arithmetic.fully_connected_accumulate(x[np.newaxis], weights.reshape(len(weights), -1), bias, zero_point)
     return acc.reshape(-1, acc.shape[-1])
 
 
-def _anything(shape: tuple[int, ...]) -> Bounds:
-    return Bounds(np.full(shape, -128, np.int8), np.full(shape, 127, np.int8))
+def _anything(tensor: Tensor) -> Bounds:
+    low, high = LIMITS[tensor.dtype]
+    return Bounds(np.full(tensor.shape, low, np.int8), np.full(tensor.shape, high, np.int8))
 
 
 def _weighted(network: Network, layer: Any, x: Bounds) -> Bounds:
     """Positive weights bring an end of the input to the same end of the sum, negative ones to the other."""
-    shape = network.tensors[layer.output].shape
+    output = network.tensors[layer.output]
+    clamp = LIMITS["binary"] if output.dtype == "binary" else layer.clamp
     weights = layer.weights if isinstance(layer, Depthwise) else window_weights(network, layer)
     rising, falling = np.maximum(weights, 0), np.minimum(weights, 0)
     try:
@@ -104,19 +110,20 @@ def _weighted(network: Network, layer: Any, x: Bounds) -> Bounds:
             for end in (0, 1)
         )
     except ValueError:  # more than 32 bits
-        return Bounds(np.full(shape, layer.clamp[0], np.int8), np.full(shape, layer.clamp[1], np.int8))
+        return Bounds(np.full(output.shape, clamp[0], np.int8), np.full(output.shape, clamp[1], np.int8))
+    if output.dtype == "binary":
+        return Bounds(*(arithmetic.binarize(acc).reshape(output.shape) for acc in (low, high)))
     multipliers, shifts = requantization(network, layer)
     # An end that 32 bits do not hold is no end the arithmetic is made for: the clamp is what remains.
     left = np.maximum(shifts, 0) if layer.rounding == "double" else 0 * shifts
     exact = ((low << left).min(axis=0) >= arithmetic.INT32_MIN) & ((high << left).max(axis=0) <= arithmetic.INT32_MAX)
-    zero_point = network.tensors[layer.output].zero_point
     low, high = (
-        arithmetic.requantize(np.where(exact, acc, 0), multipliers, shifts, zero_point, layer.clamp, layer.rounding)
+        arithmetic.requantize(np.where(exact, acc, 0), multipliers, shifts, output.zero_point, clamp, layer.rounding)
         for acc in (low, high)
     )
     return Bounds(
-        np.where(exact, low, np.int8(layer.clamp[0])).reshape(shape),
-        np.where(exact, high, np.int8(layer.clamp[1])).reshape(shape),
+        np.where(exact, low, np.int8(clamp[0])).reshape(output.shape),
+        np.where(exact, high, np.int8(clamp[1])).reshape(output.shape),
     )
 
 
@@ -125,7 +132,7 @@ def _rising(network: Network, layer: Layer, *inputs: Bounds) -> Bounds:
     try:
         low, high = (layer.run(network, *(x[end][np.newaxis] for x in inputs))[0] for end in (0, 1))
     except ValueError:  # more than 32 bits
-        return _anything(network.tensors[layer.output].shape)
+        return _anything(network.tensors[layer.output])
     return Bounds(low, high)
 
 

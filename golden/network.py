@@ -270,7 +270,7 @@ class Weighted(Layer):
         """The accumulators, (N, ...) int64 that fit 32 bits, bias included. Raises ValueError where one does not fit."""
         raise NotImplementedError
 
-    def _outside(self, network: "Network") -> int:
+    def outside(self, network: "Network") -> int:
         """What the input is outside its map, less its zero point."""
         return -1 if network.tensors[self.inputs[0]].dtype == "binary" else 0
 
@@ -304,7 +304,7 @@ class Conv(Weighted):
         return (*self._window_shape(inputs[0], (kernel[0], kernel[1]), self.stride, self.padding), channels)
 
     def accumulate(self, network: "Network", x: Array) -> Array:
-        zero_point, outside = self._zero_points(network)[0], self._outside(network)
+        zero_point, outside = self._zero_points(network)[0], self.outside(network)
         return arithmetic.conv2d_accumulate(x, self.weights, self.bias, zero_point, self.stride, self.padding, outside)
 
 
@@ -329,7 +329,7 @@ class Depthwise(Weighted):
 
     def accumulate(self, network: "Network", x: Array) -> Array:
         constants = self.weights, self.bias, self._zero_points(network)[0]
-        return arithmetic.depthwise_conv2d_accumulate(x, *constants, self.stride, self.padding, self._outside(network))
+        return arithmetic.depthwise_conv2d_accumulate(x, *constants, self.stride, self.padding, self.outside(network))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -234,8 +234,8 @@ def test_killed_channels_change_nothing(build, rng):
 
 
 def network(shape, tensors, *layers):
-    """``tensors`` as (name, shape, zero point); the last layer's output is the network's."""
-    made = {name: Tensor(name, shape, 1.0, zero_point) for name, shape, zero_point in [("x", shape, 0), *tensors]}
+    """``tensors`` as (name, shape, zero point), or with a type too; the last layer's output is the network's."""
+    made = {name: Tensor(name, shape, 1.0, *rest) for name, shape, *rest in [("x", shape, 0), *tensors]}
     return Network("n", made, layers, "x", layers[-1].output)
 
 
@@ -468,6 +468,27 @@ def test_depthwise_channels_stay_together_by_input_channel(dead, kept, rng):
     folded = check(original, stimuli(rng, original, 9))
     assert folded.channels["d"].tolist() == kept
     assert folded.channels["c"].tolist() == sorted({channel // 2 for channel in kept})
+
+
+def test_binary_tensors_keep_their_channels_and_their_readers_weights(rng):
+    """Five or more of the 16 channels of bits are constant, and two of the 9 of four bits, which go."""
+    signs = rng.choice(np.array([-1, 1], np.int8), (3, 2, 2, 16))
+    small = numbers(rng.integers(-7, 8, (9, 3, 3, 2), dtype=np.int8), np.zeros(9, np.int32))
+    small["weights"][[2, 5]] = 0
+    first = numbers(rng.integers(-7, 8, (16, 1, 1, 9), dtype=np.int8), rng.integers(-9, 9, 16, dtype=np.int32))
+    first["weights"][[0, 3, 4, 5, 11]] = 0
+    built = network(
+        (4, 4, 2),
+        [("s", (4, 4, 9), -8, "int4"), ("a", (4, 4, 16), 0, "binary"), ("y", (3, 3, 3), 0)],
+        Conv("0", ("x",), "s", **small, padding=(1, 1, 1, 1), clamp=(-8, 7)),
+        Conv("1", ("s",), "a", **first),
+        Conv("2", ("a",), "y", **numbers(signs, np.zeros(3, np.int32))),
+    )
+    folded = check(built, stimuli(rng, built, 20))
+    assert folded.channels["s"].tolist() == [0, 1, 3, 4, 6, 7, 8]
+    assert {0, 3, 4, 5, 11} <= set(folded.constants["a"])
+    assert folded.channels["a"].tolist() == [*range(16)]
+    np.testing.assert_array_equal(folded.network.layers[2].weights, signs)
 
 
 def test_sums_beyond_32_bits_are_left_alone():

@@ -164,6 +164,41 @@ def test_rescaling_beyond_32_bits_may_give_anything():
     assert (found.low.item(), found.high.item()) == (-128, 127)
 
 
+def test_ends_of_four_bits_and_of_one_are_reached(rng):
+    binary = {"scale": 1.0, "zero_point": 0, "dtype": "binary"}
+    tensors = [
+        Tensor("x", (1, 2, 1), 0.05, 3),
+        Tensor("a", (1, 2, 8), **binary),
+        Tensor("b", (1, 1, 8), **binary),
+        Tensor("s", (1, 2, 1), 1.0, 2, "int4"),
+        Tensor("y", (1, 2, 5), 1.0, 0),
+    ]
+    layers = (
+        Conv("0", ("x",), "a", **weighted(rng, 8, 8, 1, 1, 1)),
+        MaxPool("1", ("a",), "b", (1, 2), (1, 1)),
+        Rescale("2", ("x",), "s", (-8, 7)),
+        Conv("3", ("s",), "y", **weighted(rng, 5, 5, 3, 3, 1), padding=(1, 1, 1, 1)),
+    )
+    network = Network("n", {tensor.name: tensor for tensor in tensors}, layers, "x", "y")
+    values, found = network.run(PAIRS.reshape(-1, 1, 2, 1)), bounds(network)
+    for name in "absy":
+        np.testing.assert_array_equal(found[name].low, values[name].min(axis=0), name)
+        np.testing.assert_array_equal(found[name].high, values[name].max(axis=0), name)
+    assert 0 < found["a"].constant.sum() < 8
+
+
+def test_outside_its_map_a_binary_tensor_has_one_value():
+    """A channel that is always +1, with weights 1..9: 5 less 40."""
+    ones = np.ones((3, 3, 8), np.int8) * np.arange(1, 10, dtype=np.int8).reshape(3, 3, 1)
+    tensors = [Tensor("x", (1, 1, 1), 1.0, 0), Tensor("a", (1, 1, 8), 1.0, 0, "binary"), Tensor("y", (1, 1, 8), 1.0, 0)]
+    layers = (
+        Conv("0", ("x",), "a", np.zeros((8, 1, 1, 1), np.int8), np.zeros(8, np.int32), np.ones(8)),
+        Depthwise("1", ("a",), "y", ones, np.zeros(8, np.int32), np.ones(8), padding=(1, 1, 1, 1)),
+    )
+    found = bounds(Network("n", {tensor.name: tensor for tensor in tensors}, layers, "x", "y"))["y"]
+    assert found.low.ravel().tolist() == found.high.ravel().tolist() == [-35] * 8
+
+
 def test_only_int8_tensors_have_intervals():
     tensors = {"x": Tensor("x", (1,), 1.0, 0, "float32"), "y": Tensor("y", (1,), 0.5, 0)}
     assert set(bounds(Network("n", tensors, (Quantize("q", ("x",), "y"),), "x", "y"))) == {"y"}
