@@ -11,6 +11,7 @@ from gossamer.hdl.fetcher import Fetcher, memory_signature
 from gossamer.hdl.loader import Loader, Target
 from gossamer.hdl.mac_array import MacArray
 from gossamer.hdl.operand_fetch import OperandFetch
+from gossamer.hdl.packer import Packer
 from gossamer.hdl.parameter_buffer import ParameterBuffer
 from gossamer.hdl.requantizer import Requantizer
 from gossamer.hdl.row_buffer import RowBuffer
@@ -78,12 +79,14 @@ class Core(wiring.Component):
                     count=config.longest_load,
                     codec=config.codec,
                     byte_writes=byte_writes,
+                    nibbles=config.nibbles,
+                    bits=config.binary,
                 )
             ),
             "windows": (windows := WindowGenerator(**sizes, masked=masked)),
             "row_buffer": (
                 row_buffer := RowBuffer(
-                    **sizes, granule=config.store_bytes, byte_writes=byte_writes, masks=config.masks
+                    **sizes, granule=config.store_bytes, byte_writes=byte_writes, masks=config.masks, bits=config.binary
                 )
             ),
             "skipper": (skipper := ZeroSkipper(**sizes, masked=masked)),
@@ -99,6 +102,7 @@ class Core(wiring.Component):
                     acc_bits=config.acc_bits,
                     technology=config.technology,
                     lut_lanes=config.lut_lanes,
+                    bits=config.binary,
                 )
             ),
             "parameter_buffer": (
@@ -110,7 +114,16 @@ class Core(wiring.Component):
                 )
             ),
             "requantizer": (requantizer := Requantizer(technology=config.technology, interval=config.interval)),
-            "writer": (writer := Writer(lanes=config.lanes, **store_size, codec=config.codec)),
+            "packer": (packer := Packer(nibbles=config.nibbles, bits=config.binary)),
+            "writer": (
+                writer := Writer(
+                    lanes=config.lanes,
+                    **store_size,
+                    codec=config.codec,
+                    nibbles=config.nibbles,
+                    bits=config.binary,
+                )
+            ),
         }
         if masked:
             datapath["mask_buffer"] = mask_buffer = WeightBuffer(
@@ -133,6 +146,7 @@ class Core(wiring.Component):
         connect(m, fetch.weights, weight_buffer.read)
         connect(m, fetch.o, array.i)
         connect(m, array.o, parameter_buffer.i)
+        connect(m, requantizer.o, packer.i)
         # Partial sums go past the requantizer.
         past, scaling = sequencer.descriptor.partial_out, parameter_buffer.o
         entry = Cat(scaling.p.multiplier[: PARAMETER["multiplier"].width], scaling.p.shift, scaling.p.acc)
@@ -140,11 +154,11 @@ class Core(wiring.Component):
             requantizer.i.p.eq(scaling.p),
             requantizer.i.valid.eq(scaling.valid & ~past),
             scaling.ready.eq(requantizer.i.ready | past),
-            requantizer.o.ready.eq(writer.i.ready),
-            writer.i.p.data.eq(requantizer.o.p.data),
-            writer.i.p.last.eq(Mux(past, scaling.p.last, requantizer.o.p.last)),
-            writer.i.p.tag.eq(Mux(past, scaling.p.tag, requantizer.o.p.tag)),
-            writer.i.valid.eq(Mux(past, scaling.valid, requantizer.o.valid)),
+            packer.o.ready.eq(writer.i.ready),
+            writer.i.p.data.eq(packer.o.p.data),
+            writer.i.p.last.eq(Mux(past, scaling.p.last, packer.o.p.last)),
+            writer.i.p.tag.eq(Mux(past, scaling.p.tag, packer.o.p.tag)),
+            writer.i.valid.eq(Mux(past, scaling.valid, packer.o.valid)),
             writer.entry.eq(entry),
         ]
 

@@ -81,7 +81,7 @@ def _codable(layout: Layout, config: Config) -> dict[str, Map]:
     for name in layout.pitches:
         place = layout.map(name)
         groups = place.channels <= config.lanes or place.channels % config.lanes == 0
-        if place.channels == place.pitch and groups and place.columns * place.pitch % config.store_bytes == 0:
+        if (place.channels, place.per_byte) == (place.pitch, 1) and groups and place.columns * place.pitch % config.store_bytes == 0:
             found[name] = place
     return found
 

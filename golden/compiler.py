@@ -153,6 +153,7 @@ class Frontend:
         self._head, self.layers, self._tail = _split(network)
         self.first = self._head[-1].output if self._head else network.input
         self.output = self.layers[-1].output
+        _check_types(network, self.layers, self.first, self.output, config)
         self.layout = Layout.of(network, self.layers, self.output, config)
         self.lowered: Lowered = []
         for layer in self.layers:
@@ -228,6 +229,22 @@ class Frontend:
             raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
         head, tail = tuple(self._head), tuple(self._tail)
         return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy, work.coded)
+
+
+def _check_types(network: Network, device: Sequence[Layer], first: str, output: str, config: Config) -> None:
+    """Whether the core can store the tensors of its layers."""
+    for name in (first, output):
+        kind = network.tensors[name].dtype
+        if kind != "int8":
+            raise CompileError(f"the core's input and output must be int8, and tensor {name!r} is {kind}")
+    for layer in device:
+        kind = network.tensors[layer.output].dtype
+        if not {"int4": config.nibbles, "binary": config.binary}.get(kind, True):
+            raise CompileError(
+                f"tensor {layer.output!r} is {kind}, and configuration {config.name!r} has no maps of that type"
+            )
+        if isinstance(layer, Concat) and kind == "int4" and any(network.tensors[name].shape[-1] % 2 for name in layer.inputs):
+            raise CompileError(f"layer {layer.name!r}: a concatenation of int4 maps must be of even numbers of channels")
 
 
 HOST = (Softmax, Logistic, Quantize, Dequantize, Reshape)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import codec
-from gossamer.golden.interpreter import Code, Run, input_codes, output_code, output_rows, row_order
+from gossamer.golden.interpreter import Code, Run, input_codes, output_code, output_rows, row_order, values_per_byte
 from gossamer.golden.program import Record
 from gossamer.golden.spec import DESCRIPTOR_BYTES, PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 
@@ -79,7 +79,7 @@ def words(run: Run, config: Config) -> Words:
     word = start[owner] // lanes + index
     low, high = np.maximum(word * lanes, start[owner]), np.minimum((word + 1) * lanes, stop[owner])
     ones = np.zeros((len(run.rows), run.rows.shape[1] + 1), np.int64)
-    np.cumsum(run.rows != 0, axis=1, out=ones[:, 1:])
+    np.cumsum((run.rows != 0) | layer["binary"], axis=1, out=ones[:, 1:])
     row = np.arange(rows)[:, None] * layer["stride_rows"] + ky[owner]
     last = (ky[owner] == kernel_rows - 1) & (index == count[owner] - 1)
     bits = np.tile(ones[row, high] - ones[row, low], groups) if run.stored is None else _sparse_bits(run, run.stored, lanes)
@@ -387,9 +387,12 @@ class _Front:
             byte = lane * PARAMETER_BYTES + PARAMETER_BYTES - 1
             ends = (byte % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1) | (y + x < 0)
             return ends.reshape(step["rows"], -1, config.lanes).tolist()
-        row_step = layer["out_row_step"] + (layer["groups"] - 1) * config.lanes
-        address = step["out_address"] + y * row_step + g * config.lanes + x * layer["out_x_step"] + lane
+        per_byte = values_per_byte(layer, "out")
+        group = config.lanes // per_byte
+        row_step = layer["out_row_step"] + (layer["groups"] - 1) * group
+        address = step["out_address"] + y * row_step + g * group + x * layer["out_x_step"] + lane // per_byte
         ends = (address % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1)
+        ends &= lane % per_byte == per_byte - 1
         return ends.reshape(step["rows"], -1, config.lanes).tolist()
 
     def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:

@@ -114,6 +114,11 @@ def row_order(layer: Record, config: Config) -> NDArray[np.int64]:
     return (np.array(found)[:, None] * config.store_bytes + np.arange(config.store_bytes)).reshape(-1)
 
 
+def values_per_byte(layer: Record, rows: str) -> int:
+    """Of ``in`` or ``out`` rows."""
+    return 2 if layer[f"{rows}_nibbles"] else 8 if layer[f"{rows}_bits"] else 1
+
+
 class Machine:
     """The store, the weight buffer and the parameter buffer, and the steps that change them.
 
@@ -314,6 +319,31 @@ class Machine:
                 f"have slots of whole words, at most {CODEC_SLOT} bytes, for compressed rows",
             ),
             (
+                self.config.nibbles or not (layer["in_nibbles"] or layer["out_nibbles"]),
+                "have four bits per value only in a configuration with nibbles",
+            ),
+            (
+                self.config.binary or not (layer["in_bits"] or layer["out_bits"] or layer["binary"]),
+                "have a bit per value only in a configuration with binary",
+            ),
+            (
+                not (layer["binary"] and (layer["word_mode"] or layer["sparse"])),
+                "have binary weights only for bytes, and no masks then",
+            ),
+            (
+                not coded or values_per_byte(layer, "in") * values_per_byte(layer, "out") == 1,
+                "have compressed rows only of bytes",
+            ),
+            (
+                not (layer["partial_out"] and values_per_byte(layer, "out") > 1) and not (layer["in_nibbles"] and layer["in_bits"])
+                and not (layer["out_nibbles"] and layer["out_bits"]),
+                "have rows of one kind",
+            ),
+            (
+                layer["last_lanes"] % values_per_byte(layer, "out") == 0,
+                f"have {values_per_byte(layer, 'out')} values in each byte of its output",
+            ),
+            (
                 not layer["sparse"] or (self.config.masks and not layer["word_mode"] and not layer["shared_weights"]),
                 "have masks only in a configuration with masks, for bytes, and in every group",
             ),
@@ -347,12 +377,21 @@ class Machine:
             if code:
                 row[order] = self._decode(address, len(order), code)
             else:
-                row[start : start + size] = self._read(address, granules)[:size]
+                row[start : start + size] = self._unpacked(layer, address, granules)[:size]
             rows[step["lead_rows"] + i] = row
             address += layer["row_step_odd" if i % 2 else "row_step"]
             if i + 1 == step["wrap_rows"]:
                 address = step["wrap_address"]
         return rows, blank
+
+    def _unpacked(self, layer: Record, address: int, granules: int) -> NDArray[np.uint8]:
+        """The bytes that so many granules get from store words."""
+        data = self._read(address, -(-granules // values_per_byte(layer, "in")))
+        if layer["in_nibbles"]:
+            return np.stack([data & 15, data >> 4], axis=1).reshape(-1)
+        if layer["in_bits"]:
+            return np.unpackbits(data, bitorder="little") * np.uint8(2)
+        return data
 
     def _decode(self, word: int, count: int, code: "Code") -> NDArray[np.uint8]:
         """The values of a compressed row that starts in a word."""
@@ -397,12 +436,18 @@ class Machine:
         """Sums ``(rows, groups, width, lanes)``: every byte of the window times its weight vector."""
         columns = layer["offset"] + np.arange(layer["width"])[:, None] * layer["x_step"]
         columns = columns + np.arange(layer["range_last"] + 1)
+        if layer["binary"]:  # eight times as many of -1 and +1; twice the agreements are one more than the product, each
+            bits = np.unpackbits(weights.astype(np.uint8)[:, :, None], axis=2, bitorder="little")
+            weights = 2 * bits.reshape(len(weights), -1, weights.shape[2]).astype(np.int64) - 1
         factors = weights.astype(np.float64)  # exact: the sums stay far below 2**53
         sums = []
         for y in range(step["rows"]):
             window = rows[y * layer["stride_rows"] :][: layer["kernel_rows"], columns]  # (ky, x, byte)
-            window = window.transpose(1, 0, 2).reshape(layer["width"], -1).astype(np.float64)
-            sums.append(window @ factors)
+            window = window.transpose(1, 0, 2).reshape(layer["width"], -1)
+            if layer["binary"]:
+                window = 2.0 * np.unpackbits(window, axis=1, bitorder="little") - 1
+            products = window.astype(np.float64) @ factors
+            sums.append(products + window.shape[1] if layer["binary"] else products)
         return np.stack(sums).astype(np.int64)
 
     def _word_sums(
@@ -497,6 +542,15 @@ class Machine:
             )
         self._check_fetched(low, high + 1)
 
+    def _packed(self, layer: Record, output: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The bytes of output values ``(…, lanes)``."""
+        if layer["out_nibbles"]:
+            values = output & 15 ^ 8
+            return values[..., ::2] | values[..., 1::2] << 4
+        if layer["out_bits"]:
+            return np.packbits(output >> 7, axis=-1, bitorder="little")
+        return output
+
     def _write(self, step: Record, layer: Record, output: NDArray[np.uint8], protected: int) -> None:
         if layer["out_coded"]:
             self._write_coded(step, layer, output, protected)
@@ -510,8 +564,11 @@ class Machine:
             if address.min() % PARAMETER_BYTES:
                 raise MachineError(f"partial sums must start at a multiple of {PARAMETER_BYTES}, not at {address.min()}")
         else:
-            row_step = layer["out_row_step"] + (layer["groups"] - 1) * lanes
-            address = step["out_address"] + y * row_step + g * lanes + x * layer["out_x_step"] + lane
+            per_byte = values_per_byte(layer, "out")
+            output, lane = self._packed(layer, output), lane[..., : lanes // per_byte]
+            row_step = layer["out_row_step"] + (layer["groups"] - 1) * (lanes // per_byte)
+            address = step["out_address"] + y * row_step + g * (lanes // per_byte) + x * layer["out_x_step"] + lane
+            lane = lane * per_byte
         live = np.broadcast_to((g < layer["groups"] - 1) | (lane < layer["last_lanes"]), address.shape)
         size = PARAMETER_BYTES if layer["partial_out"] else 1
         self._check_written(int(address[live].min()), int(address[live].max()) + size - 1, protected)

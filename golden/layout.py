@@ -17,6 +17,9 @@ IN_ORDER = (FullyConnected, Reshape)
 PASS_ON = (Add, AveragePool, Mean)
 """Layers on words whose sums behind the last channel depend on what is there in their inputs."""
 
+PER_BYTE = {"int4": 2, "binary": 8}
+"""Values per byte of the store, of types with more than one."""
+
 
 def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Rows, columns and channels of a tensor."""
@@ -32,7 +35,8 @@ class Layout:
     which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
     that are neither: the channels, or a multiple of the lanes where whole words are read. ``filled`` are the tensors whose
     bytes between pixels must be written, because they are read and, not being zero, would take time. Whole words take the same
-    time whatever is in them, but those that :data:`PASS_ON` makes of them are written too if that is to be filled.
+    time whatever is in them, but those that :data:`PASS_ON` makes of them are written too if that is to be filled. Bytes of
+    tensors with several values per byte are written as a whole.
     """
 
     network: Network
@@ -80,7 +84,8 @@ class Layout:
         for name, home in homes.items():
             if name == home and name not in views:
                 channels = map_shape(network.tensors[name].shape)[2]
-                pitches[name] = -(-channels // config.lanes) * config.lanes if name in on_words else channels
+                unit = config.lanes if name in on_words else PER_BYTE.get(network.tensors[name].dtype, 1)
+                pitches[name] = -(-channels // unit) * unit
         layout = cls(network, config, homes, views, pitches, frozenset())
         on_bytes = [layer for layer in device if not (works_on_words(layer, network) or isinstance(layer, Concat))]
         filled = {layout.root(name)[0] for layer in on_bytes for name in layer.inputs}
@@ -112,10 +117,15 @@ class Layout:
         tensor = self.network.tensors[name]
         rows, columns, channels = map_shape(tensor.shape)
         whole, pitch = map_shape(self.network.tensors[root].shape)[2], self.pitches[root]
-        written = pitch - offset if root in self.filled and offset + channels == whole else channels
-        return Map(root, rows, columns, channels, pitch, offset, written, tensor.zero_point)
+        per_byte = PER_BYTE.get(tensor.dtype, 1)
+        written = -(-channels // per_byte) * per_byte
+        if root in self.filled and offset + channels == whole:
+            written = pitch - offset
+        return Map(root, rows, columns, channels, pitch, offset, written, tensor.zero_point, per_byte)
 
     def place(self, name: str, address: int = 0) -> TensorPlace:
         """The place of a tensor in the store, if its root's is at ``address``."""
         tensor = self.map(name)
-        return TensorPlace(address, tensor.rows, tensor.columns, tensor.channels, tensor.pitch, tensor.offset)
+        return TensorPlace(
+            address, tensor.rows, tensor.columns, tensor.channels, tensor.pitch, tensor.offset, tensor.per_byte
+        )

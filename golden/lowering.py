@@ -164,7 +164,8 @@ class _Lowering:
         self._refuse = refuse
         self.groups = -(-target.written // config.lanes)
         self.channels = self.groups * config.lanes
-        self.pad = self.source.zero_point + 128
+        self.pad = self.source.outside + self.source.bias
+        self.zero = self.source.zero_point + self.source.bias  # the byte that stands for 0
 
     def refuse(self, sentence: str) -> Exception:
         return self._refuse(f"layer {self.layer.name!r}: {sentence}")
@@ -185,7 +186,12 @@ class _Lowering:
         """A kernel for output ``rows`` and ``columns``, or all."""
         rows = range(self.target.rows) if rows is None else rows
         columns = range(self.target.columns) if columns is None else columns
-        clamp = getattr(self.layer, "clamp", arithmetic.INT8)
+        low, high = getattr(self.layer, "clamp", arithmetic.INT8)
+        limits = {1: arithmetic.INT8, 2: arithmetic.INT4, 8: arithmetic.INT8}[self.target.per_byte]
+        clamp = max(low, limits[0]), min(high, limits[1])
+        if self.target.per_byte == 8:  # the sign is the value; the bytes of no channel are -1
+            fields |= {"zero_point": -1}
+            clamp = limits
         common = {
             "zero_point": self.target.zero_point,
             "pad": self.pad,
@@ -195,6 +201,7 @@ class _Lowering:
             "maximum": 0,
             "add": 0,
             "small_multipliers": 0,
+            "binary": 0,
             "clamp_min": clamp[0],
             "clamp_max": clamp[1],
         }
@@ -216,8 +223,11 @@ class _Lowering:
     def _parameters(
         self, biases: Numbers, multipliers: Numbers, shifts: Numbers, *, small: bool = False
     ) -> NDArray[np.uint8]:
-        """``(groups, lanes, 8)``. Channels that only fill up a word get the output's zero point. ``small``: multipliers are
-        less than 2**30."""
+        """``(groups, lanes, 8)``. Channels that only fill up a word get the output's zero point, or -1. ``small``: multipliers
+        are less than 2**30. Of a binary output only the sign counts, which the zero point of -1 must not change."""
+        if self.target.per_byte == 8:
+            biases = np.asarray(biases) + 1
+            multipliers, shifts = ([value] * len(biases) for value in UNITY)
         entries = np.zeros((self.channels, PARAMETER_BYTES), np.uint8)
         for channel in range(self.channels):
             bias, (multiplier, shift) = 0, (0, ZERO[1]) if small else ZERO
@@ -238,19 +248,36 @@ class _Lowering:
         return int(getattr(layer, "rounding") == "double")  # noqa: B009
 
     def _weighted(self, weights: NDArray[np.int8], layer: Weighted) -> NDArray[np.uint8]:
-        """Parameters for weights ``(channels, …)``. Stored bytes are activations plus 128."""
+        """Parameters for weights ``(channels, …)``."""
         flat = weights.reshape(len(weights), -1).astype(np.int64)
-        biases = layer.bias.astype(np.int64) - (128 + self.source.zero_point) * flat.sum(1)
+        biases = layer.bias.astype(np.int64) - self.zero * flat.sum(1)
         return self._parameters(biases, *requantization(self.network, layer))
 
     def _dense(self, weights: NDArray[np.int8], layer: Weighted, **geometry: Any) -> Kernel:
         """A convolution with weights ``(O, KH, KW, I)``: one vector per byte of the window."""
+        if self.source.per_byte == 8 and (np.abs(weights) == 1).all():
+            return self._binary(weights, layer, **geometry)
         parameters = self._weighted(weights, layer)
         outputs, height, width, inputs = weights.shape
         padded = np.zeros((self.channels, height, width, self.source.pitch), np.int8)
         padded[:outputs, :, :, :inputs] = weights
         vectors = padded.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
         return self._bytewise(vectors, parameters, double_rounding=self._double(layer), **geometry)
+
+    def _binary(self, weights: NDArray[np.int8], layer: Weighted, **geometry: Any) -> Kernel:
+        """A convolution of -1 and +1 with weights of -1 and +1: a byte has eight of each, and the sum counts twice the places
+        in which they agree. Bits between pixels are 0 in both."""
+        outputs, height, width, inputs = weights.shape
+        pitch = self.source.pitch
+        padded = np.zeros((self.channels, height, width, pitch), bool)
+        padded[:outputs, :, :, :inputs] = weights > 0
+        vectors = np.packbits(padded, axis=3, bitorder="little").view(np.int8)
+        vectors = vectors.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
+        biases = layer.bias.astype(np.int64) - height * width * (inputs + 2 * (pitch - inputs))
+        parameters = self._parameters(biases, *requantization(self.network, layer))
+        kernel = self._kernel(vectors, parameters, double_rounding=self._double(layer), binary=1, **geometry)
+        source = dataclasses.replace(self.source, channels=inputs // 8, pitch=pitch // 8, per_byte=1)
+        return dataclasses.replace(kernel, source=source)
 
     def _bytewise(self, vectors: NDArray[np.int8], parameters: NDArray[np.uint8], **options: Any) -> Kernel:
         """A kernel with a weight vector per byte of the window, block-sparse if that is possible and worth the masks."""
@@ -308,7 +335,7 @@ class _Lowering:
                 channels = source.channels
                 kernel = self._kernel(
                     np.ones((1, height, width, self.config.lanes), np.int8),
-                    self._parameters([-128 * count] * channels, [multiplier] * channels, [shift] * channels),
+                    self._parameters([-source.bias * count] * channels, [multiplier] * channels, [shift] * channels),
                     stride=layer.stride,
                     padding=(layer.padding[0] - top, 0, layer.padding[2] - left, 0),
                     rows=rows, columns=columns,
@@ -332,17 +359,19 @@ class _Lowering:
 
     def max_pool(self) -> list[Kernel]:
         """``max(a, x) = max(a - x, 0) + x``: three beats per tap. Stored padding 0 is the smallest value."""
+        bias = self.source.bias
         layer = self.layer
         height, width = layer.kernel
         beats = np.tile(np.array([-1, 0, 1], np.int8), (1, height, width))
         channels = self.source.channels
-        parameters = self._parameters([0] * channels, [UNITY[0]] * channels, [UNITY[1]] * channels)
+        biases = [-bias if self.source.per_byte == 8 else 0] * channels
+        parameters = self._parameters(biases, [UNITY[0]] * channels, [UNITY[1]] * channels)
         kernel = self._kernel(
             np.repeat(beats[..., None], self.config.lanes, axis=3),
             parameters,
             stride=layer.stride,
             padding=layer.padding,
-            word_mode=1, repeat=3, maximum=1, pad=0, zero_point=-128,
+            word_mode=1, repeat=3, maximum=1, pad=0, zero_point=-bias,
         )  # fmt: skip
         return [kernel]
 
@@ -352,7 +381,7 @@ class _Lowering:
         count = source.rows * source.columns
         multiplier, shift = self.layer.multiplier(self.network)
         small = multiplier < 1 << 30  # TFLite divides it by the count, and leaves it so
-        bias = -(128 + source.zero_point) * count
+        bias = -self.zero * count
         kernel = self._kernel(
             np.ones((1, source.rows, source.columns, self.config.lanes), np.int8),
             self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels, small=small),
@@ -382,7 +411,7 @@ class _Lowering:
     def _pointwise(self, multiplier: int, shift: int, *, weight: int = 1, **geometry: Any) -> Kernel:
         """A depthwise convolution of one pixel: every value less the zero point, times the weight, scaled."""
         channels = self.source.channels
-        bias = -(128 + self.source.zero_point) * weight
+        bias = -self.zero * weight
         return self._kernel(
             np.full((1, 1, 1, self.config.lanes), weight, np.int8),
             self._parameters([bias] * channels, [multiplier] * channels, [shift] * channels),
@@ -396,7 +425,7 @@ class _Lowering:
         weights = np.zeros((self.channels, source.pitch), np.int8)
         weights[front + np.arange(source.channels), np.arange(source.channels)] = 1
         biases = np.zeros(outputs, np.int64)
-        biases[front : front + source.channels] = -128 - source.zero_point
+        biases[front : front + source.channels] = -self.zero
         vectors = weights.reshape(self.groups, self.config.lanes, 1, -1).transpose(0, 2, 3, 1)
         parameters = self._parameters(biases, [UNITY[0]] * outputs, [UNITY[1]] * outputs)
         return self._bytewise(vectors, parameters, **geometry)
@@ -411,7 +440,7 @@ class _Lowering:
         stored = np.arange(256)
         tables = [
             arithmetic.multiply_by_quantized_multiplier(
-                (stored - 128 - source.zero_point) << 20, *arithmetic.quantize_multiplier(scale / twice)
+                (stored - source.bias - source.zero_point) << 20, *arithmetic.quantize_multiplier(scale / twice)
             )
             for source, scale in zip((a, b), scales)
         ]

@@ -91,7 +91,8 @@ class TensorPlace:
 
     ``rows`` rows of ``columns`` pixels of ``channels`` bytes. A pixel starts ``pitch`` bytes behind the one before; the bytes
     between hold the zero point, or with ``offset``, the channels in front of the map's, other maps. A row starts at a store
-    word; ``address`` is the first row's byte.
+    word; ``address`` is the first row's byte. With ``per_byte`` 2 or 8 a byte holds that many values, the first in its lowest
+    bits: four bits of the value plus 8, or one that is 1 for +1 and 0 for -1; channels, pitch and offset count values.
     """
 
     address: int
@@ -100,10 +101,11 @@ class TensorPlace:
     channels: int
     pitch: int
     offset: int = 0
+    per_byte: int = 1
 
     def row_bytes(self) -> int:
         """Bytes of a row that mean something."""
-        return self.columns * self.pitch
+        return self.columns * self.pitch // self.per_byte
 
     def row_words(self, config: Config) -> int:
         """Store words from one row to the next."""
@@ -119,15 +121,29 @@ class TensorPlace:
 
     def to_store(self, values: NDArray[np.int8], zero_point: int, config: Config) -> NDArray[np.uint8]:
         """The bytes of a feature map ``(rows, columns, channels)`` as they lie in the store."""
+        pixels = np.full((self.rows, self.columns, self.pitch), zero_point, np.int16)
+        pixels[:, :, self._channels] = values.reshape(self.rows, self.columns, self.channels)
+        values_of_bytes = pixels.reshape(self.rows, -1, self.per_byte)
+        if self.per_byte == 8:
+            data = np.packbits(values_of_bytes > 0, axis=2, bitorder="little")[..., 0]
+        elif self.per_byte == 2:
+            data = (values_of_bytes[..., 0] + 8) | (values_of_bytes[..., 1] + 8) << 4
+        else:
+            data = values_of_bytes[..., 0] + 128
         rows = np.full((self.rows, self.row_words(config) * config.store_bytes), zero_point + 128, np.uint8)
-        pixels = rows[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
-        pixels[:, :, self._channels] = (values.astype(np.int16) + 128).reshape(self.rows, self.columns, self.channels)
+        rows[:, : self.row_bytes()] = data
         return rows.reshape(-1)
 
     def from_store(self, data: NDArray[np.uint8], config: Config) -> NDArray[np.int8]:
         """The feature map in ``size`` bytes of the store."""
-        rows = data.reshape(self.rows, -1)[:, : self.row_bytes()].reshape(self.rows, self.columns, self.pitch)
-        return (rows[:, :, self._channels].astype(np.int16) - 128).astype(np.int8)
+        rows = data.reshape(self.rows, -1)[:, : self.row_bytes()]
+        if self.per_byte == 8:
+            values = 2 * np.unpackbits(rows, axis=1, bitorder="little").astype(np.int16) - 1
+        elif self.per_byte == 2:
+            values = np.stack([rows & 15, rows >> 4], axis=2).astype(np.int16) - 8
+        else:
+            values = rows.astype(np.int16) - 128
+        return values.reshape(self.rows, self.columns, self.pitch)[:, :, self._channels].astype(np.int8)
 
 
 @dataclasses.dataclass(frozen=True)

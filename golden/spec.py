@@ -203,6 +203,10 @@ DESCRIPTOR = _pack(
             ("x_step", 16, "bytes from one window to the next in a row"),
             ("range_last", 16, "bytes (word mode: beats) of a window in one row, less one"),
             ("tap_step", 14, "word mode: row buffer words from one tap to the next"),
+            ("in_nibbles", 1, "1: input rows have two values per byte, which become a byte each, of 0 to 15"),
+            ("in_bits", 1, "1: input rows have eight values per byte, which become a byte each, of 0 or 2"),
+            ("out_nibbles", 1, "1: output rows have two values per byte: the low four bits, the highest inverted"),
+            ("out_bits", 1, "1: output rows have eight values per byte: the highest bits"),
         ),
         (
             ("weight_base", 16, "weight vector of the first group"),
@@ -214,6 +218,7 @@ DESCRIPTOR = _pack(
             ("out_rate", 7, "compressed output rows: the rate of their budget; 0: they are lossless"),
             ("sparse", 1, "1: weight vectors that are zero are left out; ``weight_base`` is the first group's first mask"),
             ("vector_base", 16, "sparse: the weight vector from which on its masks count"),
+            ("binary", 1, "1: bytes are eight values of -1 or +1, of activations as of weights; the sums count agreements twice"),
         ),
         (
             ("out_row_step", -24, "bytes from the last group of an output row to the first of the next row"),
@@ -492,6 +497,10 @@ class Config:
     masks : int
         Depth of the mask buffer, a power of two up to ``weight_vectors``; 0: there is none, and no block-sparse weights. A mask says which of ``lanes``
         successive weight vectors are stored, because they are not zero.
+    binary : bool
+        Feature maps may have a bit per value, -1 or +1, and layers on them binary weights: eight products per lane and cycle.
+    nibbles : bool
+        Feature maps may have four bits per value.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -512,6 +521,8 @@ class Config:
     lut_lanes: int = 0
     codec: str = "off"
     masks: int = 0
+    binary: bool = False
+    nibbles: bool = False
 
     def __post_init__(self) -> None:
         def require(condition: bool, rule: str, value: object) -> None:
@@ -520,7 +531,7 @@ class Config:
 
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kind = str if field.name in ("name", "technology", "codec") else int
+            kind = {"str": str, "int": int, "bool": bool}[str(getattr(field.type, "__name__", field.type))]
             require(type(value) is kind, f"{field.name} must be of type {kind.__name__}", value)
         # The name becomes part of file names and of comments.
         plain = self.name != "" and self.name.isprintable() and "/" not in self.name

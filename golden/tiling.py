@@ -25,8 +25,9 @@ Pair = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """A feature map in the bytes of tensor ``name``: ``pitch`` bytes from one pixel to the next, of which ``offset`` lie in
-    front of the map's, and the layer that computes it writes ``written``."""
+    """A feature map in the bytes of tensor ``name``: ``pitch`` values from one pixel to the next, of which ``offset`` lie in
+    front of the map's, and the layer that computes it writes ``written``. A byte of the store holds ``per_byte`` values, one of
+    the row buffer a single one."""
 
     name: str
     rows: int
@@ -36,6 +37,17 @@ class Map:
     offset: int
     written: int
     zero_point: int
+    per_byte: int = 1
+
+    @property
+    def bias(self) -> int:
+        """What a byte of the row buffer is greater than the value for which it stands."""
+        return {1: 128, 2: 8, 8: 1}[self.per_byte]
+
+    @property
+    def outside(self) -> int:
+        """The value in front of and behind the map."""
+        return -1 if self.per_byte == 8 else self.zero_point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +295,9 @@ def _overflow(kernel: Kernel, kernel_rows: list[range], beats: list[range], conf
     if not kernel.divisible:
         return None
     limit = 1 << config.acc_bits - 1
+    if kernel.fields["binary"]:
+        most = 16 * len(kernel_rows[0]) * len(beats[0])
+        return most if most >= limit else None
     if 255 * 128 * len(kernel_rows[0]) * len(beats[0]) < limit:
         return None
     for rows in kernel_rows:
@@ -300,7 +315,7 @@ def _check_partial_sums(
     kernel: Kernel, kernel_rows: list[range], beats: list[range], refuse: Callable[[str], Exception]
 ) -> None:
     """With their biases the sums of all parts but the last must fit an entry of the parameter buffer."""
-    if len(kernel_rows) * len(beats) == 1:
+    if len(kernel_rows) * len(beats) == 1 or kernel.fields["binary"]:
         return
     bias = PARAMETER["bias"]
     limit = 1 << bias.width - 1
@@ -378,9 +393,10 @@ def _ring(kernel: Kernel, piece: Piece, config: Config, *, whole: bool = False) 
         first, last = first + piece.beats.start // repeat * pitch, last + -(-piece.beats.stop // repeat) * pitch
     else:
         first, last = first + piece.beats.start, last + piece.beats.stop
-    # The slot starts with a word; at least one byte of the map is in it.
+    # The slot starts with a word, also of the store; at least one byte of the map is in it.
     row_bytes = source.columns * pitch
-    base = min(first // lanes, (row_bytes - 1) // lanes) * lanes
+    word = max(lanes, config.store_bytes * source.per_byte)
+    base = min(first // word, (row_bytes - 1) // word) * word
     start = max(base, 0)
     stop = row_bytes if whole else min(max(last, start + 1), row_bytes)
     data = -(-(stop - start) // config.store_bytes)
@@ -487,7 +503,7 @@ def descriptor(
     lead, first, exist = rows_read(kernel, piece)
     pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
     last_lanes = target.written - (kernel.groups - 1) * lanes if piece.groups.stop == kernel.groups else lanes
-    out_row_words = -(-target.columns * target.pitch // config.store_bytes)
+    out_row_words = -(-target.columns * target.pitch // (config.store_bytes * target.per_byte))
     fields = {
         **kernel.fields,
         **ring,
@@ -500,16 +516,23 @@ def descriptor(
         "offset": ring["offset"] + (piece.groups.start * lanes if kernel.word_mode else 0),
         "range_last": len(piece.beats) - 1,
         "tap_step": source.pitch // lanes if kernel.word_mode else 0,
-        "out_x_step": target.pitch if len(piece.columns) > 1 else 0,
-        "out_row_step": out_row_words * config.store_bytes - (len(piece.groups) - 1) * lanes,
+        "in_nibbles": int(source.per_byte == 2),
+        "in_bits": int(source.per_byte == 8),
+        "out_nibbles": int(target.per_byte == 2 and not piece.partial_out),
+        "out_bits": int(target.per_byte == 8 and not piece.partial_out),
+        "out_x_step": target.pitch // target.per_byte if len(piece.columns) > 1 else 0,
+        "out_row_step": out_row_words * config.store_bytes - (len(piece.groups) - 1) * (lanes // target.per_byte),
         "partial_in": int(piece.partial_in),
         "partial_out": int(piece.partial_out),
     }
     out_row = kernel.place[0] + piece.rows.start
     out_byte = (kernel.place[1] + piece.columns.start) * target.pitch + target.offset + piece.groups.start * lanes
+    out_byte //= target.per_byte
     if piece.partial_out:
         fields |= {"out_x_step": lanes * PARAMETER_BYTES, "out_row_step": 0}
         out_row, out_byte = 0, piece.partial_at * lanes * PARAMETER_BYTES
     fields |= {"pixel_step": 0, "turn": 0, "turn_step": 0, **_codes(kernel, piece, ring, coded, config)}
     step = {"rows": len(piece.rows), "in_rows": exist, "lead_rows": lead}
-    return fields, step, Position(first // pair, -(-exist // pair), start // config.store_bytes, out_row, out_byte)
+    return fields, step, Position(
+        first // pair, -(-exist // pair), start // (config.store_bytes * source.per_byte), out_row, out_byte
+    )

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Mux
 
-__all__ = ["counted"]
+__all__ = ["counted", "popcount"]
 
 
 def counted(register, load, value):
@@ -13,3 +13,11 @@ def counted(register, load, value):
     """
     more = register - (~load).replicate(len(register))
     return Mux(load, value, more[: len(register)])
+
+
+def popcount(bits):
+    """How many bits are set, by halves."""
+    if len(bits) == 1:
+        return bits
+    half = len(bits) // 2
+    return popcount(bits[:half]) + popcount(bits[half:])

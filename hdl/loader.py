@@ -1,6 +1,6 @@
 """Copies store words to where they are used."""
 
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -59,6 +59,9 @@ class Loader(wiring.Component):
     A read behind the store raises ``error`` in the next cycle, and while the store is not ready in those that follow; what
     it returns means nothing. No count may be 0. Reset drops the command in work.
 
+    With ``in_nibbles`` or ``in_bits`` each word that is read makes two or eight words: each byte has the next four bits, or of the
+    next bit the double. The word is read again for each.
+
     A compressed row is one unit of :func:`gossamer.golden.codec.encode`, of the granules that are not padding: group for
     group of ``lanes`` channels, in each pixel for pixel. It begins at the first granule behind the padding. From the last
     granule of a row buffer word it goes on ``pixel_step`` granules further; but ``turn_step`` granules further, if that granule
@@ -80,6 +83,8 @@ class Loader(wiring.Component):
         One of :data:`gossamer.golden.spec.CODECS`: how rows may be compressed.
     byte_writes : bool
         Values of compressed rows are written one by one, which spares a granule of registers.
+    nibbles, bits : bool
+        Build it with ``in_nibbles``, ``in_bits``.
 
     Members
     -------
@@ -91,7 +96,7 @@ class Loader(wiring.Component):
     error : ``Out(1)``
     count : ``In(range(count + 1))``
         Must not change while a command for weights, masks or parameters is in work.
-    left_granules, right_granule, slot_words, pad, tail : ``In``
+    left_granules, right_granule, slot_words, pad, tail, in_nibbles, in_bits : ``In``
         Fields of the layer descriptor; they must not change while a command for rows is in work. Unless ``codec`` is ``off``
         ``right_granule`` must not be 0.
     pixel_step, turn, turn_step : ``In``
@@ -107,6 +112,8 @@ class Loader(wiring.Component):
         count: int,
         codec: str = "off",
         byte_writes: bool = False,
+        nibbles: bool = False,
+        bits: bool = False,
     ):
         require_powers_of_two(store_bytes=store_bytes)
         require(store_bytes <= STEP_BYTES, f"store_bytes must be at most {STEP_BYTES}, not {store_bytes}")
@@ -129,8 +136,11 @@ class Loader(wiring.Component):
                 bounded=codec == "bounded",
                 budgets=codec == "budgeted",
             )
-            bits = bits_for(count)
-            places = {"pixel_step": In(8), "turn": In(bits), "turn_step": In(signed(bits))}
+            wide = bits_for(count)
+            places = {"pixel_step": In(8), "turn": In(wide), "turn_step": In(signed(wide))}
+        # Values per byte, by the field that says that there are so many.
+        self._packed = {name: count for name, count, there in (("in_nibbles", 2, nibbles), ("in_bits", 8, bits)) if there}
+        places |= {name: In(1) for name in self._packed}
         super().__init__(
             {
                 "i": In(stream.Signature(command_layout(store_words=store_words, count=count))),
@@ -200,7 +210,8 @@ class Loader(wiring.Component):
                 m.d.sync += active.eq(0)
         with m.If(start):
             m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0), first.eq(1)]
-        with m.If(start | go_on):
+        word, part_last = self._elaborate_unpacking(m, start, go_on, rows)
+        with m.If(start | (go_on & part_last)):
             m.d.sync += command.address.eq(counted(command.address, start, self.i.p.address))
 
         # One cycle later the word is there, the position is that behind it, and the command is still the same.
@@ -223,7 +234,7 @@ class Loader(wiring.Component):
         pads = [all_pad | (tail_pad & behind) for behind in behind_tail]
         m.d.comb += self.write.data.eq(self.read.data)
         m.d.comb += self.write.row_data.eq(
-            Cat(Mux(pads[b], filling, self.read.data.word_select(b, 8)) for b in range(self._store_bytes))
+            Cat(Mux(pads[b], filling, word.word_select(b, 8)) for b in range(self._store_bytes))
         )
 
         if decoder is None:
@@ -285,3 +296,25 @@ class Loader(wiring.Component):
             with m.If(active):
                 m.d.sync += Assert(size != 0, "a command must be for at least one word")
         return m
+
+    def _elaborate_unpacking(self, m, start, go_on, rows):
+        """The word that was read, or what its next part becomes; and whether the part that is asked for is the word's last."""
+        word, part_last = Signal(8 * self._store_bytes), Signal(init=1)
+        m.d.comb += word.eq(self.read.data)
+        if not self._packed:
+            return word, Const(1)
+        asked, part = Signal(3), Signal(3)  # the part that is asked for, and that which is there
+        m.d.comb += part_last.eq(1)
+        with m.If(start):
+            m.d.sync += asked.eq(0)
+        with m.Elif(go_on):
+            m.d.sync += asked.eq(asked + 1)
+        m.d.sync += part.eq(asked)
+        for name, count in self._packed.items():
+            size, number = 8 // count, exact_log2(count)
+            part_bits = self.read.data.word_select(part[:number], len(word) // count)
+            spread = (part_bits.word_select(b, size) << int(count == 8) for b in range(self._store_bytes))
+            with m.If(getattr(self, name) & rows):
+                m.d.comb += part_last.eq(asked[:number].all())
+                m.d.comb += word.eq(Cat((Const(0, 8) | bits)[:8] for bits in spread))
+        return word, part_last

@@ -25,7 +25,7 @@ class MacArray(wiring.Component):
         acc[l] = 0
         for beat in window:
             if beat.clamp: acc[l] = max(acc[l], 0)
-            else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits)
+            else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits; with `binary` twice the bits in which they agree)
         the sums acc[0], acc[1], … go out on ``o``
 
     ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. A product with ``x >= 0`` and weight -1, a ``clamp`` and
@@ -43,7 +43,7 @@ class MacArray(wiring.Component):
         Multipliers; a power of two, at least 2.
     acc_bits : int
         Accumulator width, at least 16.
-    technology, lut_lanes :
+    technology, lut_lanes, bits :
         See :class:`ProductArray`.
 
     Members
@@ -52,19 +52,22 @@ class MacArray(wiring.Component):
     o : ``Out(stream.Signature(sum_layout(acc_bits)))``
     last_lanes : ``In(range(lanes + 1))``
         Sums of a window whose tag is ``partial``, 1 to ``lanes``; must not change while a window is in work.
+    binary : ``In(1)``
+        If it is built with ``bits``; must not change while a window is in work.
     """
 
-    def __init__(self, *, lanes: int, acc_bits: int, technology: str = "generic", lut_lanes: int = 0):
+    def __init__(self, *, lanes: int, acc_bits: int, technology: str = "generic", lut_lanes: int = 0, bits: bool = False):
         require_powers_of_two(lanes=lanes)
         require(lanes >= 2, f"lanes must be at least 2, not {lanes}")
         require(acc_bits >= 16, f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
         self._lanes, self._acc_bits = lanes, acc_bits
-        self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes)
+        self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes, bits=bits)
         super().__init__(
             {
                 "i": In(stream.Signature(beat_layout(lanes=lanes))),
                 "o": Out(stream.Signature(sum_layout(acc_bits=acc_bits))),
                 "last_lanes": In(range(lanes + 1)),
+                **({"binary": In(1)} if bits else {}),
             }
         )
 
@@ -82,6 +85,8 @@ class MacArray(wiring.Component):
             products.x.eq(self.i.p.x),
             products.w.eq(self.i.p.w),
         ]
+        if hasattr(self, "binary"):
+            m.d.comb += products.binary.eq(self.binary)
         with m.If(step):
             m.d.sync += [now.eq(before), before.valid.eq(self.i.valid)]
             for name in ("clamp", "last", "tag"):

@@ -10,16 +10,18 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from gossamer.hdl.checks import require, require_technology
+from gossamer.hdl.counter import popcount
 
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None, addend=None):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None, addend=None, instead=None):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
     With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
     While ``hold`` is high the register of ``b`` keeps its value. An ``addend`` is added (modulo 2**32) behind the product
-    register, and then with ``late`` there is a register behind the sum.
+    register, and then with ``late`` there is a register behind the sum. With ``instead = (value, when)``, and ``bytes_``, the
+    sums of the products and the halves of ``value`` come out, and while ``when`` is high the products are 0.
     """
     registers = {} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
     select = 2 if bytes_ else 3
@@ -28,6 +30,10 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
         for half in ("TOP", "BOT"):
             registers |= {f"p_{half}ADDSUB_LOWERINPUT": 2, f"p_{half}ADDSUB_UPPERINPUT": 1}
         registers |= {"p_TOPADDSUB_CARRYSELECT": 3}
+    elif instead is not None:
+        select, addend = 1, instead[0]
+        for half in ("TOP", "BOT"):
+            registers |= {f"p_{half}ADDSUB_LOWERINPUT": 1, f"p_{half}ADDSUB_UPPERINPUT": 1}
     elif bytes_ or late:
         registers |= {"p_TOP_8x8_MULT_REG": 1, "p_BOT_8x8_MULT_REG": 1}
         if late:
@@ -49,10 +55,11 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
         i_BHOLD=Const(0) if hold is None else hold,
         i_C=Const(0, 16) if addend is None else addend[16:],
         i_D=Const(0, 16) if addend is None else addend[:16],
+        i_IRSTTOP=Const(0) if instead is None else instead[1],
         **{
             f"i_{name}": Const(0)
             for name in (
-                *("AHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
+                *("AHOLD", "CHOLD", "DHOLD", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
                 *("ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI", "ACCUMCI", "SIGNEXTIN"),
             )
         },
@@ -65,6 +72,8 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
 class ProductArray(wiring.Component):
     """``p[l] = x[l] * w[l]`` in every lane, unsigned times signed byte, two cycles later.
 
+    With ``binary`` it is twice the number of bits in which the two bytes agree instead.
+
     A cycle counts only while ``en`` is high. There is no reset: the products of the first two cycles are meaningless.
 
     Parameters
@@ -75,16 +84,20 @@ class ProductArray(wiring.Component):
         ``generic``: inferred multipliers. ``ice40``: one SB_MAC16 for two lanes.
     lut_lanes : int
         ``ice40``: the last ``lut_lanes`` lanes are made of LUTs; even.
+    bits : bool
+        Build it with ``binary``.
 
     Members
     -------
     en : ``In(1)``
+    binary : ``In(1)``
+        The products of the three cycles behind a change are meaningless.
     x : ``In(ArrayLayout(8, lanes))``
     w : ``In(ArrayLayout(8, lanes))``
     p : ``Out(ArrayLayout(signed(16), lanes))``
     """
 
-    def __init__(self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0):
+    def __init__(self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0, bits: bool = False):
         require_technology(technology)
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require(
@@ -92,10 +105,11 @@ class ProductArray(wiring.Component):
             f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}",
         )
         require(technology != "ice40" or lanes % 2 == 0, f"lanes must be even with 'ice40', not {lanes}")
-        self._lanes, self._technology, self._lut_lanes = lanes, technology, lut_lanes
+        self._lanes, self._technology, self._lut_lanes, self._bits = lanes, technology, lut_lanes, bits
         super().__init__(
             {
                 "en": In(1),
+                **({"binary": In(1)} if bits else {}),
                 "x": In(data.ArrayLayout(8, lanes)),
                 "w": In(data.ArrayLayout(8, lanes)),
                 "p": Out(data.ArrayLayout(signed(16), lanes)),
@@ -113,7 +127,10 @@ class ProductArray(wiring.Component):
                     b.eq(Cat(self.w[lane], self.w[lane + 1])),
                     Cat(self.p[lane], self.p[lane + 1]).eq(out),
                 ]
-                _mac16(m, a, b, out, en=self.en, a_signed=False, b_signed=True, bytes_=True)
+                instead = None
+                if self._bits:
+                    instead = Cat(*(self._agreements(m, one)[:16] for one in (lane, lane + 1))), self.binary
+                _mac16(m, a, b, out, en=self.en, a_signed=False, b_signed=True, bytes_=True, instead=instead)
             for lane in range(dsp_lanes, self._lanes):
                 self._lut_product(m, lane)
         else:
@@ -122,9 +139,19 @@ class ProductArray(wiring.Component):
                 w = Signal(signed(8), name=f"w{lane}", reset_less=True)
                 p = Signal(signed(16), name=f"p{lane}", reset_less=True)
                 m.d.comb += self.p[lane].eq(p)
+                product = Mux(self.binary, self._agreements(m, lane), x * w) if self._bits else x * w
                 with m.If(self.en):
-                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), p.eq(x * w)]
+                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), p.eq(product)]
         return m
+
+    def _agreements(self, m, lane):
+        """Twice the bits in which the operands agree, one cycle later; without ``binary`` 0."""
+        count = Signal(4, name=f"agreements{lane}", reset_less=True)
+        with m.If(self.en):
+            m.d.sync += count.eq(popcount(~(self.x[lane] ^ self.w[lane])))
+        with m.If(~self.binary):
+            m.d.sync += count.eq(0)
+        return (count << 1) | Const(0, 16)
 
     def _lut_product(self, m, lane):
         # Rows are added where their weight bit is set. That choice fits into the LUT of the adder, so that a row of the
@@ -150,7 +177,7 @@ class ProductArray(wiring.Component):
             m.d.sync += [
                 low.eq(rows((0, 1, 2, 3), "low")),
                 high.eq(Cat(total[:3], upper)),
-                p.eq(low + (high << 4)),
+                p.eq(Mux(self.binary, self._agreements(m, lane), low + (high << 4)) if self._bits else low + (high << 4)),
             ]
 
 

@@ -40,6 +40,8 @@ class RowBuffer(wiring.Component):
     ``repeat`` times, then the word ``tap_step`` further, all with mask 1 and the index one higher every beat; the second
     repeat has ``clamp`` set if ``maximum``. The bytes themselves are read at ``read``.
 
+    With ``binary`` no byte counts as zero.
+
     With ``sparse`` the index of a word is the number of a mask, that of the next word of the range one higher. From that mask's
     entry at ``stored`` come the word's ``stored`` lanes and, with ``vector_base`` added, its ``index``; ``mask`` has the stored
     lanes only.
@@ -66,6 +68,8 @@ class RowBuffer(wiring.Component):
         See :func:`range_layout`.
     masks : int
         Entries of the mask buffer; 0: it is built without ``sparse``.
+    bits : bool
+        Build it with ``binary``.
 
     Members
     -------
@@ -77,12 +81,12 @@ class RowBuffer(wiring.Component):
         While this is low ranges and words stand still, and no transfer on ``o`` counts. Writes and reads go on.
     stored : ``Out({en: 1, address, data: In(lanes + 16)})``
         Read port of the mask buffer, if there are ``masks``: a bit for each lane, then the number of the first vector.
-    word_mode, maximum, repeat, tap_step, sparse, vector_base : ``In``
+    word_mode, maximum, repeat, tap_step, sparse, vector_base, binary : ``In``
         Fields of the layer descriptor; they must not change while a range is in work.
     """
 
     def __init__(
-        self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False, masks: int = 0
+        self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False, masks: int = 0, bits: bool = False
     ):
         require_powers_of_two(lanes=lanes, granule=granule, words=words, vectors=vectors)
         require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")
@@ -112,6 +116,7 @@ class RowBuffer(wiring.Component):
                 "repeat": In(2),
                 "tap_step": In(range(words)),
                 **(masked if masks else {}),
+                **({"binary": In(1)} if bits else {}),
             }
         )
 
@@ -162,7 +167,7 @@ class RowBuffer(wiring.Component):
         ]
         turn_last = turn == self.repeat - 1
         load = self.i.valid & self.i.ready
-        sparse = self.sparse if self._masks else Const(0)
+        sparse, binary = (getattr(self, name, Const(0)) for name in ("sparse", "binary"))
         with m.If(active & step):
             m.d.sync += word.first.eq(0)
             with m.If(self.word_mode):
@@ -185,7 +190,7 @@ class RowBuffer(wiring.Component):
             m.d.comb += [self.stored.en.eq(step), self.stored.address.eq(word.index)]
         mask = Signal(self._lanes)
         m.d.comb += [
-            mask.eq(mask_read.data & found.begun & ~found.ended & stored),
+            mask.eq((mask_read.data | binary.replicate(self._lanes)) & found.begun & ~found.ended & stored),
             self.o.valid.eq(kept),
             self.o.p.eq(output),
         ]

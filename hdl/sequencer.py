@@ -34,7 +34,7 @@ __all__ = ["Sequencer", "descriptor_layout"]
 ROW_KIND, ROW_KIND_ODD = (tuple(f"in_{what}{odd}" for what in ("coded", "signed", "rate")) for odd in ("", "_odd"))
 """Fields of the descriptor that say what even and odd input rows are."""
 
-MODES = {"sparse"}
+MODES = {"sparse", "in_nibbles", "out_nibbles", "in_bits", "out_bits", "binary"}
 """Fields of the descriptor that ask for what not every configuration has."""
 
 
@@ -71,8 +71,12 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         elsewhere |= {"out_coded", "out_signed", "pixel_step", "turn", "turn_step"}
     if config.codec != "budgeted":
         elsewhere |= {"out_rate"}
-    if not config.masks:
-        elsewhere |= {"sparse", "vector_base"}
+    for there, names in (
+        (config.masks, {"sparse", "vector_base"}),
+        (config.nibbles, {"in_nibbles", "out_nibbles"}),
+        (config.binary, {"in_bits", "out_bits", "binary"}),
+    ):
+        elsewhere |= set() if there else names
     return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in DESCRIPTOR if name not in elsewhere})
 
 

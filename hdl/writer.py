@@ -23,7 +23,7 @@ class Writer(wiring.Component):
 
     The bytes of a window, at most ``lanes``, go to consecutive addresses. The first row's first window begins at
     ``out_address``; the next window of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where
-    the group before began; the next row ``out_row_step`` behind where the last group of the row before began. The tag
+    the group before began, or with ``out_nibbles`` half, with ``out_bits`` an eighth of that; the next row ``out_row_step`` behind where the last group of the row before began. The tag
     ``row_last`` comes only together with ``group_last``.
 
     With ``partial_out`` each transfer brings an ``entry`` of 8 bytes instead, and every window begins ``out_x_step`` behind the
@@ -54,6 +54,8 @@ class Writer(wiring.Component):
         See :class:`Store`.
     codec : str
         One of :data:`gossamer.golden.spec.CODECS`.
+    nibbles, bits : bool
+        Build it with ``out_nibbles``, ``out_bits``.
 
     Members
     -------
@@ -72,11 +74,22 @@ class Writer(wiring.Component):
     out_coded, out_signed : ``In(1)``
         The same, unless ``codec`` is ``off``. With ``out_coded`` slots are whole halfwords, up to ``CODEC_SLOT`` bytes, and
         begin at one.
+    out_nibbles, out_bits : ``In(1)``
+        The same, if it is built with them.
     out_rate : ``In(7)``
         The same, if ``codec`` is ``budgeted``.
     """
 
-    def __init__(self, *, lanes: int, store_bytes: int, store_words: int, codec: str = "off"):
+    def __init__(
+        self,
+        *,
+        lanes: int,
+        store_bytes: int,
+        store_words: int,
+        codec: str = "off",
+        nibbles: bool = False,
+        bits: bool = False,
+    ):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require_powers_of_two(store_bytes=store_bytes)
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
@@ -85,6 +98,7 @@ class Writer(wiring.Component):
         if codec != "off":
             self._compressor = Compressor(lanes=lanes, bounded=codec == "bounded", budgets=codec == "budgeted")
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
+        self._packed = {name: count for name, count, there in (("out_nibbles", 2, nibbles), ("out_bits", 8, bits)) if there}
         super().__init__(
             {
                 "i": In(stream.Signature(output_layout())),
@@ -103,6 +117,7 @@ class Writer(wiring.Component):
                 "out_row_step": In(address_bits),
                 **({} if codec == "off" else {"out_coded": In(1), "out_signed": In(1)}),
                 **({"out_rate": In(RATE_BITS)} if codec == "budgeted" else {}),
+                **{name: In(1) for name in self._packed},
             }
         )
 
@@ -146,7 +161,10 @@ class Writer(wiring.Component):
         if self._compressor is not None:
             self._elaborate_codec(m, valid, last, group_last, row_last, plain, over)
         row_moves, group_moves = row_last & ~self.partial_out, group_last & ~self.partial_out
-        m.d.comb += step.eq(Mux(row_moves, self.out_row_step, Mux(group_moves, self._lanes, self.out_x_step)))
+        group_step = Const(self._lanes)
+        for name, count in self._packed.items():
+            group_step = Mux(getattr(self, name), self._lanes // count, group_step)
+        m.d.comb += step.eq(Mux(row_moves, self.out_row_step, Mux(group_moves, group_step, self.out_x_step)))
         moved = Mux(group_moves, group, window) + step  # a row's last window is its last group's last
         row_end = valid & last & row_last
         m.d.sync += under_way.eq(under_way + self.row_done - row_end)

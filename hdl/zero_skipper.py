@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gossamer.hdl.checks import require_powers_of_two
+from gossamer.hdl.counter import popcount
 from gossamer.hdl.row_buffer import word_layout
 from gossamer.hdl.window_generator import tag_layout
 
@@ -103,11 +104,3 @@ def _lowest(bits):
     half = len(bits) // 2
     low, high = bits[:half], bits[half:]
     return Cat(Mux(low.any(), _lowest(low), _lowest(high)), ~low.any())
-
-
-def popcount(bits):
-    """How many bits are set, by halves."""
-    if len(bits) == 1:
-        return bits
-    half = len(bits) // 2
-    return popcount(bits[:half]) + popcount(bits[half:])

@@ -36,17 +36,18 @@ module SB_MAC16 #(
     output CO, ACCUMCO, SIGNEXTOUT
 );
     localparam [0:0] SUM = ~MODE_8x8 & ~TOPOUTPUT_SELECT[1];
-    localparam [1:0] SELECT = MODE_8x8 ? 2 : SUM ? TOPOUTPUT_SELECT : 3;
+    localparam [0:0] SUMS = MODE_8x8 & TOPOUTPUT_SELECT == 1;
+    localparam [1:0] SELECT = SUMS ? 1 : MODE_8x8 ? 2 : SUM ? TOPOUTPUT_SELECT : 3;
     localparam [0:0] PARTIAL = TOP_8x8_MULT_REG & BOT_8x8_MULT_REG;
     localparam [0:0] LATE = ~MODE_8x8 & PARTIAL & PIPELINE_16x16_MULT_REG1;
-    localparam [0:0] REGISTERED = MODE_8x8 ? PARTIAL & ~PIPELINE_16x16_MULT_REG1 :
+    localparam [0:0] REGISTERED = SUMS ? ~(TOP_8x8_MULT_REG | BOT_8x8_MULT_REG) : MODE_8x8 ? PARTIAL & ~PIPELINE_16x16_MULT_REG1 :
         PIPELINE_16x16_MULT_REG2 & (PARTIAL ~^ PIPELINE_16x16_MULT_REG1);
-    localparam [0:0] ADDEND = TOPADDSUB_UPPERINPUT & BOTADDSUB_UPPERINPUT & TOPADDSUB_LOWERINPUT == 2 &
-        BOTADDSUB_LOWERINPUT == 2 & TOPADDSUB_CARRYSELECT == 3;
+    localparam [0:0] ADDEND = TOPADDSUB_UPPERINPUT & BOTADDSUB_UPPERINPUT & TOPADDSUB_LOWERINPUT == (SUMS ? 1 : 2) &
+        BOTADDSUB_LOWERINPUT == (SUMS ? 1 : 2) & TOPADDSUB_CARRYSELECT == (SUMS ? 0 : 3);
     initial begin
         if (!(A_REG & B_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
             $fatal(1, "SB_MAC16: only registered multiplication is modelled");
-        if (SUM & (LATE | ~ADDEND)) $fatal(1, "SB_MAC16: only the sum of a product and {C, D} is modelled");
+        if ((SUM & LATE) | ((SUM | SUMS) & ~ADDEND)) $fatal(1, "SB_MAC16: only sums of products, C and D are modelled");
     end
     reg [15:0] a, b;
     reg [31:0] partial, product, held;
@@ -58,11 +59,11 @@ module SB_MAC16 #(
     wire signed [33:0] pw = aw * bw;
     always @(posedge CLK)
         if (CE) begin
-            a <= A;
+            a <= IRSTTOP ? 0 : A;
             if (!BHOLD) b <= B;
             partial <= pw[31:0];
             held <= sum;
-            product <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
+            product <= SUMS ? {p1[15:0] + C, p0[15:0] + D} : MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
         end
     assign O = ~SUM ? product : TOPOUTPUT_SELECT[0] ? held : sum;
     assign {CO, ACCUMCO, SIGNEXTOUT} = 0;

@@ -36,16 +36,17 @@ class Builder:
     def tensor(self, shape, *, scale=None, zero_point=None, dtype="int8"):
         name = f"t{len(self.tensors)}"
         scale = float(np.float32(self.rng.uniform(0.01, 0.2))) if scale is None else scale
-        low = 0 if dtype == "uint8" else -128
-        zero_point = int(self.rng.integers(low, low + 256)) if zero_point is None else zero_point
+        low, high = {"uint8": (0, 255), "int4": (-8, 7), "binary": (0, 0)}.get(dtype, (-128, 127))
+        zero_point = int(self.rng.integers(low, high + 1)) if zero_point is None else max(low, min(high, zero_point))
         if dtype == "float32":
             scale, zero_point = 1.0, 0
         self.tensors[name] = Tensor(name, tuple(int(n) for n in shape), scale, zero_point, dtype)
         return name
 
     def like(self, x, shape):
-        """A tensor with the scale and the zero point of another."""
-        return self.tensor(shape, scale=self.tensors[x].scale, zero_point=self.tensors[x].zero_point)
+        """A tensor with the type, the scale and the zero point of another."""
+        given = self.tensors[x]
+        return self.tensor(shape, scale=given.scale, zero_point=given.zero_point, dtype=given.dtype)
 
     def _append(self, kind, inputs, output, **fields):
         self.layers.append(kind(f"l{len(self.layers)}_{kind.__name__.lower()}", inputs, output, **fields))
@@ -71,8 +72,10 @@ class Builder:
         return weights, bias, scales, float(np.float32(spread / 50))
 
     def conv(
-        self, x, channels, kernel=(3, 3), stride=(1, 1), *, same=True, relu=True, zero_point=None, rounding="double", like=None
+        self, x, channels, kernel=(3, 3), stride=(1, 1), *, same=True, relu=True, zero_point=None, rounding="double", like=None,
+        dtype="int8", signs=False,
     ):
+        """With ``signs`` weights are -1 and +1."""
         padding = self._padding(x, kernel, stride, same)
         inputs = self.tensors[x].shape[2]
         weights, bias, scales, scale = self._numbers(
@@ -80,20 +83,29 @@ class Builder:
         )
         zero_point = -128 if relu and zero_point is None else zero_point
         shape = self._mapped(x, kernel, stride, padding, channels, zero_point)
-        out = self.like(like, shape) if like else self.tensor(shape, scale=scale, zero_point=zero_point)
-        clamp = (self.tensors[out].zero_point, 127) if relu else (-128, 127)
+        if signs:
+            weights, bias = np.where(weights > 0, 1, -1).astype(np.int8), bias // 200
+        if self.tensors[x].dtype == "binary":
+            scale = scale / 70 if signs else scale
+        if dtype == "int4":
+            scale *= 16
+        out = self.like(like, shape) if like else self.tensor(shape, scale=scale, zero_point=zero_point, dtype=dtype)
+        low, high = (-8, 7) if dtype == "int4" else (-128, 127)
+        clamp = (self.tensors[out].zero_point, high) if relu and dtype != "binary" else (low, high)
         return self._append(
             Conv, (x,), out, weights=weights, bias=bias, weight_scales=scales, stride=stride, padding=padding, clamp=clamp,
             rounding=rounding,
         )  # fmt: skip
 
-    def depthwise(self, x, kernel=(3, 3), stride=(1, 1), *, multiplier=1, same=True, relu=True):
+    def depthwise(self, x, kernel=(3, 3), stride=(1, 1), *, multiplier=1, same=True, relu=True, dtype="int8"):
         padding = self._padding(x, kernel, stride, same)
         channels = self.tensors[x].shape[2] * multiplier
         weights, bias, scales, scale = self._numbers(x, (*kernel, channels), channels, kernel[0] * kernel[1], relu)
         zero_point = -128 if relu else None
-        out = self.tensor(self._mapped(x, kernel, stride, padding, channels, zero_point), scale=scale, zero_point=zero_point)
-        clamp = (self.tensors[out].zero_point, 127) if relu else (-128, 127)
+        shape = self._mapped(x, kernel, stride, padding, channels, zero_point)
+        out = self.tensor(shape, scale=16 * scale if dtype == "int4" else scale, zero_point=zero_point, dtype=dtype)
+        low, high = (-8, 7) if dtype == "int4" else (-128, 127)
+        clamp = (self.tensors[out].zero_point if relu and dtype != "binary" else low, high)
         return self._append(
             Depthwise, (x,), out, weights=weights, bias=bias, weight_scales=scales, stride=stride, padding=padding,
             clamp=clamp, rounding="double",
@@ -109,18 +121,19 @@ class Builder:
             rounding=rounding,
         )  # fmt: skip
 
-    def add(self, a, b, *, relu=False):
+    def add(self, a, b, *, relu=False, dtype="int8"):
         scale = float(np.float32(self.tensors[a].scale + self.tensors[b].scale))
-        out = self.tensor(self.tensors[a].shape, scale=scale)
-        clamp = (self.tensors[out].zero_point, 127) if relu else (-128, 127)
+        out = self.tensor(self.tensors[a].shape, scale=scale, dtype=dtype)
+        low, high = (-8, 7) if dtype == "int4" else (-128, 127)
+        clamp = (self.tensors[out].zero_point if relu else low, high)
         return self._append(Add, (a, b), out, clamp=clamp)
 
     def pool(self, kind, x, kernel=(2, 2), stride=(2, 2), *, same=False):
         padding = self._padding(x, kernel, stride, same)
         tensor = self.tensors[x]
         shape = self._mapped(x, kernel, stride, padding, tensor.shape[2], None)
-        out = self.tensor(shape, scale=tensor.scale, zero_point=tensor.zero_point)
-        return self._append(kind, (x,), out, kernel=kernel, stride=stride, padding=padding, clamp=(-128, 127))
+        clamp = (-8, 7) if tensor.dtype == "int4" else (-128, 127)
+        return self._append(kind, (x,), self.like(x, shape), kernel=kernel, stride=stride, padding=padding, clamp=clamp)
 
     def average_pool(self, x, kernel=(2, 2), stride=(2, 2), *, same=False):
         return self.pool(AveragePool, x, kernel, stride, same=same)
@@ -129,8 +142,7 @@ class Builder:
         return self.pool(MaxPool, x, kernel, stride, same=same)
 
     def reshape(self, x, shape):
-        tensor = self.tensors[x]
-        return self._append(Reshape, (x,), self.tensor(shape, scale=tensor.scale, zero_point=tensor.zero_point))
+        return self._append(Reshape, (x,), self.like(x, shape))
 
     def rescale(self, x, like=None):
         """To another scale and zero point: random ones, or those of ``like``."""
@@ -312,6 +324,42 @@ def borders(rng):
     x = b.fully_connected(x, 6)
     b.dequantize(b.softmax(x) if rng.integers(2) else x, str(rng.choice(["float32", "uint8"])))
     return b.network("borders")
+
+
+def four_bits(rng):
+    """Maps of int4 between all kinds of layers."""
+    b = Builder(rng, (6, int(rng.integers(5, 10)), int(rng.choice([1, 3, 16]))))
+    channels = int(rng.integers(1, 40))
+    x = b.conv(b.input, channels, (3, 3), _stride(rng), dtype="int4")
+    y = b.conv(x, channels, (1, 1), relu=False, dtype="int4")
+    x = b.add(x, y, relu=bool(rng.integers(2)), dtype=str(rng.choice(["int4", "int8"])))
+    x = b.max_pool(x, (2, 2), (1, 1), same=True)
+    x = b.depthwise(x, (3, 3), (1, 1), dtype="int4")
+    if rng.integers(2):
+        x = b.average_pool(x, (2, 2), (1, 1), same=True)
+    x = b.conv(x, int(rng.integers(1, 20)), (2, 3), dtype="int4")
+    b.fully_connected(x, 10)
+    return b.network("four_bits")
+
+
+def one_bit(rng):
+    """Binary maps between all kinds of layers, with binary weights and others."""
+    b = Builder(rng, (6, int(rng.integers(5, 10)), int(rng.choice([1, 3, 16]))))
+
+    def channels():
+        return 8 * int(rng.integers(1, 6))
+
+    x = b.conv(b.input, channels(), (3, 3), _stride(rng), dtype="binary")
+    x = b.conv(x, channels(), _kernel(rng), _stride(rng), dtype="binary", signs=True)
+    if rng.integers(2):
+        x = b.max_pool(x, (2, 2), (1, 1), same=True)
+    x = b.conv(x, channels(), (2, 3), dtype="binary", signs=bool(rng.integers(2)))
+    if rng.integers(2):
+        x = b.depthwise(x, (3, 3), dtype="binary")
+    x = b.conv(x, channels(), (3, 1), dtype="binary", signs=True) if rng.integers(2) else x
+    x = b.conv(x, int(rng.integers(1, 20)), (1, 1), signs=True) if rng.integers(2) else x
+    b.fully_connected(x, 10)
+    return b.network("one_bit")
 
 
 # Networks whose layers must be cut on a core of small buffers.

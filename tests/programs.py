@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gossamer.golden.program import Program, TensorPlace, encode
-from gossamer.golden.spec import PARAMETER, STEP_BYTES, Config, Opcode
+from gossamer.golden.spec import DESCRIPTOR, PARAMETER, STEP_BYTES, Config, Opcode
 
 
 def with_fetch(program: Program, **fields) -> Program:
@@ -62,15 +62,11 @@ class Streaming:
             for bias in rng.integers(-20000, 5000, lanes)
         )
         slot = -(-15 // lanes)
-        layer = {
-            "word_mode": 0, "maximum": 0, "add": 0, "double_rounding": 0, "shared_weights": 0, "partial_in": 0,
-            "partial_out": 0, "small_multipliers": 0, "tap_step": 0, "left_granules": 0, "offset": 0, "weight_base": 0,
-            "parameter_base": 0, "pad": 0, "zero_point": -9, "clamp_min": -128, "clamp_max": 127, "groups": 1, "last_lanes": 5,
+        layer = dict.fromkeys(DESCRIPTOR, 0) | {
+            "zero_point": -9, "clamp_min": -128, "clamp_max": 127, "groups": 1, "last_lanes": 5,
             "ahead": 1, "repeat": 1, "right_granule": row, "tail": 15 - (row - 1) * size, "slot_words": slot, "kernel_rows": 3,
             "stride_rows": 1, "row_step": row, "row_step_odd": row, "ring_words": 4 * slot, "advance_words": slot, "width": 4,
             "x_step": 3, "range_last": 5, "out_x_step": 5, "out_row_step": out_row * size,
-            "in_coded": 0, "in_signed": 0, "in_coded_odd": 0, "in_signed_odd": 0, "out_coded": 0, "out_signed": 0,
-            "pixel_step": 0, "turn": 0, "turn_step": 0, "in_rate": 0, "in_rate_odd": 0, "out_rate": 0,
         }  # fmt: skip
         fetching = config.fetch_interval > 0
         count = 13 if fetching else 10  # steps

@@ -21,6 +21,7 @@ INPUTS = {
     "en": 1,
     "x": 32,
     "w": 32,
+    "binary": 1,
     "start": 1,
     "short": 1,
     "a": 29,
@@ -33,7 +34,7 @@ INPUTS = {
     "write_data": 64,
     "write_mask": 8,
 }
-OUTPUTS = {"products": 64, "wide1": 38, "wide2": 38, "read_ready": 1, "read_data": 64}
+OUTPUTS = {"products": 64, "agreements": 64, "wide1": 38, "wide2": 38, "read_ready": 1, "read_data": 64}
 """Each comes twice: first all of the variants with cells, then all of the generic ones."""
 
 BENCH = """\
@@ -63,6 +64,7 @@ def components(technology):
     cells = technology == "ice40"
     return (
         ProductArray(lanes=4, technology=technology, lut_lanes=2 if cells else 0),
+        ProductArray(lanes=4, technology=technology, lut_lanes=2 if cells else 0, bits=True),
         WideMultiplier(technology=technology, interval=1),
         WideMultiplier(technology=technology, interval=2),
         Store(store_bytes=8, store_words=16384, ports=1, technology=technology),
@@ -77,13 +79,13 @@ def emit_dut(folder):
     m = Module()
     results = []
     for technology in ("ice40", "generic"):
-        array, wide1, wide2, store = parts = components(technology)
+        array, binary, wide1, wide2, store = parts = components(technology)
         m.submodules += parts
         for part in parts:
             for path, member, port in part.signature.flatten(part):
                 if member.flow.name == "In":
                     m.d.comb += Value.cast(port).eq(given["_".join(path)])
-        results += [array.p, wide1.o, wide2.o, store.read.ready, store.read.data]
+        results += [array.p, binary.p, wide1.o, wide2.o, store.read.ready, store.read.data]
     m.d.comb += o.eq(Cat(map(Value.cast, results)))
     text = rtlil.convert(m, name="dut", emit_src=False, platform="verilog", ports={"i": (i, None), "o": (o, None)})
     (folder / "dut.il").write_text(text)
@@ -159,6 +161,7 @@ def stimuli(rng):
                     "en": en,
                     "x": x,
                     "w": w,
+                    "binary": len(rows) // 50 % 2,
                     "start": int(start) if en else int(rng.integers(2)),
                     "short": int(short) if en else int(rng.integers(2)),
                     "a": int(a) & (1 << 29) - 1,
@@ -188,6 +191,8 @@ def defined(rows):
             known.add("read_data")
         if len(history) >= 2:
             known.add("products")
+        if cycle % 50 >= 3 and sum(row["en"] for row in rows[cycle - cycle % 50 : cycle]) >= 3:
+            known.add("agreements")
         if len(history) >= 4:
             known.add("wide1")
         if len(history) >= 5 and history[-5]["start"]:
