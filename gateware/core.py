@@ -103,6 +103,7 @@ class Core(wiring.Component):
                     technology=config.technology,
                     lut_lanes=config.lut_lanes,
                     bits=config.binary,
+                    int4=config.int4,
                 )
             ),
             "parameter_buffer": (
@@ -111,6 +112,7 @@ class Core(wiring.Component):
                     acc_bits=config.acc_bits,
                     entries=config.parameters,
                     granule=config.store_bytes,
+                    int4=config.int4,
                 )
             ),
             "requantizer": (requantizer := Requantizer(technology=config.technology, interval=config.interval)),
@@ -122,6 +124,7 @@ class Core(wiring.Component):
                     codec=config.codec,
                     nibbles=config.nibbles,
                     bits=config.binary,
+                    int4=config.int4,
                 )
             ),
         }

@@ -156,10 +156,10 @@ def loads_of(
             loads += masks.load(data, first, parts, number)
             bases = {"weight_base": first, "vector_base": base}
         if piece.partial_in:
-            first, parts = parameters.place(None, piece.windows * config.lanes)
+            first, parts = parameters.place(None, piece.windows * kernel.group)
             # The first sums are those of the run step before.
             fresh = before is None or (before.kernel_rows, before.beats) != (piece.kernel_rows, piece.beats)
-            shift = piece.partial_at * config.lanes - first
+            shift = piece.partial_at * kernel.group - first
             partial = tuple(
                 Part(
                     part.start,

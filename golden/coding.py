@@ -81,7 +81,8 @@ def _codable(layout: Layout, config: Config) -> dict[str, Map]:
     for name in layout.pitches:
         place = layout.map(name)
         groups = place.channels <= config.lanes or place.channels % config.lanes == 0
-        if (place.channels, place.per_byte) == (place.pitch, 1) and groups and place.columns * place.pitch % config.store_bytes == 0:
+        whole = place.columns * place.pitch % config.store_bytes == 0
+        if (place.channels, place.per_byte) == (place.pitch, 1) and groups and whole:
             found[name] = place
     return found
 
@@ -150,7 +151,8 @@ def _writes_rows(kernel: Kernel, piece: Piece) -> bool:
     """Whether a piece computes whole rows of its target, and nothing else has a part in them."""
     target = kernel.target
     whole = (kernel.place[1], len(piece.columns), target.offset, target.written) == (0, target.columns, 0, target.pitch)
-    return whole and len(piece.groups) == kernel.groups
+    in_order = kernel.group == kernel.lanes or kernel.groups == 1
+    return whole and in_order and len(piece.groups) == kernel.groups
 
 
 def _joined(sets: Sequence[set[str]]) -> Iterator[set[str]]:

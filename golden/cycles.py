@@ -346,7 +346,8 @@ class _Front:
     def __init__(self, run: Run, config: Config):
         layer = run.layer
         self._words = words(run, config)
-        outputs = np.full((layer["groups"], layer["width"]), config.lanes)
+        self._group = run.sums.shape[3]  # channels of a group
+        outputs = np.full((layer["groups"], layer["width"]), self._group)
         outputs[-1] = layer["last_lanes"]
         self._outputs = outputs.reshape(-1).tolist()
         self._slow = self._slow_sums(run, config)
@@ -376,24 +377,24 @@ class _Front:
         slow = (sums >= 1 << 15) | (sums < -1 << 15) & (not relu)
         if config.interval == 1 or layer["partial_out"]:
             slow[:] = False
-        return slow.reshape(len(sums), -1, config.lanes).tolist()
+        return slow.reshape(len(sums), -1, self._group).tolist()
 
     def _word_ends(self, run: Run, config: Config) -> list[list[list[bool]]]:
         """By row, window and lane: whether a word goes to the store when this byte has come."""
         step, layer = run.step, run.layer
-        y, g, x, lane = np.ogrid[: step["rows"], : layer["groups"], : layer["width"], : config.lanes]
-        outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], config.lanes)
+        y, g, x, lane = np.ogrid[: step["rows"], : layer["groups"], : layer["width"], : self._group]
+        outputs = np.where(g == layer["groups"] - 1, layer["last_lanes"], self._group)
         if layer["partial_out"]:
             byte = lane * PARAMETER_BYTES + PARAMETER_BYTES - 1
             ends = (byte % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1) | (y + x < 0)
-            return ends.reshape(step["rows"], -1, config.lanes).tolist()
+            return ends.reshape(step["rows"], -1, self._group).tolist()
         per_byte = values_per_byte(layer, "out")
-        group = config.lanes // per_byte
+        group = self._group // per_byte
         row_step = layer["out_row_step"] + (layer["groups"] - 1) * group
         address = step["out_address"] + y * row_step + g * group + x * layer["out_x_step"] + lane // per_byte
         ends = (address % config.store_bytes == config.store_bytes - 1) | (lane == outputs - 1)
         ends &= lane % per_byte == per_byte - 1
-        return ends.reshape(step["rows"], -1, config.lanes).tolist()
+        return ends.reshape(step["rows"], -1, self._group).tolist()
 
     def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:
         """Of each output row the bits behind each value, if rows are compressed."""

@@ -42,7 +42,7 @@ class Run:
     """One run step, as it was executed.
 
     ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
-    ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, lanes)`` before the last
+    ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, group)`` before the last
     group was cut to ``last_lanes``. Of partial sums ``output`` has the 8 bytes of an entry in a last axis. ``stored`` says of a
     block-sparse layer which vectors of a window the weight buffer has, ``(groups, kernel_rows, vectors of a kernel row)``.
     """
@@ -266,6 +266,7 @@ class Machine:
 
     def _check(self, step: Record, layer: Record) -> None:
         stride = layer["stride_rows"]
+        group = self.config.lanes << layer["int4"]
         slots, rest = divmod(layer["ring_words"], max(layer["slot_words"], 1))
         needed = max(layer["kernel_rows"], layer["stride_rows"])
         if layer["ahead"]:
@@ -290,7 +291,7 @@ class Machine:
             (stride and slots % stride == 0, f"have a multiple of stride_rows ({stride}) slots, not {slots}"),
             (layer["advance_words"] == layer["stride_rows"] * layer["slot_words"], "advance by stride_rows slots"),
             (last < layer["slot_words"] * self.config.lanes, "read only the slots of its rows"),
-            (1 <= layer["last_lanes"] <= self.config.lanes, f"have 1 to {self.config.lanes} last lanes"),
+            (1 <= layer["last_lanes"] <= group, f"have 1 to {group} last lanes"),
             (layer["clamp_min"] <= layer["clamp_max"], "have clamps in order"),
             (not coded or self.config.codec != "off", "have compressed rows only with a codec"),
             (
@@ -327,16 +328,24 @@ class Machine:
                 "have a bit per value only in a configuration with binary",
             ),
             (
-                not (layer["binary"] and (layer["word_mode"] or layer["sparse"])),
-                "have binary weights only for bytes, and no masks then",
+                layer["binary"] + (layer["word_mode"] or layer["sparse"] or layer["int4"]) < 2,
+                "have binary weights only for bytes, of a bit, and no masks then",
+            ),
+            (
+                not layer["int4"] or (self.config.int4 and not layer["word_mode"]),
+                "have weights of four bits only in a configuration with int4, and for bytes",
+            ),
+            (
+                not layer["int4"] or not layer["out_coded"] or layer["groups"] == 1,
+                "have one group of weights of four bits in compressed rows",
             ),
             (
                 not coded or values_per_byte(layer, "in") * values_per_byte(layer, "out") == 1,
                 "have compressed rows only of bytes",
             ),
             (
-                not (layer["partial_out"] and values_per_byte(layer, "out") > 1) and not (layer["in_nibbles"] and layer["in_bits"])
-                and not (layer["out_nibbles"] and layer["out_bits"]),
+                layer["partial_out"] + layer["out_nibbles"] + layer["out_bits"] < 2
+                and layer["in_nibbles"] + layer["in_bits"] < 2,
                 "have rows of one kind",
             ),
             (
@@ -408,7 +417,13 @@ class Machine:
         index = layer["weight_base"] + group[:, None] * vectors + np.arange(vectors)
         if index.max() >= self.config.weight_vectors:
             raise MachineError(f"a layer must use weight vectors 0 to {self.config.weight_vectors - 1}, not {index.max()}")
-        return self.weights[index].astype(np.int64)
+        return self._factors(layer, self.weights[index])
+
+    def _factors(self, layer: Record, vectors: NDArray[np.int8]) -> NDArray[np.int64]:
+        """The weights in vectors ``(…, lanes)``: with ``int4`` those in the low halves, then those in the high ones."""
+        if layer["int4"]:
+            vectors = np.concatenate([(vectors << 4) >> 4, vectors >> 4], axis=-1)
+        return vectors.astype(np.int64)
 
     def _sparse_weights(self, layer: Record) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Those in the weight buffer where masks have ones, zero elsewhere; and :attr:`Run.stored`."""
@@ -427,8 +442,8 @@ class Machine:
         used = vector[stored == 1].max(initial=0)
         if used >= self.config.weight_vectors:
             raise MachineError(f"a layer must use weight vectors 0 to {self.config.weight_vectors - 1}, not {used}")
-        weights = self.weights[np.where(stored == 1, vector, 0)].astype(np.int64) * stored[..., None]
-        return weights.reshape(layer["groups"], -1, lanes), stored == 1
+        weights = self._factors(layer, self.weights[np.where(stored == 1, vector, 0)]) * stored[..., None]
+        return weights.reshape(layer["groups"], -1, weights.shape[-1]), stored == 1
 
     def _byte_sums(
         self, step: Record, layer: Record, rows: NDArray[np.uint8], weights: NDArray[np.int64]
@@ -445,9 +460,10 @@ class Machine:
             window = rows[y * layer["stride_rows"] :][: layer["kernel_rows"], columns]  # (ky, x, byte)
             window = window.transpose(1, 0, 2).reshape(layer["width"], -1)
             if layer["binary"]:
-                window = 2.0 * np.unpackbits(window, axis=1, bitorder="little") - 1
-            products = window.astype(np.float64) @ factors
-            sums.append(products + window.shape[1] if layer["binary"] else products)
+                signs = 2.0 * np.unpackbits(window, axis=1, bitorder="little") - 1
+                sums.append(signs @ factors + signs.shape[1])
+            else:
+                sums.append(window.astype(np.float64) @ factors)
         return np.stack(sums).astype(np.int64)
 
     def _word_sums(
@@ -546,7 +562,7 @@ class Machine:
         """The bytes of output values ``(…, lanes)``."""
         if layer["out_nibbles"]:
             values = output & 15 ^ 8
-            return values[..., ::2] | values[..., 1::2] << 4
+            return (values[..., ::2] | values[..., 1::2] << 4).astype(np.uint8)
         if layer["out_bits"]:
             return np.packbits(output >> 7, axis=-1, bitorder="little")
         return output
@@ -557,7 +573,7 @@ class Machine:
             return
         shape = output.shape
         y, g, x, lane = np.ogrid[: shape[0], : shape[1], : shape[2], : shape[3]]
-        lanes = self.config.lanes
+        lanes = shape[3]
         if layer["partial_out"]:
             window = (y * layer["groups"] + g) * layer["width"] + x
             address = step["out_address"] + window * layer["out_x_step"] + PARAMETER_BYTES * lane

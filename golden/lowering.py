@@ -162,10 +162,14 @@ class _Lowering:
         self.network, self.layer, self.config = network, layer, config
         self.source, self.sources, self.target = sources[0], sources, target
         self._refuse = refuse
-        self.groups = -(-target.written // config.lanes)
-        self.channels = self.groups * config.lanes
+        self._use_groups(config.lanes)
         self.pad = self.source.outside + self.source.bias
         self.zero = self.source.zero_point + self.source.bias  # the byte that stands for 0
+
+    def _use_groups(self, group: int) -> None:
+        """Let groups have so many output channels."""
+        self.group, self.groups = group, -(-self.target.written // group)
+        self.channels = self.groups * group
 
     def refuse(self, sentence: str) -> Exception:
         return self._refuse(f"layer {self.layer.name!r}: {sentence}")
@@ -202,6 +206,7 @@ class _Lowering:
             "add": 0,
             "small_multipliers": 0,
             "binary": 0,
+            "int4": int(self.group > self.config.lanes),
             "clamp_min": clamp[0],
             "clamp_max": clamp[1],
         }
@@ -242,7 +247,7 @@ class _Lowering:
                 raise self.refuse(f"the scale of channel {channel} must be less than {1 << SHIFT_BIAS - 1}, not {scale:g}")
             record = {"bias": bias, "multiplier": multiplier - (0 if small else 1 << 30), "shift": SHIFT_BIAS - shift}
             entries[channel] = np.frombuffer(encode(PARAMETER, record, PARAMETER_BYTES), np.uint8)
-        return entries.reshape(self.groups, self.config.lanes, PARAMETER_BYTES)
+        return entries.reshape(self.groups, self.group, PARAMETER_BYTES)
 
     def _double(self, layer: Weighted) -> int:
         return int(getattr(layer, "rounding") == "double")  # noqa: B009
@@ -257,11 +262,14 @@ class _Lowering:
         """A convolution with weights ``(O, KH, KW, I)``: one vector per byte of the window."""
         if self.source.per_byte == 8 and (np.abs(weights) == 1).all():
             return self._binary(weights, layer, **geometry)
+        fits = weights.min() >= -8 and weights.max() <= 7
+        if self.config.int4 and fits and self.target.written > self.config.lanes:
+            self._use_groups(2 * self.config.lanes)
         parameters = self._weighted(weights, layer)
         outputs, height, width, inputs = weights.shape
         padded = np.zeros((self.channels, height, width, self.source.pitch), np.int8)
         padded[:outputs, :, :, :inputs] = weights
-        vectors = padded.reshape(self.groups, self.config.lanes, height, -1).transpose(0, 2, 3, 1)
+        vectors = padded.reshape(self.groups, self.group, height, -1).transpose(0, 2, 3, 1)
         return self._bytewise(vectors, parameters, double_rounding=self._double(layer), **geometry)
 
     def _binary(self, weights: NDArray[np.int8], layer: Weighted, **geometry: Any) -> Kernel:

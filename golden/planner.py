@@ -251,7 +251,7 @@ def _most(work: Order, config: Config) -> int:
     sums: dict[int, tuple[int, int, int]] = {}
     for time, item in enumerate(work.items):
         if not isinstance(item, Transfer) and (item[1].partial_in or item[1].partial_out):
-            size = (item[1].partial_at + item[1].windows) * config.lanes * PARAMETER_BYTES
+            size = (item[1].partial_at + item[1].windows) * item[0].group * PARAMETER_BYTES
             start, _, most = sums.get(id(item[0]), (time, 0, 0))
             sums[id(item[0])] = start, time, max(most, size)
     spans += [(range(2 * start, 2 * stop + 2), size) for start, stop, size in sums.values()]

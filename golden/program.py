@@ -124,25 +124,23 @@ class TensorPlace:
         pixels = np.full((self.rows, self.columns, self.pitch), zero_point, np.int16)
         pixels[:, :, self._channels] = values.reshape(self.rows, self.columns, self.channels)
         values_of_bytes = pixels.reshape(self.rows, -1, self.per_byte)
-        if self.per_byte == 8:
-            data = np.packbits(values_of_bytes > 0, axis=2, bitorder="little")[..., 0]
-        elif self.per_byte == 2:
-            data = (values_of_bytes[..., 0] + 8) | (values_of_bytes[..., 1] + 8) << 4
-        else:
-            data = values_of_bytes[..., 0] + 128
         rows = np.full((self.rows, self.row_words(config) * config.store_bytes), zero_point + 128, np.uint8)
-        rows[:, : self.row_bytes()] = data
+        if self.per_byte == 8:
+            rows[:, : self.row_bytes()] = np.packbits(values_of_bytes > 0, axis=2, bitorder="little")[..., 0]
+        elif self.per_byte == 2:
+            rows[:, : self.row_bytes()] = (values_of_bytes[..., 0] + 8) | (values_of_bytes[..., 1] + 8) << 4
+        else:
+            rows[:, : self.row_bytes()] = values_of_bytes[..., 0] + 128
         return rows.reshape(-1)
 
     def from_store(self, data: NDArray[np.uint8], config: Config) -> NDArray[np.int8]:
         """The feature map in ``size`` bytes of the store."""
         rows = data.reshape(self.rows, -1)[:, : self.row_bytes()]
+        values: NDArray[np.int16] = rows.astype(np.int16) - 128
         if self.per_byte == 8:
-            values = 2 * np.unpackbits(rows, axis=1, bitorder="little").astype(np.int16) - 1
+            values = np.unpackbits(rows, axis=1, bitorder="little").astype(np.int16) * 2 - 1
         elif self.per_byte == 2:
             values = np.stack([rows & 15, rows >> 4], axis=2).astype(np.int16) - 8
-        else:
-            values = rows.astype(np.int16) - 128
         return values.reshape(self.rows, self.columns, self.pitch)[:, :, self._channels].astype(np.int8)
 
 

@@ -174,7 +174,7 @@ class Schedule:
             kernel, piece = item
             name, time = partial_sums(kernel), times[None, number]
             if piece.partial_out or (name in found and piece.partial_in):
-                stop = (piece.partial_at + piece.windows) * self._config.lanes * PARAMETER_BYTES
+                stop = (piece.partial_at + piece.windows) * kernel.group * PARAMETER_BYTES
                 area = found.get(name, Waiting(name, 0, time, time))
                 found[name] = dataclasses.replace(area, size=max(area.size, stop), last=time)
         yield from found.values()
@@ -266,8 +266,8 @@ class Schedule:
                 table.append(entry)
             _check_limits(kernel, {**fields, **step}, refuse)
             steps += self._load_steps(loads.get(i, ()), layer, addresses, offsets)
-            stop = min(piece.groups.stop * config.lanes, kernel.target.channels)
-            channels = range(piece.groups.start * config.lanes, stop)
+            stop = min(piece.groups.stop * kernel.group, kernel.target.channels)
+            channels = range(piece.groups.start * kernel.group, stop)
             runs[len(steps)] = LayerRun(len(steps), kernel.name, kernel.target.name, channels)
             steps.append({"opcode": Opcode.RUN, "layer": layer, **step})
         if self.folded:
@@ -394,7 +394,7 @@ def guess(item: Item, config: Config) -> int:
         return 0
     kernel, piece = item
     beats = piece.windows * kernel.vectors(piece.kernel_rows, piece.beats)
-    return max(beats if kernel.word_mode else beats // 2, piece.windows * config.lanes)
+    return max(beats if kernel.word_mode else beats // 2, piece.windows * kernel.group)
 
 
 def _stream(segment: int) -> str:

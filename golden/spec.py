@@ -218,7 +218,8 @@ DESCRIPTOR = _pack(
             ("out_rate", 7, "compressed output rows: the rate of their budget; 0: they are lossless"),
             ("sparse", 1, "1: weight vectors that are zero are left out; ``weight_base`` is the first group's first mask"),
             ("vector_base", 16, "sparse: the weight vector from which on its masks count"),
-            ("binary", 1, "1: bytes are eight values of -1 or +1, of activations as of weights; the sums count agreements twice"),
+            ("binary", 1, "1: bytes are eight values of -1 or +1, as weights are; the sums count twice the agreements"),
+            ("int4", 1, "1: bytes of weights are two weights; a group has twice as many channels as there are lanes"),
         ),
         (
             ("out_row_step", -24, "bytes from the last group of an output row to the first of the next row"),
@@ -495,12 +496,15 @@ class Config:
         lossless, with incompressible values left plain; or ``budgeted``, lossless or with low bits dropped so that a row
         takes no more than a budget.
     masks : int
-        Depth of the mask buffer, a power of two up to ``weight_vectors``; 0: there is none, and no block-sparse weights. A mask says which of ``lanes``
-        successive weight vectors are stored, because they are not zero.
+        Depth of the mask buffer, a power of two up to ``weight_vectors``; 0: there is none, and no block-sparse weights. A
+        mask says which of ``lanes`` successive weight vectors are stored, because they are not zero.
     binary : bool
         Feature maps may have a bit per value, -1 or +1, and layers on them binary weights: eight products per lane and cycle.
     nibbles : bool
         Feature maps may have four bits per value.
+    int4 : bool
+        Layers may have weights of four bits: two products per lane and cycle, with one multiplier of 9 by 17 bits, and twice
+        the accumulators. Not with ``ice40``, whose multipliers are too small.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -523,6 +527,7 @@ class Config:
     masks: int = 0
     binary: bool = False
     nibbles: bool = False
+    int4: bool = False
 
     def __post_init__(self) -> None:
         def require(condition: bool, rule: str, value: object) -> None:
@@ -564,6 +569,7 @@ class Config:
             require(self.store_words == 16384, "an ice40 store must have 16384 words", self.store_words)
             require(self.store_bytes == 8, "an ice40 store must be 8 bytes wide", self.store_bytes)
             require(self.store_ports == 1, "an ice40 store must have 1 port", self.store_ports)
+            require(not self.int4, "int4 must be false with ice40", self.int4)
 
     @property
     def store_size(self) -> int:
@@ -582,8 +588,8 @@ class Config:
 
     @property
     def mask_bytes(self) -> int:
-        """Bytes of an entry of the mask buffer, whole store words: a bit for each of ``lanes`` weight vectors, then 16 bits with
-        the number of vectors that are stored in front of them."""
+        """Bytes of an entry of the mask buffer, whole store words: a bit for each of ``lanes`` weight vectors, then 16 bits
+        with the number of vectors that are stored in front of them."""
         return -(-(self.lanes // 8 + 2) // self.store_bytes) * self.store_bytes
 
     @property

@@ -55,9 +55,9 @@ class Kernel:
     """A layer, or a part of its outputs, in the machine's terms.
 
     The window of output pixel ``(y, x)`` starts at pixel ``origin + (y, x)*stride`` of ``source``, and the output goes to pixel
-    ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, lanes)`` int8, ``groups`` being 1 if they
+    ``place + (y, x)`` of ``target``. ``weights`` is ``(groups, kernel_rows, beats, group)`` int8, ``groups`` being 1 if they
     are shared: a kernel row has a beat for each of its bytes, or in word mode ``repeat`` for each of its pixels.
-    ``parameters`` is ``(groups, lanes, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that
+    ``parameters`` is ``(groups, group, 8)`` or, for an addition, ``(1, 256, 8)`` uint8. ``fields`` are the descriptor's that
     say what is computed.
 
     The rows of an addition's ``source`` are those of its two inputs in turn; its window in the second starts ``second`` pixels
@@ -81,13 +81,18 @@ class Kernel:
     sparse: bool = False
 
     @property
-    def lanes(self) -> int:
+    def group(self) -> int:
+        """Output channels of a group: as many as there are lanes, with weights of four bits twice as many."""
         return self.weights.shape[3]
+
+    @property
+    def lanes(self) -> int:
+        return self.group >> self.fields["int4"]
 
     @property
     def groups(self) -> int:
         """Output channel groups."""
-        return -(-self.target.written // self.lanes)
+        return -(-self.target.written // self.group)
 
     @property
     def kernel_rows(self) -> int:
@@ -119,6 +124,8 @@ class Kernel:
         weights = self.weights[groups, _slice(piece.kernel_rows), _slice(piece.beats)]
         if self.sparse:
             weights = weights[weights.any(3)]
+        if self.fields["int4"]:
+            weights = weights[..., : self.lanes] & 15 | weights[..., self.lanes :] << 4
         return weights.tobytes()
 
     def vectors(self, kernel_rows: range, beats: range) -> int:
@@ -206,7 +213,7 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception], rows
             continue
         most = min(kernel.columns, MOST_COLUMNS)
         if partial:
-            most = min(most, config.parameters // config.lanes)
+            most = min(most, config.parameters // kernel.group)
         while most > 1 and not _fits(kernel, whole, kernel_rows, beats, most, config):
             most = -(-most // 2)
         if _fits(kernel, whole, kernel_rows, beats, most, config):
@@ -219,7 +226,7 @@ def cut(kernel: Kernel, config: Config, refuse: Callable[[str], Exception], rows
     vectors = kernel.vectors(whole.kernel_rows, whole.beats)
     if vectors > config.weight_vectors and not kernel.divisible:
         raise refuse(
-            f"layer {kernel.name!r} needs {vectors} weight vectors per {config.lanes} output channels, and the weight buffer "
+            f"layer {kernel.name!r} needs {vectors} weight vectors per {kernel.group} output channels, and the weight buffer "
             f"of configuration {config.name!r} has {config.weight_vectors}"
         )
     if kernel.kernel_rows > MOST_KERNEL_ROWS and not kernel.divisible:
@@ -245,7 +252,7 @@ def cut_window(kernel: Kernel, config: Config, refuse: Callable[[str], Exception
         return []
     _check_partial_sums(kernel, parts, beats, refuse)
     vectors = 0 if kernel.shared else max(kernel.vectors(part, whole.beats) for part in parts)
-    groups = min(config.parameters // 2 // config.lanes, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
+    groups = min(config.parameters // 2 // kernel.group, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
     masks = max(kernel.masks(whole.columns, part, whole.beats) for part in parts)
     groups = min(groups, config.masks // 2 // masks if masks else groups)
     return [
@@ -345,7 +352,7 @@ def _pieces(
     kernel: Kernel, whole: Piece, kernel_rows: list[range], beats: list[range], columns: list[range], config: Config
 ) -> Iterator[Piece]:
     vectors = 0 if kernel.shared else max(kernel.vectors(rows, part) for rows in kernel_rows for part in beats)
-    entries = 0 if kernel.fields["add"] else config.lanes
+    entries = 0 if kernel.fields["add"] else kernel.group
     masks = max(kernel.masks(tile, rows, part) for tile in columns for rows in kernel_rows for part in beats)
     stride = kernel.stride[0]
     most_rows = max((MOST_ROWS - len(kernel_rows[0])) // stride, 1)
@@ -364,15 +371,15 @@ def _pieces(
                     yield Piece(groups, rows, tile, *taps[0])
         return
     # The partial sums of a step's windows must fit the parameter buffer, with those of the next step if possible.
-    width = max(len(tile) for tile in columns) * config.lanes
+    width = max(len(tile) for tile in columns) * kernel.group
     most = min(config.parameters // 2 // width, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
     most = max(min(most, config.masks // 2 // masks if masks else most), 1)
     for groups in _parts(whole.groups, most):
         for tile in columns:
             windows = len(groups) * len(tile)
-            area = max(config.store_size // 8 // (windows * config.lanes * PARAMETER_BYTES), 1)  # rows
+            area = max(config.store_size // 8 // (windows * kernel.group * PARAMETER_BYTES), 1)  # rows
             for block in _parts(whole.rows, min(area, most_rows)):
-                entries = windows * config.lanes
+                entries = windows * kernel.group
                 at_once = max(config.parameters // 2 // entries, 1)
                 for i, (rows, part) in enumerate(taps):
                     piece = Piece(groups, block, tile, rows, part, i > 0, i + 1 < len(taps))
@@ -497,12 +504,12 @@ def descriptor(
 ) -> tuple[dict[str, int], dict[str, int], Position]:
     """The fields of a piece's layer descriptor and of its run step that do not depend on where maps and weights lie, and where
     in those maps it begins. ``coded`` are the tensors of compressed rows."""
-    lanes, source, target = config.lanes, kernel.source, kernel.target
+    lanes, group, source, target = config.lanes, kernel.group, kernel.source, kernel.target
     ring = _ring(kernel, piece, config, whole=any(name in coded for name in kernel.inputs))
     start = ring.pop("start")
     lead, first, exist = rows_read(kernel, piece)
     pair = len(kernel.inputs)  # an addition's rows come from two maps in turn
-    last_lanes = target.written - (kernel.groups - 1) * lanes if piece.groups.stop == kernel.groups else lanes
+    last_lanes = target.written - (kernel.groups - 1) * group if piece.groups.stop == kernel.groups else group
     out_row_words = -(-target.columns * target.pitch // (config.store_bytes * target.per_byte))
     fields = {
         **kernel.fields,
@@ -521,16 +528,16 @@ def descriptor(
         "out_nibbles": int(target.per_byte == 2 and not piece.partial_out),
         "out_bits": int(target.per_byte == 8 and not piece.partial_out),
         "out_x_step": target.pitch // target.per_byte if len(piece.columns) > 1 else 0,
-        "out_row_step": out_row_words * config.store_bytes - (len(piece.groups) - 1) * (lanes // target.per_byte),
+        "out_row_step": out_row_words * config.store_bytes - (len(piece.groups) - 1) * (group // target.per_byte),
         "partial_in": int(piece.partial_in),
         "partial_out": int(piece.partial_out),
     }
     out_row = kernel.place[0] + piece.rows.start
-    out_byte = (kernel.place[1] + piece.columns.start) * target.pitch + target.offset + piece.groups.start * lanes
+    out_byte = (kernel.place[1] + piece.columns.start) * target.pitch + target.offset + piece.groups.start * group
     out_byte //= target.per_byte
     if piece.partial_out:
-        fields |= {"out_x_step": lanes * PARAMETER_BYTES, "out_row_step": 0}
-        out_row, out_byte = 0, piece.partial_at * lanes * PARAMETER_BYTES
+        fields |= {"out_x_step": group * PARAMETER_BYTES, "out_row_step": 0}
+        out_row, out_byte = 0, piece.partial_at * group * PARAMETER_BYTES
     fields |= {"pixel_step": 0, "turn": 0, "turn_step": 0, **_codes(kernel, piece, ring, coded, config)}
     step = {"rows": len(piece.rows), "in_rows": exist, "lead_rows": lead}
     return fields, step, Position(

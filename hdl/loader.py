@@ -59,8 +59,8 @@ class Loader(wiring.Component):
     A read behind the store raises ``error`` in the next cycle, and while the store is not ready in those that follow; what
     it returns means nothing. No count may be 0. Reset drops the command in work.
 
-    With ``in_nibbles`` or ``in_bits`` each word that is read makes two or eight words: each byte has the next four bits, or of the
-    next bit the double. The word is read again for each.
+    With ``in_nibbles`` or ``in_bits`` each word that is read makes two or eight words: each byte has the next four bits, or the
+    double of the next bit. The word is read again for each.
 
     A compressed row is one unit of :func:`gossamer.golden.codec.encode`, of the granules that are not padding: group for
     group of ``lanes`` channels, in each pixel for pixel. It begins at the first granule behind the padding. From the last

@@ -25,10 +25,12 @@ class MacArray(wiring.Component):
         acc[l] = 0
         for beat in window:
             if beat.clamp: acc[l] = max(acc[l], 0)
-            else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits; with `binary` twice the bits in which they agree)
+            else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits)
         the sums acc[0], acc[1], … go out on ``o``
 
-    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. A product with ``x >= 0`` and weight -1, a ``clamp`` and
+    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. With ``int4`` there are twice as many: ``acc[lanes + l]``
+    sums the products with the high halves of ``w[l]``, ``acc[l]`` those with the low ones. With ``binary`` what is summed is
+    twice the number of bits in which ``x[l]`` and ``w[l]`` agree. A product with ``x >= 0`` and weight -1, a ``clamp`` and
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
 
     Throughput is one beat per cycle, also from window to window. The first sum appears four cycles after the transfer of
@@ -43,7 +45,7 @@ class MacArray(wiring.Component):
         Multipliers; a power of two, at least 2.
     acc_bits : int
         Accumulator width, at least 16.
-    technology, lut_lanes, bits :
+    technology, lut_lanes, bits, int4 :
         See :class:`ProductArray`.
 
     Members
@@ -52,22 +54,31 @@ class MacArray(wiring.Component):
     o : ``Out(stream.Signature(sum_layout(acc_bits)))``
     last_lanes : ``In(range(lanes + 1))``
         Sums of a window whose tag is ``partial``, 1 to ``lanes``; must not change while a window is in work.
-    binary : ``In(1)``
-        If it is built with ``bits``; must not change while a window is in work.
+    binary, int4 : ``In(1)``
+        If it is built with them; must not change while a window is in work.
     """
 
-    def __init__(self, *, lanes: int, acc_bits: int, technology: str = "generic", lut_lanes: int = 0, bits: bool = False):
+    def __init__(
+        self,
+        *,
+        lanes: int,
+        acc_bits: int,
+        technology: str = "generic",
+        lut_lanes: int = 0,
+        bits: bool = False,
+        int4: bool = False,
+    ):
         require_powers_of_two(lanes=lanes)
         require(lanes >= 2, f"lanes must be at least 2, not {lanes}")
         require(acc_bits >= 16, f"acc_bits must be at least 16 to hold a product, not {acc_bits}")
-        self._lanes, self._acc_bits = lanes, acc_bits
-        self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes, bits=bits)
+        self._lanes, self._sums, self._acc_bits = lanes, lanes << int4, acc_bits
+        self._products = ProductArray(lanes=lanes, technology=technology, lut_lanes=lut_lanes, bits=bits, int4=int4)
         super().__init__(
             {
                 "i": In(stream.Signature(beat_layout(lanes=lanes))),
                 "o": Out(stream.Signature(sum_layout(acc_bits=acc_bits))),
-                "last_lanes": In(range(lanes + 1)),
-                **({"binary": In(1)} if bits else {}),
+                "last_lanes": In(range(self._sums + 1)),
+                **{name: In(1) for name, there in (("binary", bits), ("int4", int4)) if there},
             }
         )
 
@@ -85,18 +96,20 @@ class MacArray(wiring.Component):
             products.x.eq(self.i.p.x),
             products.w.eq(self.i.p.w),
         ]
-        if hasattr(self, "binary"):
-            m.d.comb += products.binary.eq(self.binary)
+        for mode in ("binary", "int4"):
+            if hasattr(self, mode):
+                m.d.comb += getattr(products, mode).eq(getattr(self, mode))
+        all_sums = Mux(self.int4, self._sums, self._lanes) if hasattr(self, "int4") else self._lanes
         with m.If(step):
             m.d.sync += [now.eq(before), before.valid.eq(self.i.valid)]
             for name in ("clamp", "last", "tag"):
                 m.d.sync += before[name].eq(self.i.p[name])
 
-        acc = [Signal(signed(self._acc_bits), name=f"acc{lane}", reset_less=True) for lane in range(self._lanes)]
-        drain = [Signal(signed(self._acc_bits), name=f"drain{lane}", reset_less=True) for lane in range(self._lanes)]
+        acc = [Signal(signed(self._acc_bits), name=f"acc{lane}", reset_less=True) for lane in range(self._sums)]
+        drain = [Signal(signed(self._acc_bits), name=f"drain{lane}", reset_less=True) for lane in range(self._sums)]
         first = Signal(init=1)  # the next beat begins a window
         complete, tag = Signal(), Signal(tag_layout(), reset_less=True)  # the accumulators hold a window's sums
-        left = Signal(range(self._lanes + 1), reset_less=True)  # sums still in `drain`
+        left = Signal(range(self._sums + 1), reset_less=True)  # sums still in `drain`
         busy, last = Signal(), Signal(reset_less=True)  # left != 0, left == 1
         drain_tag = Signal(tag_layout(), reset_less=True)
 
@@ -115,7 +128,7 @@ class MacArray(wiring.Component):
             m.d.sync += [complete.eq(now.valid & now.last), tag.eq(now.tag)]
             with m.If(now.valid):
                 m.d.sync += first.eq(now.last)
-        for lane in range(self._lanes):
+        for lane in range(self._sums):
             # The sum is one LUT and carry per bit, its choice against the product fits the same LUT, and the clamp is a
             # reset of the register.
             with m.If(step & now.valid):
@@ -124,14 +137,14 @@ class MacArray(wiring.Component):
                 with m.Elif(acc[lane][-1]):
                     m.d.sync += acc[lane].eq(0)
         with m.If(load | shift):
-            for lane in range(self._lanes):
-                after = drain[lane + 1] if lane + 1 < self._lanes else drain[lane]
+            for lane in range(self._sums):
+                after = drain[lane + 1] if lane + 1 < self._sums else drain[lane]
                 m.d.sync += drain[lane].eq(Mux(load, acc[lane], after))
         with m.If(shift):
             m.d.sync += [left.eq(left - 1), last.eq(left == 2), busy.eq(~last)]
         with m.If(load):
             m.d.sync += [
-                left.eq(Mux(tag.partial, self.last_lanes, self._lanes)),
+                left.eq(Mux(tag.partial, self.last_lanes, all_sums)),
                 last.eq(tag.partial & (self.last_lanes == 1)),
                 busy.eq(1),
                 drain_tag.eq(tag),
@@ -142,6 +155,6 @@ class MacArray(wiring.Component):
                 m.d.comb += Assert(~now.clamp, "a window must not begin with a clamp")
             with m.If(load & tag.partial):
                 m.d.sync += Assert(
-                    (self.last_lanes != 0) & (self.last_lanes <= self._lanes), f"last_lanes must be 1 to {self._lanes}"
+                    (self.last_lanes != 0) & (self.last_lanes <= all_sums), f"last_lanes must be 1 to {self._lanes}"
                 )
         return m

@@ -72,7 +72,9 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
 class ProductArray(wiring.Component):
     """``p[l] = x[l] * w[l]`` in every lane, unsigned times signed byte, two cycles later.
 
-    With ``binary`` it is twice the number of bits in which the two bytes agree instead.
+    With ``binary`` it is twice the number of bits in which the two bytes agree instead. With ``int4`` it is ``x[l]`` times the
+    signed number in the low half of ``w[l]``, and ``p[lanes + l]`` is ``x[l]`` times that in the high half: one multiplier of 9
+    by 17 bits makes both, ``x * (2**12 * high + low)``.
 
     A cycle counts only while ``en`` is high. There is no reset: the products of the first two cycles are meaningless.
 
@@ -84,20 +86,22 @@ class ProductArray(wiring.Component):
         ``generic``: inferred multipliers. ``ice40``: one SB_MAC16 for two lanes.
     lut_lanes : int
         ``ice40``: the last ``lut_lanes`` lanes are made of LUTs; even.
-    bits : bool
-        Build it with ``binary``.
+    bits, int4 : bool
+        Build it with ``binary``, ``int4``; the latter not with ``ice40``.
 
     Members
     -------
     en : ``In(1)``
-    binary : ``In(1)``
+    binary, int4 : ``In(1)``
         The products of the three cycles behind a change are meaningless.
     x : ``In(ArrayLayout(8, lanes))``
     w : ``In(ArrayLayout(8, lanes))``
-    p : ``Out(ArrayLayout(signed(16), lanes))``
+    p : ``Out(ArrayLayout(signed(16), lanes))``, or twice as many
     """
 
-    def __init__(self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0, bits: bool = False):
+    def __init__(
+        self, *, lanes: int, technology: str = "generic", lut_lanes: int = 0, bits: bool = False, int4: bool = False
+    ):
         require_technology(technology)
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require(
@@ -105,14 +109,15 @@ class ProductArray(wiring.Component):
             f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}",
         )
         require(technology != "ice40" or lanes % 2 == 0, f"lanes must be even with 'ice40', not {lanes}")
-        self._lanes, self._technology, self._lut_lanes, self._bits = lanes, technology, lut_lanes, bits
+        require(not int4 or technology != "ice40", "int4 must be false with 'ice40', not True")
+        self._lanes, self._technology, self._lut_lanes, self._bits, self._int4 = lanes, technology, lut_lanes, bits, int4
         super().__init__(
             {
                 "en": In(1),
-                **({"binary": In(1)} if bits else {}),
+                **{name: In(1) for name, there in (("binary", bits), ("int4", int4)) if there},
                 "x": In(data.ArrayLayout(8, lanes)),
                 "w": In(data.ArrayLayout(8, lanes)),
-                "p": Out(data.ArrayLayout(signed(16), lanes)),
+                "p": Out(data.ArrayLayout(signed(16), lanes << int4)),
             }
         )
 
@@ -136,12 +141,22 @@ class ProductArray(wiring.Component):
         else:
             for lane in range(self._lanes):
                 x = Signal(8, name=f"x{lane}", reset_less=True)
-                w = Signal(signed(8), name=f"w{lane}", reset_less=True)
+                w = Signal(signed(17 if self._int4 else 8), name=f"w{lane}", reset_less=True)
                 p = Signal(signed(16), name=f"p{lane}", reset_less=True)
                 m.d.comb += self.p[lane].eq(p)
-                product = Mux(self.binary, self._agreements(m, lane), x * w) if self._bits else x * w
+                product, weight = x * w, self.w[lane].as_signed()
+                if self._int4:
+                    low, high = (self.w[lane].word_select(half, 4).as_signed() for half in range(2))
+                    weight = Mux(self.int4, Cat(low, low[-1].replicate(8), high - low[-1]).as_signed(), weight)
+                    upper = Signal(signed(16), name=f"p{self._lanes + lane}", reset_less=True)
+                    m.d.comb += self.p[self._lanes + lane].eq(upper)
+                    with m.If(self.en):
+                        m.d.sync += upper.eq((product >> 12) + product[11])
+                    product = Mux(self.int4, product[:12].as_signed(), product)
+                if self._bits:
+                    product = Mux(self.binary, self._agreements(m, lane), product)
                 with m.If(self.en):
-                    m.d.sync += [x.eq(self.x[lane]), w.eq(self.w[lane]), p.eq(product)]
+                    m.d.sync += [x.eq(self.x[lane]), w.eq(weight), p.eq(product)]
         return m
 
     def _agreements(self, m, lane):

@@ -12,9 +12,9 @@ __all__ = ["Packer"]
 class Packer(wiring.Component):
     """Makes a byte of two or eight output values.
 
-    With ``out_nibbles`` a byte has the low four bits of two values, the highest of the four inverted, the first value in the low
-    half: of a stored byte ``a + 128`` that is ``a + 8``, if ``a`` is -8 to 7. With ``out_bits`` it has the highest bits of eight
-    values, the first in its lowest bit: 1 for ``a >= 0``. Otherwise values pass.
+    With ``out_nibbles`` a byte has the low four bits of two values, the highest of the four inverted, the first value in the
+    low half: of a stored byte ``a + 128`` that is ``a + 8``, if ``a`` is -8 to 7. With ``out_bits`` it has the highest bits of
+    eight values, the first in its lowest bit: 1 for ``a >= 0``. Otherwise values pass.
 
     A byte goes out with its last value, in the same cycle. A window must have whole bytes of values. ``i.ready`` depends
     combinationally on ``o.ready``. Reset drops the values of an incomplete byte.

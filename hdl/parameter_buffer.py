@@ -61,13 +61,13 @@ class ParameterBuffer(wiring.Component):
         of 256.
     """
 
-    def __init__(self, *, lanes: int, acc_bits: int, entries: int, granule: int):
+    def __init__(self, *, lanes: int, acc_bits: int, entries: int, granule: int, int4: bool = False):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require(16 <= acc_bits <= 28, f"acc_bits must be 16 to 28, not {acc_bits}")
         require_powers_of_two(entries=entries)
         require(entries >= 256, f"entries must be at least 256, not {entries}")
         require(granule in (8, 16), f"granule must be 8 or 16, not {granule}")
-        self._lanes, self._entries, self._granule = lanes, entries, granule
+        self._lanes, self._entries, self._granule, self._int4 = lanes, entries, granule, int4
         per_write = granule // 8
         super().__init__(
             {
@@ -83,6 +83,7 @@ class ParameterBuffer(wiring.Component):
                 "small_multipliers": In(1),
                 "add_scale": In(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
                 "base": In(range(entries)),
+                **({"int4": In(1)} if int4 else {}),
             }
         )
 
@@ -92,9 +93,10 @@ class ParameterBuffer(wiring.Component):
         sub_bits = exact_log2(per_write)
         step = Signal()
         halves = []
-        group, lane = Signal.like(self.base, reset_less=True), Signal(range(self._lanes))
+        group, lane = Signal.like(self.base, reset_less=True), Signal(range(self._lanes << self._int4))
         channel = Signal.like(self.base)
         first = Signal(init=1)  # of a row, or of a layer
+        channels = Mux(self.int4, 2 * self._lanes, self._lanes) if self._int4 else self._lanes
         m.d.comb += channel.eq(Mux(first, self.base, group) + lane)
 
         for half, index in enumerate((self.i.p.acc[:8], self.i.p.acc[8:16])):
@@ -137,7 +139,7 @@ class ParameterBuffer(wiring.Component):
             with m.If(self.i.p.last):
                 m.d.sync += lane.eq(0)
                 with m.If(self.i.p.tag.group_last | self.partial_in):
-                    m.d.sync += [group.eq(Mux(first, self.base, group) + self._lanes), first.eq(0)]
+                    m.d.sync += [group.eq(Mux(first, self.base, group) + channels), first.eq(0)]
                 with m.If(self.i.p.tag.row_last & ~self.partial_in):
                     m.d.sync += first.eq(1)
         with m.If(step):

@@ -86,7 +86,15 @@ class RowBuffer(wiring.Component):
     """
 
     def __init__(
-        self, *, lanes: int, granule: int, words: int, vectors: int, byte_writes: bool = False, masks: int = 0, bits: bool = False
+        self,
+        *,
+        lanes: int,
+        granule: int,
+        words: int,
+        vectors: int,
+        byte_writes: bool = False,
+        masks: int = 0,
+        bits: bool = False,
     ):
         require_powers_of_two(lanes=lanes, granule=granule, words=words, vectors=vectors)
         require(granule <= lanes, f"granule must be at most lanes ({lanes}), not {granule}")

@@ -34,7 +34,7 @@ __all__ = ["Sequencer", "descriptor_layout"]
 ROW_KIND, ROW_KIND_ODD = (tuple(f"in_{what}{odd}" for what in ("coded", "signed", "rate")) for odd in ("", "_odd"))
 """Fields of the descriptor that say what even and odd input rows are."""
 
-MODES = {"sparse", "in_nibbles", "out_nibbles", "in_bits", "out_bits", "binary"}
+MODES = {"sparse", "in_nibbles", "out_nibbles", "in_bits", "out_bits", "binary", "int4"}
 """Fields of the descriptor that ask for what not every configuration has."""
 
 
@@ -48,7 +48,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "kernel_rows": 6,
         "stride_rows": 4,
         "out_x_step": 12,
-        "last_lanes": bits_for(config.lanes),
+        "last_lanes": bits_for(config.lanes << config.int4),
         "left_granules": 8,
         "right_granule": granules,
         "slot_words": row_words,
@@ -75,6 +75,7 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         (config.masks, {"sparse", "vector_base"}),
         (config.nibbles, {"in_nibbles", "out_nibbles"}),
         (config.binary, {"in_bits", "out_bits", "binary"}),
+        (config.int4, {"int4"}),
     ):
         elsewhere |= set() if there else names
     return data.StructLayout({name: widths.get(name, DESCRIPTOR[name].width) for name in DESCRIPTOR if name not in elsewhere})

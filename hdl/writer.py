@@ -21,10 +21,11 @@ ROWS = 31
 class Writer(wiring.Component):
     """Packs output bytes into store words and writes them.
 
-    The bytes of a window, at most ``lanes``, go to consecutive addresses. The first row's first window begins at
-    ``out_address``; the next window of a group ``out_x_step`` behind the one before; the next group ``lanes`` behind where
-    the group before began, or with ``out_nibbles`` half, with ``out_bits`` an eighth of that; the next row ``out_row_step`` behind where the last group of the row before began. The tag
-    ``row_last`` comes only together with ``group_last``.
+    The bytes of a window go to consecutive addresses. The first row's first window begins at ``out_address``; the next window
+    of a group ``out_x_step`` behind the one before; the next group behind where the group before began by as many bytes as a
+    group has: ``lanes``, with ``int4`` twice as many, with ``out_nibbles`` half as many, with ``out_bits`` an eighth; the next
+    row ``out_row_step`` behind where the last group of the row before began. The tag ``row_last`` comes only together with
+    ``group_last``.
 
     With ``partial_out`` each transfer brings an ``entry`` of 8 bytes instead, and every window begins ``out_x_step`` behind the
     one before.
@@ -54,8 +55,8 @@ class Writer(wiring.Component):
         See :class:`Store`.
     codec : str
         One of :data:`gossamer.golden.spec.CODECS`.
-    nibbles, bits : bool
-        Build it with ``out_nibbles``, ``out_bits``.
+    nibbles, bits, int4 : bool
+        Build it with ``out_nibbles``, ``out_bits``, ``int4``.
 
     Members
     -------
@@ -74,7 +75,7 @@ class Writer(wiring.Component):
     out_coded, out_signed : ``In(1)``
         The same, unless ``codec`` is ``off``. With ``out_coded`` slots are whole halfwords, up to ``CODEC_SLOT`` bytes, and
         begin at one.
-    out_nibbles, out_bits : ``In(1)``
+    out_nibbles, out_bits, int4 : ``In(1)``
         The same, if it is built with them.
     out_rate : ``In(7)``
         The same, if ``codec`` is ``budgeted``.
@@ -89,6 +90,7 @@ class Writer(wiring.Component):
         codec: str = "off",
         nibbles: bool = False,
         bits: bool = False,
+        int4: bool = False,
     ):
         require(lanes >= 1, f"lanes must be at least 1, not {lanes}")
         require_powers_of_two(store_bytes=store_bytes)
@@ -99,6 +101,7 @@ class Writer(wiring.Component):
             self._compressor = Compressor(lanes=lanes, bounded=codec == "bounded", budgets=codec == "budgeted")
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
         self._packed = {name: count for name, count, there in (("out_nibbles", 2, nibbles), ("out_bits", 8, bits)) if there}
+        self._int4 = int4
         super().__init__(
             {
                 "i": In(stream.Signature(output_layout())),
@@ -118,6 +121,7 @@ class Writer(wiring.Component):
                 **({} if codec == "off" else {"out_coded": In(1), "out_signed": In(1)}),
                 **({"out_rate": In(RATE_BITS)} if codec == "budgeted" else {}),
                 **{name: In(1) for name in self._packed},
+                **({"int4": In(1)} if int4 else {}),
             }
         )
 
@@ -127,7 +131,7 @@ class Writer(wiring.Component):
 
         # Where the first window of the group and this window begin.
         group, window = Signal.like(self.out_address, reset_less=True), Signal.like(self.out_address, reset_less=True)
-        lane = Signal(range(self._lanes), reset_less=True)
+        lane = Signal(range(self._lanes << self._int4), reset_less=True)
         byte = Signal.like(self.out_address)  # where the next byte goes
         under_way = Signal(range(ROWS + 1))
         # The word that is being packed; `full` says that it goes to the store now.
@@ -161,9 +165,9 @@ class Writer(wiring.Component):
         if self._compressor is not None:
             self._elaborate_codec(m, valid, last, group_last, row_last, plain, over)
         row_moves, group_moves = row_last & ~self.partial_out, group_last & ~self.partial_out
-        group_step = Const(self._lanes)
+        group_step = Mux(self.int4, 2 * self._lanes, self._lanes) if self._int4 else Const(self._lanes)
         for name, count in self._packed.items():
-            group_step = Mux(getattr(self, name), self._lanes // count, group_step)
+            group_step = Mux(getattr(self, name), group_step // count, group_step)
         m.d.comb += step.eq(Mux(row_moves, self.out_row_step, Mux(group_moves, group_step, self.out_x_step)))
         moved = Mux(group_moves, group, window) + step  # a row's last window is its last group's last
         row_end = valid & last & row_last
@@ -219,7 +223,7 @@ class Writer(wiring.Component):
             with m.If(self.i.valid):
                 m.d.sync += [
                     Assert(~self.start & ~started, "the first transfer must come two cycles after start"),
-                    Assert(self.i.p.last | (lane != self._lanes - 1), f"a window must have at most {self._lanes} bytes"),
+                    Assert(self.i.p.last | (~lane.all()), f"a window must have at most {1 << len(lane)} bytes"),
                     Assert(group_last | ~row_last, "a row's last window must be its group's last"),
                 ]
             with m.If(self.host.en):

@@ -56,7 +56,7 @@ def test_derived_sizes():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Config)])
 @pytest.mark.parametrize("value", [1.0, True, None, "16", 16])
 def test_fields_have_one_type(field, value):
-    kind = str if field in ("name", "technology", "codec") else bool if field in ("binary", "nibbles") else int
+    kind = str if field in ("name", "technology", "codec") else bool if field in ("binary", "nibbles", "int4") else int
     if type(value) is kind:
         return
     owner = value if field == "name" else "c"
@@ -178,8 +178,8 @@ def test_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("lines = 16\nlanes = 16\nzone = 1\n")
     known = (
-        "acc_bits, binary, codec, fetch_interval, fetch_latency, interval, lanes, lut_lanes, masks, name, nibbles, parameters, "
-        "row_words, store_bytes, store_ports, store_words, technology, weight_vectors"
+        "acc_bits, binary, codec, fetch_interval, fetch_latency, int4, interval, lanes, lut_lanes, masks, name, nibbles, "
+        "parameters, row_words, store_bytes, store_ports, store_words, technology, weight_vectors"
     )
     assert refusal(path) == f"configuration file {path} must have only the keys {known}, not 'lines'"
 

@@ -1,12 +1,13 @@
-"""Feature maps of four bits and of one, and binary weights: the emitted Verilog against network, interpreter and cycle model."""
+"""Maps of four bits and of one, weights of four and of one: Verilog against network, interpreter and cycle model."""
 
 import dataclasses
 
 import pytest
 
+from gossamer.golden.network import Conv, FullyConnected
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.sim.rtl import Simulator
-from tests.networks import four_bits, one_bit
+from tests.networks import Builder, deep, four_bits, one_bit
 from tests.sim.test_rtl import compare, random_networks
 
 PACKED = {
@@ -14,11 +15,14 @@ PACKED = {
     for config in (
         dataclasses.replace(CONFIGS["up5k"], name="packed16", binary=True, nibbles=True),
         Config(
-            "packed8", lanes=8, store_bytes=8, row_words=512, binary=True, nibbles=True, fetch_latency=3, fetch_interval=2
+            "packed8", lanes=8, row_words=512, binary=True, nibbles=True, int4=True, fetch_latency=3, fetch_interval=2
         ),
-        Config("packed64", lanes=64, store_bytes=16, store_ports=1, store_words=32768, binary=True, nibbles=True, masks=256),
+        Config(
+            "packed64", lanes=64, store_bytes=16, store_ports=1, store_words=32768, masks=256, binary=True, nibbles=True,
+            int4=True,
+        ),
     )
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PACKED)
@@ -30,6 +34,39 @@ def core(request):
 def test_networks_with_packed_maps_equal_golden_in_value_and_cycle(core, kind, rng):
     for compiled, x in random_networks(kind, core.config, rng, 6):
         compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
+
+
+def narrow(network, rng):
+    """The network with weights of four bits in most layers, and zero vectors in some."""
+
+    def narrowed(layer):
+        if not isinstance(layer, (Conv, FullyConnected)) or rng.random() < 0.2:
+            return layer
+        weights = layer.weights >> 4
+        if rng.random() < 0.5:
+            weights[:, rng.random(weights.shape[1:]) < 0.4] = 0
+        return dataclasses.replace(layer, weights=weights)
+
+    return dataclasses.replace(network, layers=tuple(narrowed(layer) for layer in network.layers))
+
+
+def wide(rng):
+    """More channels than lanes."""
+    b = Builder(rng, (5, int(rng.integers(3, 7)), int(rng.choice([3, 16]))))
+    x = b.conv(b.input, int(rng.integers(9, 150)), (3, 3))
+    x = b.conv(x, int(rng.integers(9, 150)), (1, 1), relu=False, dtype=str(rng.choice(["int8", "int4"])))
+    x = b.max_pool(x) if rng.integers(2) else x
+    b.fully_connected(x, int(rng.integers(5, 150)))
+    return narrow(b.network("wide"), rng)
+
+
+@pytest.mark.parametrize("kind", [wide, deep], ids=lambda kind: kind.__name__)
+def test_weights_of_four_bits_equal_golden_in_value_and_cycle(core, kind, rng):
+    used = 0
+    for compiled, x in random_networks(lambda rng: narrow(kind(rng), rng), core.config, rng, 6):
+        compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
+        used += any(layer["int4"] for layer in compiled.program.layers)
+    assert used > 0 or not core.config.int4 or kind is deep
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gossamer.golden.compiler import CompileError, compile_network
-from gossamer.golden.inference import infer
 from gossamer.golden.network import Conv, FullyConnected, Network
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.sim.rtl import Simulator
