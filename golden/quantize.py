@@ -12,17 +12,18 @@
 Scales are rounded to float32, so that TFLite would compute the same multipliers.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import arithmetic, floating, network
 from gossamer.golden.network import Network, Pair, Shape, Tensor
-from gossamer.golden.ranges import activation_quantization, observe, weight_limits
+from gossamer.golden.ranges import BINS, Histogram, activation_quantization, observe, weight_limits
 
-__all__ = ["least_scales", "quantize", "quantize_weights"]
+__all__ = ["least_scales", "narrowed", "quantize", "quantize_weights"]
 
 Array = NDArray[Any]
 
@@ -122,3 +123,49 @@ def quantize(
         clamp = arithmetic.activation_range(getattr(layer, "activation", "none"), *tensor.quantization)
         twins.append(_twin(layer, x, clamp, method))
     return Network(name, tensors, tuple(twins), "input", layers[-1].name, *borders)
+
+
+def _moved(value: int, before: Tensor, after: Tensor) -> int:
+    """An integer of ``before`` as the nearest one of ``after``, which is int4."""
+    nearest = round((value - before.zero_point) * before.scale / after.scale) + after.zero_point
+    return min(max(nearest, arithmetic.INT4[0]), arithmetic.INT4[1])
+
+
+def narrowed(whole: Network, reference: Mapping[str, Array], keep: Collection[str] = ()) -> Network:
+    """The network with int4 tensors in place of int8 ones, in the ranges with the least squared error for the real values
+    ``reference``, by tensor.
+
+    The input, the output, what a softmax or a logistic layer reads, the tensors in ``keep`` and those of layers that write int8
+    alone stay, and with them those that must have the same quantization. A clamp at a real value stays there, as a ReLU's at 0.
+    """
+    tied = {name: {name} for name in whole.tensors}
+    stays = {whole.input, whole.output, *keep}
+    for layer in whole.layers:
+        if layer.keeps_quantization:
+            together = set().union(*(tied[name] for name in (*layer.inputs, layer.output)))
+            for name in together:
+                tied[name] = together
+        if "int4" not in layer.output_types:
+            stays.add(layer.output)
+        if isinstance(layer, (network.Softmax, network.Logistic)):
+            stays.update(layer.inputs)
+    tensors = dict(whole.tensors)
+    for name, tensor in whole.tensors.items():
+        if tied[name] & stays or tensor.dtype != "int8":
+            continue
+        values = np.concatenate([reference[other].reshape(-1) for other in sorted(tied[name])])
+        ends = float(values.min()), float(values.max())
+        histogram = Histogram(*ends, np.histogram(values, BINS, ends if ends[0] < ends[1] else None)[0])
+        found = activation_quantization(*histogram.range("mse", arithmetic.INT4), arithmetic.INT4)
+        tensors[name] = Tensor(name, tensor.shape, *found, "int4")
+    layers = []
+    for layer in whole.layers:
+        before, after = whole.tensors[layer.output], tensors[layer.output]
+        if after is not before and hasattr(layer, "clamp"):
+            low, high = (
+                limit if own == end else _moved(own, before, after)
+                for own, end, limit in zip(layer.clamp, arithmetic.INT8, arithmetic.INT4)
+            )
+            layer = dataclasses.replace(cast("Any", layer), clamp=(low, high))
+        layers.append(layer)
+    return dataclasses.replace(whole, tensors=tensors, layers=tuple(layers))

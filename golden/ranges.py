@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import floating
+from gossamer.golden.arithmetic import INT8, Pair
 
 __all__ = ["METHODS", "Histogram", "activation_quantization", "observe", "weight_limits"]
 
@@ -42,8 +43,8 @@ class Histogram:
         width = (self.high - self.low) / len(self.counts)
         return self.low + width * (np.arange(len(self.counts)) + 0.5)
 
-    def range(self, method: str) -> tuple[float, float]:
-        """The range that ``method`` gives; it holds 0."""
+    def range(self, method: str, limits: Pair = INT8) -> tuple[float, float]:
+        """The range that ``method`` gives to values that become integers in ``limits``; it holds 0."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         if method == "minmax" or low == high:
             return low, high
@@ -52,29 +53,30 @@ class Histogram:
             first, last = (self.centres[np.searchsorted(part, share)] for share in (1 - PERCENTILE / 100, PERCENTILE / 100))
             return max(low, min(float(first), 0.0)), min(high, max(float(last), 0.0))
         for _ in range(2):  # one end, then the other, and again
-            high = min((share * max(self.high, 0.0) for share in SHARES), key=lambda end: self._error(low, end))
-            low = min((share * min(self.low, 0.0) for share in SHARES), key=lambda end: self._error(end, high))
+            high = min((share * max(self.high, 0.0) for share in SHARES), key=lambda end: self._error(low, end, limits))
+            low = min((share * min(self.low, 0.0) for share in SHARES), key=lambda end: self._error(end, high, limits))
         return low, high
 
-    def _error(self, low: float, high: float) -> float:
+    def _error(self, low: float, high: float, limits: Pair) -> float:
         """Mean squared error of the centres, quantized to ``low..high``."""
         if low == high:
             return math.inf
-        scale, zero_point = activation_quantization(low, high)
-        steps = np.clip(np.rint(self.centres / scale) + zero_point, -128, 127) - zero_point
+        scale, zero_point = activation_quantization(low, high, limits)
+        steps = np.clip(np.rint(self.centres / scale) + zero_point, *limits) - zero_point
         return float(((steps * scale - self.centres) ** 2 * self.counts).sum())
 
 
-def activation_quantization(low: float, high: float) -> tuple[float, int]:
-    """``(scale, zero_point)`` of int8 activations in ``low..high``, widened to hold 0; the scale is a float32 value.
+def activation_quantization(low: float, high: float, limits: Pair = INT8) -> tuple[float, int]:
+    """``(scale, zero_point)`` with which ``low..high``, widened to hold 0, become ``limits``; the scale is a float32 value.
 
     An all-zero range gets scale 1. Raises :class:`ValueError` if a bound is not finite.
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"the range of an activation must be finite, not {low}..{high}")
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / 255)) or 1.0
-    return scale, min(127, max(-128, math.floor(-128 - low / scale + 0.5)))
+    first, last = limits
+    scale = float(np.float32((high - low) / (last - first))) or 1.0
+    return scale, min(last, max(first, math.floor(first - low / scale + 0.5)))
 
 
 def observe(layers: Sequence[floating.FloatLayer], x: Array) -> dict[str, Histogram]:

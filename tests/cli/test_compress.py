@@ -160,7 +160,7 @@ def test_a_network_that_does_not_fit_is_written_all_the_same(gossamer, tmp_path,
         ('{"conv1": {"bits": 4}}', r"layer 'conv1' in \S*layers\.json must have options among weights, prune, block, palette, "
          "not 'bits'"),
         ('{"conv1": 4}', r"layer 'conv1' in \S*layers\.json must have options among weights, prune, block, palette, not 4"),
-        ('{"conv1": {"weights": "int3"}}', "weights must be one of int8, int4, palette16, not 'int3'"),
+        ('{"conv1": {"weights": "int3"}}', "weights must be one of int8, int4, palette16, palette32, binary, not 'int3'"),
         ("[1]", r"the options per layer \S*layers\.json must be TOML or JSON: it holds no table, but \[1\]"),
         ("{", r"the options per layer \S*layers\.json must be TOML or JSON: .*"),
     ],

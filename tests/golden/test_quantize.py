@@ -1,5 +1,7 @@
 """Quantization: its rules one by one, and that an int8 network is close to the float one it came from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,54 @@ def test_scales_leave_room_for_the_bias():
     assert fc.bias[0] == pytest.approx(1 << 26, rel=1e-6)
     assert fc.weights.tolist() == [[0], [127]]
     np.testing.assert_allclose(fc.bias * x.scale * fc.weight_scales, [1, 2], rtol=1e-4)
+
+
+def chain():
+    """Conv with ReLU, a max pool, a sum of the pool and itself, a mean and a fully connected layer before a softmax."""
+    shapes = {"x": (4, 4, 1), "a": (4, 4, 8), "b": (2, 2, 8), "c": (2, 2, 8), "m": (8,), "d": (3,)}
+    zero_points = {"x": 0, "a": -128, "b": -128, "c": 0, "m": 0, "d": 0}
+    tensors = {name: network.Tensor(name, shape, 0.1, zero_points[name]) for name, shape in shapes.items()}
+    tensors["y"] = network.Tensor("y", (3,), 1 / 256, -128)
+
+    def numbers(*shape):
+        return np.ones(shape, np.int8), np.zeros(shape[0], np.int32), np.ones(shape[0])
+
+    layers = (
+        network.Conv("0", ("x",), "a", *numbers(8, 1, 1, 1), clamp=(-128, 100)),
+        network.MaxPool("1", ("a",), "b", (2, 2), (2, 2)),
+        network.Add("2", ("b", "b"), "c", (-28, 127)),
+        network.Mean("3", ("c",), "m"),
+        network.FullyConnected("4", ("m",), "d", *numbers(3, 8)),
+        network.Softmax("5", ("d",), "y"),
+    )
+    return network.Network("n", tensors, layers, "x", "y")
+
+
+def test_narrowed_tensors_have_four_bits_where_layers_can_write_them():
+    whole = chain()
+    values = {name: np.zeros(tensor.shape) for name, tensor in whole.tensors.items()}
+    values["a"], values["b"] = np.linspace(0, 30, 128).reshape(4, 4, 8), np.linspace(15, 30, 32).reshape(2, 2, 8)
+    values["c"] = np.linspace(-2, 10, 32).reshape(2, 2, 8)
+    found = quantize.narrowed(whole, values)
+    assert {name: tensor.dtype for name, tensor in found.tensors.items()} == {
+        "x": "int8", "a": "int4", "b": "int4", "c": "int4", "m": "int8", "d": "int8", "y": "int8",
+    }  # fmt: skip
+    assert found.tensors["a"].quantization == found.tensors["b"].quantization == (pytest.approx(2.0, rel=0.1), -8)
+    assert (found.layers[0].clamp, found.layers[1].clamp) == ((-8, 4), (-8, 7))  # 22.8 is 12 steps, 0 is none
+    assert quantize.narrowed(whole, values, ["b", "c"]).tensors == whole.tensors
+
+
+def test_a_clamp_of_a_narrowed_tensor_stays_at_its_real_value():
+    whole = chain()
+    values = {name: np.linspace(-5, 10, 32).reshape(2, 2, 8) for name in whole.tensors}
+    cut = dataclasses.replace(
+        whole, tensors={name: whole.tensors[name] for name in "xabc"}, layers=(*whole.layers[:2], whole.layers[2]), output="c"
+    )
+    cut = dataclasses.replace(
+        cut, tensors=cut.tensors | {"z": network.Tensor("z", (2, 2, 8), 0.1, 0)}, output="z",
+        layers=(*cut.layers, network.Rescale("6", ("c",), "z")),
+    )  # fmt: skip
+    found = quantize.narrowed(cut, values)
+    tensor, clamp = found.tensors["c"], found.layers[2].clamp
+    assert tensor.scale * (clamp[0] - tensor.zero_point) == pytest.approx(-2.8, abs=0.5)
+    assert clamp[1] == 7

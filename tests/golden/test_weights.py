@@ -35,14 +35,23 @@ def test_given_scales_are_kept_in_eight_bits_and_palettes_but_not_in_four(rng):
     assert 0.25 not in grid(rows, FULL, Options("int4"), scales=scales).scales
 
 
-@pytest.mark.parametrize("of, most", [("layer", 16), ("channel", 16)])
-def test_palettes_have_sixteen_values_with_zero_if_pruned(rng, of, most):
+@pytest.mark.parametrize("name, most", [("palette16", 16), ("palette32", 32)])
+@pytest.mark.parametrize("of", ["layer", "channel"])
+def test_palettes_have_their_values_with_zero_if_pruned(rng, of, name, most):
     rows, mask = rng.normal(size=(4, 200)), rng.random((4, 200)) < 0.6
     for chosen in (np.ones(mask.shape, bool), mask):
-        found = np.where(chosen, grid(rows, chosen, Options("palette16", palette=of)).round(rows), 0)
+        found = np.where(chosen, grid(rows, chosen, Options(name, palette=of)).round(rows), 0)
         sets = [{*row} for row in found]
-        assert max(len(one) for one in sets) == most
-        assert (len(set.union(*sets)) == 16) == (of == "layer")
+        assert most - 2 <= max(len(one) for one in sets) <= most
+        assert (len(set.union(*sets)) == most) == (of == "layer")
+
+
+def test_binary_weights_are_signs_of_the_mean_magnitude():
+    rows = np.array([[0.5, -1.5, 1.0], [-3.0, -3.0, -3.0], [0.0, 0.0, 0.0]])
+    found = grid(rows, np.ones(rows.shape, bool), Options("binary"))
+    assert found.scales.tolist() == [1.0, 3.0, 1.0]
+    assert found.round(rows)[:2].tolist() == [[1, -1, 1], [-1, -1, -1]]
+    assert {*found.round(rows)[2]} <= {-1, 1}
 
 
 def test_a_palette_per_channel_is_nearer(rng):
@@ -65,6 +74,8 @@ def test_bits_by_hand():
     assert bits(full, 0, Options(), 8) == 640
     assert bits(full, 0, Options("int4"), 8) == 320
     assert bits(full, 0, Options("palette16"), 8) == 320 + 128
+    assert bits(full, 0, Options("palette32"), 8) == 640  # 400 and a palette of 256 take more
+    assert bits(full, 0, Options("binary"), 8) == 80
     assert bits(full, 0, Options("palette16", palette="channel"), 8) == 640  # ten palettes would take more
     assert bits(half, 0, Options(prune=0.5), 8) == 40 * 8 + 80
     assert bits(half, 0, Options("int4", prune=0.5), 8) == 40 * 4 + 80
@@ -77,7 +88,11 @@ def test_bits_by_hand():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"weights": "int5"}, "weights must be one of int8, int4, palette16, not 'int5'"),
+        (
+            {"weights": "binary", "prune": 0.5},
+            "binary weights must not be pruned, and prune is 0.5 with block unstructured",
+        ),
+        ({"weights": "int5"}, "weights must be one of int8, int4, palette16, palette32, binary, not 'int5'"),
         ({"palette": 3}, "palette must be one of layer, channel, not 3"),
         ({"prune": 1}, "prune must be a number of at least 0 and below 1, not 1"),
         ({"prune": "half"}, "prune must be a number of at least 0 and below 1, not 'half'"),
