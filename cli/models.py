@@ -1,6 +1,7 @@
 """What a user may call a model."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gossamer.golden.tflite_import import load_tflite
 
 __all__ = ["BUILT_IN", "Samples", "labels", "load_model", "models_in", "samples", "samples_file"]
 
-BUILT_IN = {"digits": digits.load, "denoise": denoise.load}
+BUILT_IN: dict[str, Callable[[], Network]] = {"digits": digits.load, "denoise": denoise.load}
 
 
 def load_model(name: str) -> Network:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from gossamer.golden import arithmetic, floating, pruning, weights
 from gossamer.golden.compensation import moments, pruned, retargeted, rounded, rows_of, weights_of
 from gossamer.golden.network import FullyConnected, Network, NetworkError, Tensor, Weighted
-from gossamer.golden.quantize import least_scales, quantize
+from gossamer.golden.quantize import least_scales, narrowed, quantize
 from gossamer.golden.weights import Options
 
-__all__ = ["Compressed", "Fitting", "Source", "agreement", "compress", "from_float", "from_int8", "real", "search"]
+__all__ = ["Compressed", "Fitting", "Source", "agreement", "compress", "from_float", "from_int8", "narrow", "real", "search"]
 
 Array = NDArray[Any]
 
@@ -99,6 +99,11 @@ def from_int8(network: Network, calibration: Array) -> Source:
         exact[layer.name] = np.moveaxis(rows, -1, layer.channel_axis)
         biases[layer.name] = layer.bias * network.tensors[layer.inputs[0]].scale * scales[layer.name]
     return Source(network, exact, biases, scales, calibration[:MOST], reference)
+
+
+def narrow(source: Source) -> Source:
+    """The source with int4 activations in place of int8 ones, where :func:`quantize.narrowed` has them."""
+    return dataclasses.replace(source, network=narrowed(source.network, source.reference))
 
 
 @dataclasses.dataclass(frozen=True)

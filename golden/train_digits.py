@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gossamer.golden import floating, quantize
 from gossamer.golden.network import Network
 
-__all__ = ["main", "split"]
+__all__ = ["main", "moved", "split"]
 
 Array = NDArray[Any]
 
@@ -65,6 +65,19 @@ def build() -> Any:
     return Digits()
 
 
+def moved(x: Any) -> Any:
+    """The images ``x``, a tensor (N, 1, 8, 8), each shifted by up to a pixel, turned and scaled a little at random."""
+    import torch
+    from torch.nn import functional
+
+    angle = (torch.rand(len(x)) - 0.5) * 0.5
+    size = 1 + (torch.rand(len(x)) - 0.5) * 0.3
+    shift = (torch.rand(len(x), 2) - 0.5) * 0.4
+    turn = torch.stack([angle.cos() * size, -angle.sin(), angle.sin(), angle.cos() * size], 1).view(-1, 2, 2)
+    grid = functional.affine_grid(torch.cat([turn, shift[:, :, None]], 2), [len(x), 1, 8, 8], False)
+    return functional.grid_sample(x, grid, align_corners=False)
+
+
 def train(images: Array, labels: Array, epochs: int, sparsity: float) -> Any:
     """Train on ``images`` (N, 8, 8) in 0..1, shifted by up to a pixel, turned and scaled a little in each epoch."""
     import torch
@@ -80,12 +93,7 @@ def train(images: Array, labels: Array, epochs: int, sparsity: float) -> Any:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=steps)
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(64):
-            angle = (torch.rand(len(batch)) - 0.5) * 0.5
-            size = 1 + (torch.rand(len(batch)) - 0.5) * 0.3
-            shift = (torch.rand(len(batch), 2) - 0.5) * 0.4
-            turn = torch.stack([angle.cos() * size, -angle.sin(), angle.sin(), angle.cos() * size], 1).view(-1, 2, 2)
-            grid = functional.affine_grid(torch.cat([turn, shift[:, :, None]], 2), [len(batch), 1, 8, 8], False)
-            maps, logits = model(functional.grid_sample(x[batch], grid, align_corners=False))
+            maps, logits = model(moved(x[batch]))
             loss = functional.cross_entropy(logits, y[batch], label_smoothing=0.05)
             loss = loss + sparsity * sum(values.mean() for values in maps)
             optimizer.zero_grad()

@@ -26,9 +26,11 @@ FOLDERS = {*ALLOWED} - {"tests"}
 GOLDEN_PACKAGES = {"numpy", "tomli", *sys.stdlib_module_names}  # tomli is the tomllib of Python 3.10
 LAZY = {
     "golden/denoise.py": {"PIL"},
+    "golden/finetune.py": {"torch"},
     "golden/tflite_file.py": {"tflite"},
     "golden/train_denoise.py": {"torch", "sklearn"},
     "golden/train_digits.py": {"torch", "sklearn"},
+    "golden/train_variants.py": {"torch", "sklearn"},
 }
 """Packages that a golden module may import inside a function."""
 
