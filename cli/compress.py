@@ -16,7 +16,7 @@ from gossamer.golden.compress import Compressed, Source, agreement, real
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Depthwise, Network
 from gossamer.golden.spec import Config, table
-from gossamer.golden.weights import FORMATS, Options
+from gossamer.golden.weights import ENTRIES, FORMATS, Options
 
 __all__ = [
     "COLUMNS", "compress_report", "options_by_layer", "picture", "predicted", "quality", "rows",
@@ -29,13 +29,16 @@ COLUMNS = ("layer", "kind", "format", "MACs", "density", "weight bytes", "of int
 
 
 def options_by_layer(source: Source, default: Options, path: Path | None) -> dict[str, Options]:
-    """The options of each layer: ``default``, but depthwise layers, which have few weights and need them, are not pruned; and
-    what the file ``path`` has for it, a table by the layer's name."""
+    """The options of each layer: ``default``, but depthwise layers, which have few weights and need them, are not pruned, and
+    neither they nor the first and the last layer with weights are binary; and what the file ``path`` has for it, a table by
+    the layer's name."""
     found = {}
-    for layer in source.network.layers:
-        if layer.name in source.weights:
-            sparing = isinstance(layer, Depthwise)
-            found[layer.name] = dataclasses.replace(default, prune=0.0, block="unstructured") if sparing else default
+    weighted = [layer for layer in source.network.layers if layer.name in source.weights]
+    for layer in weighted:
+        sparing = isinstance(layer, Depthwise)
+        found[layer.name] = dataclasses.replace(default, prune=0.0, block="unstructured") if sparing else default
+        if default.weights == "binary" and (sparing or layer in (weighted[0], weighted[-1])):
+            found[layer.name] = dataclasses.replace(found[layer.name], weights="int8")
     for name, fields in (table(path, "the options per layer") if path else {}).items():
         if name not in found:
             raise InputError(f"{path} must name layers with weights ({', '.join(found)}), not {name!r}")
@@ -80,8 +83,18 @@ def predicted(found: Network, config: Config, x: NDArray[Any], progress: Callabl
     return compile_report(compiled, inferences, inferences[0], "")
 
 
-def compress_report(given: Given, done: Compressed, options: Mapping[str, Options], before: Report, after: Report) -> Report:
-    """Everything; ``before`` and ``after`` are what :func:`predicted` tells of the network in eight bits and of this one."""
+def compress_report(
+    given: Given,
+    done: Compressed,
+    options: Mapping[str, Options],
+    before: Report,
+    after: Report,
+    activations: str = "int8",
+    epochs: int = 0,
+    untrained: Compressed | None = None,
+) -> Report:
+    """Everything; ``before`` and ``after`` are what :func:`predicted` tells of the network in eight bits and of this one.
+    ``untrained`` is what was trained for ``epochs``."""
     plain, core = ({layer["layer"]: layer for layer in one["layers"]} for one in (before, after))
     layers = []
     for layer in done.network.layers:
@@ -118,7 +131,10 @@ def compress_report(given: Given, done: Compressed, options: Mapping[str, Option
         "cycles": after.get("cycles"),
         "cycles_int8": before.get("cycles"),
         **({"refused": after["refused"]} if "refused" in after else {}),
+        "activations": activations,
+        "epochs": epochs,
         "quality": quality(done.network, given),
+        **({"quality_untrained": quality(untrained.network, given)} if untrained else {}),
         "layers": layers,
     }
 
@@ -132,7 +148,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for layer in [*report["layers"], {"layer": "all", "kind": "", "weights": "", **report}]:
         kind = layer["weights"]
-        if kind == "palette16":
+        if kind in ENTRIES:
             kind += f" per {layer['palette']}"
         found.append(
             (
@@ -159,7 +175,8 @@ def sentences(report: Report) -> list[str]:
     ]
     if "refused" in report:
         found.append(f"no cycles: {report['refused']}")
-    for use, entry in report["quality"].items():
+    sets = [(f"{use}, before training", entry) for use, entry in report.get("quality_untrained", {}).items()]
+    for use, entry in [*sets, *report["quality"].items()]:
         parts = [f"relative error {entry['relative_error']:.3f}"]
         if "agreement" in entry:
             parts.insert(0, f"agreement {entry['agreement']:.1%}")
@@ -170,7 +187,7 @@ def sentences(report: Report) -> list[str]:
     return found
 
 
-COLOURS = {"int8": "#4477aa", "int4": "#ee6677", "palette16": "#228833"}
+COLOURS = {"int8": "#4477aa", "int4": "#ee6677", "palette16": "#228833", "palette32": "#ccbb44", "binary": "#aa3377"}
 
 
 def picture(report: Report, path: Path) -> None:

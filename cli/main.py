@@ -19,6 +19,7 @@ from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in
 from gossamer.golden import spec
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
+from gossamer.golden.finetune import EPOCHS, finetune, torch_or_refusal
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
 from gossamer.golden.planner import Planner, Point, affordable, fit, too_little
@@ -431,6 +432,14 @@ def compile_command(
     "--compensation/--no-compensation", default=True, show_default=True, help="Let weights make up for what others lose."
 )
 @click.option(
+    "--activations", type=click.Choice(["int8", "int4"]), default="int8", show_default=True,
+    help="The numbers that activations may be between the input and the output.",
+)  # fmt: skip
+@click.option(
+    "--finetune", "epochs", is_flag=False, flag_value=EPOCHS, default=0, type=click.IntRange(0), metavar="[EPOCHS]",
+    help=f"Train the compressed network on the calibration inputs, for {EPOCHS} epochs if none are given. Needs PyTorch.",
+)  # fmt: skip
+@click.option(
     "--count", default=2, show_default=True, type=click.IntRange(1, 500), help="Inputs to predict cycles with, at most."
 )
 def compress_command(
@@ -447,30 +456,41 @@ def compress_command(
     method: str,
     bias_correction: bool,
     compensation: bool,
+    activations: str,
+    epochs: int,
     count: int,
 ) -> None:
     """Writes OUT.gsm, OUT.json (the report) and OUT.png."""
     from gossamer.cli import compress as tool
     from gossamer.cli.sources import load
-    from gossamer.golden.compress import Fitting, compress, search
+    from gossamer.golden.compress import Fitting, compress, narrow, search
 
     config = spec.config(config_name)
     default = Options(weights, prune, block, palette)
+    if epochs:
+        torch_or_refusal()
     given = load(model, calibrate_path, method)
     options = tool.options_by_layer(given.source, default, per_layer)
+    if not epochs and "binary" in {chosen.weights for chosen in options.values()}:
+        raise InputError("--finetune must be given for binary weights, which are of no use without training")
+    target = given.source if activations == "int8" else narrow(given.source)
     fitting = Fitting(method, config.lanes, bias_correction, compensation)
     if budget is not None:
         if not len(given.sets["calibration"].known):
             raise InputError(f"--budget must be left out for {given.source.network.name!r}, which does not classify")
         with progress_bar("precision search", 0) as update:
-            options = search(given.source, options, budget, fitting, update)
-    done = compress(given.source, options, fitting)
+            options = search(target, options, budget, fitting, update)
+    done = compress(target, options, fitting)
+    untrained = done if epochs else None
+    if epochs:
+        with progress_bar("training", 0) as update:
+            done = finetune(given.source, done, options, epochs, fitting, update)
     x = [*given.sets.values()][-1].x[:count]
     plain = compress(given.source, {}, fitting).network
     with progress_bar("interpreter", 2 * len(x)) as update:
         before = tool.predicted(plain, config, x, update)
         after = tool.predicted(done.network, config, x, lambda taken: update(len(x) + taken))
-    report = tool.compress_report(given, done, options, before, after)
+    report = tool.compress_report(given, done, options, before, after, activations, epochs, untrained)
     with output_file(output) as network_path, output_file(output.with_suffix(".json")) as json_path:
         with output_file(output.with_suffix(".png")) as picture_path:
             done.network.save(network_path)

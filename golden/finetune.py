@@ -23,7 +23,7 @@ from gossamer.golden import network, pruning, weights
 from gossamer.golden.compress import Compressed, Fitting, Source, real
 from gossamer.golden.network import LIMITS, Network, NetworkError
 from gossamer.golden.quantize import least_scales
-from gossamer.golden.weights import Grid, Options
+from gossamer.golden.weights import ENTRIES, Grid, Options
 
 __all__ = ["EPOCHS", "Student", "exact", "finetune", "torch_or_refusal"]
 
@@ -40,11 +40,7 @@ MIX = 0.4
 SHIFT = 2
 """Rows and columns by which maps are shifted at most."""
 
-SETTLED = 0.7
-"""Behind this part of the training scales and palettes stay."""
-
-REGRID = 10
-"""Until then they follow their weights in so many steps."""
+ZERO = np.zeros(1, np.int64)
 
 MOMENTUM = 0.1
 """The part that a batch has in the mean and the variance of what becomes binary."""
@@ -199,6 +195,19 @@ class Student:
                 per_tensor=isinstance(layer, network.FullyConnected), least=least,
             )  # fmt: skip
 
+    def keep_grids(self, whole: Network) -> None:
+        """Give each layer the scales and the palette of its twin in ``whole``, the same network but for its weights."""
+        for layer in whole.layers:
+            if not isinstance(layer, network.Weighted):
+                continue
+            found, mask = (self._rows(layer.name, one) for one in (layer.weights, self.masks[layer.name]))
+            grid = dataclasses.replace(self.grids[layer.name], scales=layer.weight_scales)
+            if self.options[layer.name].weights in ENTRIES:
+                shared = self.options[layer.name].palette == "layer"
+                used = [np.unique(found[mask] if shared else row[left]) for row, left in zip(found, mask)]
+                grid = dataclasses.replace(grid, entries=tuple(one.astype(np.int64) if one.size else ZERO for one in used))
+            self.grids[layer.name] = grid
+
     def prune(self, name: str, share: float) -> None:
         """Keep the weights of a layer that its options choose if ``share`` of them are pruned."""
         weight, chosen = self._numbers(name)[0], self.options[name]
@@ -310,13 +319,13 @@ class Student:
 
 
 def _mixed(x: Array, random: np.random.Generator) -> Array:
-    """A batch of inputs, half of them mixed in pairs, maps shifted."""
+    """A batch of inputs, half of them mixed in pairs and, if they are maps, shifted."""
     first, second = (x[random.integers(len(x), size=BATCH)] for _ in range(2))
     part = random.beta(MIX, MIX, (BATCH,) + (1,) * (x.ndim - 1))
     part[: BATCH // 2] = 1.0
     mixed = part * first + (1 - part) * second
     if mixed.ndim == 4 and min(mixed.shape[1:3]) > 2 * SHIFT:
-        mixed = np.roll(mixed, tuple(random.integers(-SHIFT, SHIFT + 1, 2)), (1, 2))
+        mixed[BATCH // 2 :] = np.roll(mixed[BATCH // 2 :], tuple(random.integers(-SHIFT, SHIFT + 1, 2)), (1, 2))
     return mixed.astype(np.float32)
 
 
@@ -330,7 +339,7 @@ def finetune(
 ) -> Compressed:
     """``done``, which is ``source`` compressed with ``options``, trained to give what ``source`` gives; the same every time.
 
-    An epoch shows as many inputs as the calibration has, half of them mixed in pairs, maps shifted. The loss is the squared
+    An epoch shows as many inputs as the calibration has, half of them mixed in pairs and shifted. The loss is the squared
     error of what weighted layers give and of the output before a softmax, each relative to its variance. Masks stay.
     ``progress`` is told how many steps are done, and of how many. Raises :class:`NetworkError` if PyTorch is not installed.
     """
@@ -340,6 +349,7 @@ def finetune(
     given = {name: (source.weights[name], source.biases[name]) for name in source.weights}
     teacher = Student(source.network, given, rounds=False)
     student = Student(done.network, exact(done.network), options, done.masks, fitting=fitting)
+    student.keep_grids(done.network)
     optimizer = torch.optim.Adam(student.groups(RATE))
     x = real(source.network.tensors[source.network.input], source.x)
     steps = epochs * -(-len(x) // BATCH)
@@ -355,8 +365,6 @@ def finetune(
         torch.stack(errors).sum().backward()
         optimizer.step()
         schedule.step()
-        if step < SETTLED * steps and step % REGRID == 0:
-            student.regrid()
         progress(step + 1, steps)
     found = student.network()
     return dataclasses.replace(done, network=found, output=found.run(source.x)[found.output])

@@ -6,9 +6,10 @@ accuracy and its layers. Weights and samples are seeded; another version of PyTo
 
 - ``w4a8``, ``w4a4``: weights in four bits, with a scale per output channel; activations of ``w4a4`` too, but for the input and
   what the softmax reads.
-- ``sparse75``: of each convolution and of the fully connected layer the vectors of 16 output channels' weights at one place of
-  the window with the smallest mean magnitude become 0, more and more of them during the first half of the training (Zhu &
-  Gupta, To prune, or not to prune, 2017), as many as make three quarters of the network's; the depthwise layer keeps all.
+- ``sparse75``: three quarters of the vectors of 16 output channels' weights at one place of the window are 0, none in the
+  depthwise layer; more and more of them become so during the first half of the training (Zhu & Gupta, To prune, or not to
+  prune, 2017). Layers lose as many as their magnitudes allow (Lee et al., Layer-adaptive Sparsity for the Magnitude-based
+  Pruning, 2021).
 - ``palette``: the same with weights one by one, nine tenths of the network's, and palettes of 16 values, 0 included. A palette
   follows its weights until :data:`SETTLED` of the training.
 - ``binary``: the topology without the residual and the depthwise layer, and with wider layers. Between the first and the last
@@ -18,6 +19,7 @@ accuracy and its layers. Weights and samples are seeded; another version of PyTo
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden import digits, network, quantize
-from gossamer.golden.compress import Fitting, real
-from gossamer.golden.finetune import SETTLED, Student, exact, torch_or_refusal
+from gossamer.golden.compress import real
+from gossamer.golden.finetune import Student, exact, torch_or_refusal
 from gossamer.golden.network import Network, Tensor
+from gossamer.golden.pruning import groups_of
 from gossamer.golden.train_digits import SEED, moved, split
 from gossamer.golden.weights import Options
 
@@ -41,10 +44,14 @@ WARM = 2.0
 """The temperature at which the student's classes are compared with the teacher's."""
 
 
+SETTLED = 0.7
+"""Behind this part of the training scales and palettes stay."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a variant is trained: the format of its weights, ``prune`` being the share of the network's that is pruned at last;
-    in how many epochs, with which rate (:meth:`Student.groups`), and whether activations have ``four`` bits."""
+    in how many epochs, with which rate (:meth:`Student.groups`), whether activations have ``four`` bits."""
 
     options: Options
     epochs: int = 100
@@ -55,8 +62,8 @@ class Recipe:
 RECIPES = {
     "w4a8": Recipe(Options("int4")),
     "w4a4": Recipe(Options("int4"), 200, four=True),
-    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 300, 2e-2),
-    "palette": Recipe(Options("palette16", prune=0.9), 300),
+    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 200, 2e-2),
+    "palette": Recipe(Options("palette16", prune=0.9), 200, 2e-2),
     "binary": Recipe(Options("binary"), 150, 3e-2),
 }
 
@@ -107,14 +114,25 @@ def begin(variant: str, base: Network, x: Array) -> Student:
         seen = {key: real(base.tensors[key], values) for key, values in base.run(x).items()}
         whole = quantize.narrowed(whole, seen)
     layers = [layer for layer in base.layers if isinstance(layer, network.Weighted)]
-    lanes = Fitting().lanes if recipe.options.block == "lanes" else 1
-    counts = {layer.name: -(-len(layer.bias) // lanes) * (layer.weights.size // len(layer.bias)) for layer in layers}
-    pruned = {layer.name for layer in layers if not isinstance(layer, network.Depthwise)}
-    share = recipe.options.prune * sum(counts.values()) / sum(counts[name] for name in pruned)
-    formats = {
-        name: dataclasses.replace(recipe.options, prune=share if name in pruned else 0.0) for name in counts
-    }
+    formats = {layer.name: recipe.options for layer in layers}
     return Student(whole, exact(base), formats)
+
+
+def prune(student: Student, share: float) -> None:
+    """Prune ``share`` of the network's weights, or of its vectors of weights, by their magnitude relative to the larger ones of
+    their layer: the square of each over the sum of the squares that are not smaller. Depthwise layers lose no vectors."""
+    scores, total = {}, 0
+    for name, chosen in student.options.items():
+        layer, weight = student.layers[name], np.abs(student.parameters[name][0].detach().numpy().astype(np.float64))
+        lanes = chosen.block == "lanes"
+        groups = groups_of(weight, layer.channel_axis, student.fitting.lanes if lanes else 1)
+        falling = np.sort((np.nanmean(groups, axis=1) ** 2).reshape(-1))[::-1]
+        total += falling.size
+        if not (lanes and isinstance(layer, network.Depthwise)):
+            scores[name] = falling / np.cumsum(falling)
+    limit = np.sort(np.concatenate([*scores.values()]))[math.ceil(share * total)]
+    for name, values in scores.items():
+        student.prune(name, float(np.mean(values < limit)))
 
 
 def train(variant: str, base: Network, images: Array, labels: Array) -> Network:
@@ -135,9 +153,8 @@ def train(variant: str, base: Network, images: Array, labels: Array) -> Network:
     student.training = True
     for _ in range(recipe.epochs):
         share = min(1.0, step / (steps / 2))
-        for name, chosen in student.options.items():
-            if chosen.prune:
-                student.prune(name, chosen.prune * (1 - (1 - share) ** 3))
+        if recipe.options.prune:
+            prune(student, recipe.options.prune * (1 - (1 - share) ** 3))
         if step < SETTLED * steps:
             student.regrid()
         for batch in torch.randperm(len(x)).split(BATCH):

@@ -2,14 +2,16 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from gossamer.cli import compress as tool
 from gossamer.cli.sources import load
-from gossamer.golden import denoise, digits
+from gossamer.golden import denoise, digits, finetune
 from gossamer.golden.compiler import compile_network
+from gossamer.golden.finetune import EPOCHS
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS
 from tests.golden import tflite
@@ -138,6 +140,54 @@ def test_a_file_of_inputs_holds_them_out(gossamer, tmp_path, float_model):
     assert status == 0
     quality = json.loads((tmp_path / "out.json").read_text())["quality"]
     assert (quality["calibration"]["inputs"], quality["held_out"]["inputs"]) == (10, 31)
+
+
+def test_activations_of_four_bits(gossamer, tmp_path, few):
+    out = tmp_path / "out.gsm"
+    status, _, _ = gossamer("compress", "digits", "-o", out, "--calibrate", few, "--activations", "int4", "--count", 1)
+    assert status == 0
+    network, report = Network.load(out), json.loads(out.with_suffix(".json").read_text())
+    assert [name for name, tensor in network.tensors.items() if tensor.dtype == "int8"] == ["input", "dense", "softmax"]
+    assert report["activations"] == "int4"
+    assert report["quality"]["held_out"]["accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("given, epochs", [((), EPOCHS), ((3,), 3)])
+def test_finetuning_is_reported_beside_what_was_before(gossamer, tmp_path, few, given, epochs, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch, which trains, is not installed")
+    done = []
+
+    def short(source, found, options, count, *rest):
+        done.append(count)
+        return finetune.finetune(source, found, options, 2, *rest)
+
+    monkeypatch.setattr("gossamer.cli.main.finetune", short)
+    out = tmp_path / "out.gsm"
+    status, output, _ = gossamer(
+        "compress", "digits", "-o", out, "--calibrate", few, "--weights", "binary", "--count", 1, "--finetune", *given
+    )
+    assert (status, done) == (0, [epochs])
+    report, layers = json.loads(out.with_suffix(".json").read_text()), Network.load(out).layers
+    assert (report["epochs"], set(report["quality_untrained"])) == (epochs, {"calibration", "held_out"})
+    assert "held out, before training, 460 inputs: agreement" in output
+    for entry in report["layers"]:
+        plain = entry["layer"] in ("conv1", "depthwise", "dense")
+        weights = next(layer.weights for layer in layers if layer.name == entry["layer"])
+        assert entry["weights"] == ("int8" if plain else "binary")
+        assert plain or {*np.unique(weights)} == {-1, 1}
+
+
+def test_binary_weights_need_training(gossamer, tmp_path, few):
+    status, _, error = gossamer("compress", "digits", "-o", tmp_path / "o.gsm", "--calibrate", few, "--weights", "binary")
+    assert status == 2
+    assert error == "gossamer: --finetune must be given for binary weights, which are of no use without training\n"
+
+
+def test_training_needs_pytorch(gossamer, tmp_path, few, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, _, error = gossamer("compress", "digits", "-o", tmp_path / "o.gsm", "--calibrate", few, "--finetune", 1)
+    assert status == 2
+    assert error == "gossamer: training needs PyTorch, and it is not installed: pip install 'gossamer[train]'\n"
 
 
 def test_a_network_that_does_not_fit_is_written_all_the_same(gossamer, tmp_path, few, monkeypatch):

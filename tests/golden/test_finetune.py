@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden import digits, train_variants
-from gossamer.golden.compress import compress, from_int8, real
+from gossamer.golden.compress import Fitting, compress, from_int8, real
 from gossamer.golden.finetune import Student, exact, finetune
 from gossamer.golden.network import Conv, FullyConnected, Network, NetworkError, Tensor, Weighted
 from gossamer.golden.quantize import narrowed
@@ -99,7 +99,7 @@ def error(source, network, x, reference):
 def test_training_brings_back_what_compression_loses(base, x):
     source = from_int8(base, x[:100])
     options = {layer.name: Options("int4", 0.5) for layer in base.layers if isinstance(layer, Conv)}
-    done = compress(source, options)
+    done = compress(source, options, Fitting(correct=False, compensate=False))
     seen = []
     trained = finetune(source, done, options, 25, progress=lambda step, total: seen.append((step, total)))
     assert seen[-1] == (100, 100)
