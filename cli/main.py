@@ -1,7 +1,7 @@
 """The command ``gossamer``."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,6 +20,7 @@ from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in
 from gossamer.golden import spec
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
+from gossamer.golden.digits import VARIANTS
 from gossamer.golden.finetune import EPOCHS, finetune, torch_or_refusal
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Network
@@ -205,10 +207,17 @@ def cli() -> None:
 @config_option
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 500), help="digits: how many to run.")
 @click.option(
+    "--variant", "variants", multiple=True, type=click.Choice(["all", *VARIANTS]),
+    help="digits: networks with fewer bits or fewer weights, in one table. Once or more.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("build/denoise"), show_default=True,
     help="denoise: folder to write the pictures to.",
 )  # fmt: skip
-def demo(network: str, config_name: str, count: int, output: Path) -> None:
+@click.pass_context
+def demo(
+    context: click.Context, network: str, config_name: str, count: int, variants: tuple[str, ...], output: Path
+) -> None:
     """Run a built-in network on the simulated core, and compare every output.
 
     digits: handwritten digits on the RTL. denoise: a photograph of 640×427 pixels, whose maps are a hundred times larger than
@@ -216,8 +225,15 @@ def demo(network: str, config_name: str, count: int, output: Path) -> None:
 
     Compiles the network, emits the core's Verilog, builds its simulation with Verilator (a minute the first time, then
     cached), runs real handwritten digits through it, and compares outputs and clock cycles with the golden model. Exit
-    status 1 on any difference.
+    status 1 on any difference. Variants run on ecp5_25_compressed, unless there is a --config.
     """
+    if variants:
+        if network != "digits":
+            raise spec.UserError(f"only digits has variants, not {network}")
+        default = context.get_parameter_source("config_name") is ParameterSource.DEFAULT
+        names = [*VARIANTS] if "all" in variants else [*dict.fromkeys(variants)]
+        _demo_variants(spec.config("ecp5_25_compressed" if default else config_name), names, count)
+        return
     config = spec.config(config_name)
     if network == "digits":
         _demo_digits(config, count)
@@ -296,6 +312,42 @@ def _demo_digits(config: spec.Config, count: int) -> None:
         table.add_row(name, value)
     Console().print(table)
     if equal != count or not interpreted or result.cycles != predicted:
+        raise SystemExit(1)
+
+
+def _demo_variants(config: spec.Config, names: Sequence[str], count: int) -> None:
+    from gossamer.golden import digits
+    from gossamer.sim.rtl import Simulator
+
+    simulator = Simulator(config, say)
+    images, labels = digits.test_set()
+    table = Table(title=f"digits on {config.name}", title_justify="left")
+    for column in ("variant", "accuracy", "RTL = golden", "weight bytes", "activation bytes", "cycles", "= predicted"):
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    same = True
+    for name in names:
+        network = digits.load(name)
+        compiled = compile_network(network, config)
+        x = images[:count]
+        golden = network.run(images)
+        predicted = [inference.cycles for inference in predict(compiled, x)]
+        with progress_bar(name, count) as update:
+            result = simulator.run(compiled, x, progress=update)
+        outputs = np.stack([compiled.output_values(data) for data in result.outputs])
+        equal = int((outputs == golden[compiled.device_output][:count]).reshape(count, -1).all(1).sum())
+        accuracy = float((golden[network.output].argmax(1) == labels).mean())
+        same &= equal == count and result.cycles == predicted
+        table.add_row(
+            name,
+            f"{accuracy:.1%}",
+            f"{equal}/{count}",
+            f"{compiled.program.weight_bytes:,}",
+            f"{compiled.plan.peak:,}",
+            f"{np.mean(result.cycles):,.1f}",
+            f"{sum(a == b for a, b in zip(result.cycles, predicted))}/{count}",
+        )
+    Console().print(table)
+    if not same:
         raise SystemExit(1)
 
 

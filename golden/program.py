@@ -186,6 +186,12 @@ class Program:
         return -(-size // self.config.store_bytes) * self.config.store_bytes
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and masks that the program loads, in the store or in the external memory, equal ones once."""
+        loads = (step for step in self.steps if step["opcode"] in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_MASKS))
+        return self.config.store_bytes * sum(count for _, count in {(step["in_address"], step["count"]) for step in loads})
+
+    @property
     def coded(self) -> bool:
         """Whether rows are compressed."""
         return any(layer.get(name) for layer in self.layers for name in ("in_coded", "in_coded_odd", "out_coded"))

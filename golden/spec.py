@@ -600,6 +600,8 @@ class Config:
 
 _UP5K = Config("up5k", "ice40", store_ports=1, acc_bits=22, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4)
 
+_ECP5 = Config("ecp5_25", store_bytes=16, store_words=4096, fetch_latency=55, fetch_interval=32)
+
 CONFIGS: Mapping[str, Config] = {
     c.name: c
     for c in (
@@ -607,9 +609,16 @@ CONFIGS: Mapping[str, Config] = {
         # memory is a serial flash over four lines, see gossamer.hdl.flash_reader.
         _UP5K,
         dataclasses.replace(_UP5K, name="up5k_codec", codec="lossless"),
+        dataclasses.replace(
+            _UP5K, name="up5k_compressed", codec="lossless", weight_vectors=256, masks=256, binary=True,
+            fetch_latency=0, fetch_interval=0,
+        ),
         Config("gw1n9", store_words=3072, weight_vectors=256, fetch_latency=39, fetch_interval=16),
         Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),
-        Config("ecp5_25", store_bytes=16, store_words=4096, fetch_latency=55, fetch_interval=32),
+        _ECP5,
+        dataclasses.replace(
+            _ECP5, name="ecp5_25_compressed", codec="lossless", masks=256, binary=True, nibbles=True, int4=True
+        ),
         Config(
             "ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024, fetch_latency=55, fetch_interval=32
         ),

@@ -28,7 +28,7 @@ class MacArray(wiring.Component):
             else:          acc[l] += x[l] * w[l]      (modulo 2**acc_bits)
         the sums acc[0], acc[1], … go out on ``o``
 
-    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. With ``int4`` there are twice as many: ``acc[lanes + l]``
+    ``lanes`` sums go out, or ``last_lanes`` if the tag is ``partial``. With ``int4`` they are twice as many: ``acc[lanes+l]``
     sums the products with the high halves of ``w[l]``, ``acc[l]`` those with the low ones. With ``binary`` what is summed is
     twice the number of bits in which ``x[l]`` and ``w[l]`` agree. A product with ``x >= 0`` and weight -1, a ``clamp`` and
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
