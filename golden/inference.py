@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gossamer.golden.compiler import Compiled
-from gossamer.golden.cycles import CycleModel
+from gossamer.golden.cycles import CycleModel, words
 from gossamer.golden.host import Host
 from gossamer.golden.interpreter import Machine, Run
 from gossamer.golden.spec import Config, Opcode
@@ -51,17 +51,23 @@ class Inference:
     layers: tuple[LayerStatistics, ...]
 
 
-def products(run: Run, config: Config) -> int:
-    """Multiply-accumulates per output channel that a run step executes: in word mode all, else those of non-zero bytes."""
+def products(run: Run, config: Config, channels: int) -> int:
+    """Multiply-accumulates that a run step of so many output channels executes: in word mode all, else those of non-zero bytes
+    and of weight vectors that are stored, and of binary layers eight for every byte."""
     layer = run.layer
-    if layer["word_mode"]:
-        return run.step["rows"] * layer["width"] * layer["kernel_rows"] * (layer["range_last"] + 1) // layer["repeat"]
+    windows = run.step["rows"] * layer["width"] * layer["kernel_rows"] * (layer["range_last"] + 1)
+    if layer["word_mode"] or layer["binary"]:
+        return channels * (8 * windows if layer["binary"] else windows // layer["repeat"])
+    if run.stored is not None:
+        per_group = words(run, config).bits.reshape(run.step["rows"], layer["groups"], -1).sum((0, 2))
+        group = run.sums.shape[3]
+        return int(sum(per_group[:-1]) * group + per_group[-1] * (channels - group * (layer["groups"] - 1)))
     ones = np.zeros((len(run.rows), run.rows.shape[1] + 1), np.int64)
     np.cumsum(run.rows != 0, axis=1, out=ones[:, 1:])
     start = layer["offset"] + np.arange(layer["width"]) * layer["x_step"]
     per_row = (ones[:, start + layer["range_last"] + 1] - ones[:, start]).sum(1)
     first = np.arange(run.step["rows"]) * layer["stride_rows"]
-    return int(sum(per_row[first + ky].sum() for ky in range(layer["kernel_rows"])))
+    return channels * int(sum(per_row[first + ky].sum() for ky in range(layer["kernel_rows"])))
 
 
 def infer(
@@ -101,7 +107,7 @@ def infer(
             progress(taken)
         if isinstance(step, Run) and count:
             run, took = runs[machine.step], model.steps[-1]
-            done = products(step, config) * len(run.channels)
+            done = products(step, config, len(run.channels))
             layers.append(LayerStatistics(run.layer, took.issue, took.stall, took.load, took.start - end, done))
             end = took.end
     cycles = model.finish() if count else 0

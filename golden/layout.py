@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from gossamer.golden.lowering import works_on_words
+from gossamer.golden.lowering import is_block_sparse, works_on_words
 from gossamer.golden.network import Add, AveragePool, Concat, FullyConnected, Layer, Mean, Network, Reshape
 from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import Config
@@ -33,7 +33,7 @@ class Layout:
     ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor
     that only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of
     which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
-    that are neither: the channels, or a multiple of the lanes where whole words are read. ``filled`` are the tensors whose
+    that are neither: the channels, or a multiple of the lanes where whole words or block-sparse weights are used. ``filled`` are the tensors whose
     bytes between pixels must be written, because they are read and, not being zero, would take time. Whole words take the same
     time whatever is in them, but those that :data:`PASS_ON` makes of them are written too if that is to be filled. Bytes of
     tensors with several values per byte are written as a whole.
@@ -80,12 +80,16 @@ class Layout:
                         copied.add(home)
                     offset += map_shape(network.tensors[name].shape)[2]
         on_words = {homes[n] for layer in device if works_on_words(layer, network) for n in layer.inputs} | copied
+        # Masks need windows that begin in one lane. Many more words would take longer than the masks spare.
+        sparse = {homes[n] for layer in device if is_block_sparse(layer, config) for n in layer.inputs}
         pitches = {}
         for name, home in homes.items():
             if name == home and name not in views:
                 channels = map_shape(network.tensors[name].shape)[2]
-                unit = config.lanes if name in on_words else PER_BYTE.get(network.tensors[name].dtype, 1)
-                pitches[name] = -(-channels // unit) * unit
+                unit = PER_BYTE.get(network.tensors[name].dtype, 1)
+                whole = -(-channels // config.lanes) * config.lanes
+                words = name in on_words or (name in sparse and 4 * whole <= 5 * channels)
+                pitches[name] = whole if words else -(-channels // unit) * unit
         layout = cls(network, config, homes, views, pitches, frozenset())
         on_bytes = [layer for layer in device if not (works_on_words(layer, network) or isinstance(layer, Concat))]
         filled = {layout.root(name)[0] for layer in on_bytes for name in layer.inputs}

@@ -28,7 +28,7 @@ from gossamer.golden.program import encode
 from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config
 from gossamer.golden.tiling import Kernel, Map
 
-__all__ = ["copies", "lower", "works_on_words"]
+__all__ = ["copies", "is_block_sparse", "lower", "works_on_words"]
 
 Numbers = Sequence[int] | NDArray[np.int64]
 
@@ -50,6 +50,15 @@ def works_on_words(layer: Layer, network: Network) -> bool:
     if isinstance(layer, Pad):
         return layer.channels == (0, 0)
     return isinstance(layer, (Add, AveragePool, MaxPool, Mean, Rescale))
+
+
+def is_block_sparse(layer: Layer, config: Config) -> bool:
+    """Whether masks would pay for a convolution."""
+    if not config.masks or not isinstance(layer, Conv):
+        return False
+    groups = range(0, len(layer.weights), config.lanes)
+    stored = [layer.weights[group : group + config.lanes].any(0) for group in groups]
+    return bool(np.mean(stored) <= MOST_STORED)
 
 
 def _multiplier(layer: Depthwise, network: Network) -> int:

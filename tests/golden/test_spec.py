@@ -29,9 +29,11 @@ def test_named_configurations_are_those_of_the_devices():
     assert {name: (c.technology, c.lanes, c.store_bytes) for name, c in CONFIGS.items()} == {
         "up5k": ("ice40", 16, 8),
         "up5k_codec": ("ice40", 16, 8),
+        "up5k_compressed": ("ice40", 16, 8),
         "gw1n9": ("generic", 16, 8),
         "gw2a18": ("generic", 64, 16),
         "ecp5_25": ("generic", 16, 16),
+        "ecp5_25_compressed": ("generic", 16, 16),
         "ecp5_85": ("generic", 64, 16),
     }
 
@@ -146,7 +148,7 @@ def refusal(path):
 
 def test_neither_name_nor_file():
     assert refusal("up6k") == (
-        "configuration must be a file or one of up5k, up5k_codec, gw1n9, gw2a18, ecp5_25, ecp5_85, not 'up6k'"
+        "configuration must be a file or one of up5k, up5k_codec, up5k_compressed, gw1n9, gw2a18, ecp5_25, ecp5_25_compressed, ecp5_85, not 'up6k'"
     )  # fmt: skip
 
 
