@@ -67,7 +67,7 @@ class Core(wiring.Component):
         store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
         # Only the block RAMs of an iCE40 have masks of their own.
         masked = config.masks > 0
-        byte_writes = config.codec != "off" and config.technology == "ice40"
+        byte_writes = config.codec != "off" and config.technology == "ice40" and config.codec_streams == 1
 
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)
         m.submodules.sequencer = sequencer = Sequencer(config)
@@ -81,6 +81,7 @@ class Core(wiring.Component):
                     byte_writes=byte_writes,
                     nibbles=config.nibbles,
                     bits=config.binary,
+                    streams=config.codec_streams,
                 )
             ),
             "windows": (windows := WindowGenerator(**sizes, masked=masked)),
@@ -122,6 +123,7 @@ class Core(wiring.Component):
                     lanes=config.lanes,
                     **store_size,
                     codec=config.codec,
+                    streams=config.codec_streams,
                     nibbles=config.nibbles,
                     bits=config.binary,
                     int4=config.int4,

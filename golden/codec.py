@@ -36,8 +36,11 @@ __all__ = [
     "least_budget",
     "rate",
     "restore",
+    "row_places",
+    "rows_of",
     "size",
     "unfold",
+    "units_of",
 ]
 
 PREFIXES = ((0b0, 1), (0b001, 3), (0b011, 3), (0b101, 3), (0b00111, 5), (0b01111, 5), (0b10111, 5), (0b11111, 5))
@@ -149,6 +152,22 @@ def restore(coded: ArrayLike, shift: ArrayLike, signed: bool = False) -> NDArray
     middle = (kept << np.asarray(shift)) + (1 << np.asarray(shift) >> 1)
     zero = (np.asarray(shift) == 8) | (kept == 0) & (not signed)
     return (np.where(zero, 0, middle) + 128 * signed & 255).astype(np.uint8)
+
+
+def units_of(rows: NDArray[np.uint8], streams: int) -> NDArray[np.uint8]:
+    """The units of rows ``(N, values)``, ``(N * streams, values of each)``: value ``i`` of a row is in unit ``i % streams``."""
+    return rows.reshape(len(rows), -1, streams).swapaxes(1, 2).reshape(len(rows) * streams, -1)
+
+
+def rows_of(units: NDArray[np.uint8], streams: int) -> NDArray[np.uint8]:
+    """The inverse of :func:`units_of`."""
+    return units.reshape(-1, streams, units.shape[1]).swapaxes(1, 2).reshape(len(units) // streams, -1)
+
+
+def row_places(unit: int, count: int, streams: int, chunk: int) -> NDArray[np.int64]:
+    """The bytes in a row's slot of the first ``count`` bytes of a unit: the units take turns, ``chunk`` bytes each."""
+    byte = np.arange(count)
+    return (byte // chunk * streams + unit) * chunk + byte % chunk
 
 
 def encode(

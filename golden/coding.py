@@ -2,7 +2,8 @@
 
 A slot is as large as the longest row of the inputs that it is *calibrated* with, and a margin. A row of another input that
 does not fit stops the core with ``Error.SLOT`` before anything else is overwritten. Or a slot is a *budget*: as many low bits
-of a row's values are dropped as it takes to fit.
+of a row's values are dropped as it takes to fit. With ``codec_streams`` this is so of each of a row's units, which have the
+same part of the slot each.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -61,26 +62,29 @@ def calibrate(
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, int]:
     """The bytes of a slot for each tensor whose rows can be compressed at all, with some inputs ``(N, …)`` of the network:
-    ``margin`` times more than the longest row, and less than a row that is not compressed. ``progress`` is told how many inputs
-    have been looked at."""
+    ``margin`` times more than the longest row takes, and less than a row that is not compressed. ``progress`` is told how many
+    inputs have been looked at."""
     places, longest = _codable(layout, config), dict[str, int]()
     for start in range(0, len(x), BATCH):
         tensors = network.run(x[start : start + BATCH])
         for name in places.keys() & tensors.keys():
             values = tensors[name].reshape(-1, *map_shape(tensors[name].shape[1:]))
             options = Code(is_signed(places[name].zero_point), 0).options(config)
-            lengths = codec.code_lengths(coded_order(values, config.lanes), **options)
+            units = codec.units_of(coded_order(values, config.lanes), config.codec_streams)
+            lengths = codec.code_lengths(units, **options)
             longest[name] = max(longest.get(name, 0), int(lengths.sum(1).max()))
         progress(min(start + BATCH, len(x)))
     return _slots(places, {name: 2 * -(-round(bits * (1 + margin)) // 16) for name, bits in longest.items()}, config)
 
 
 def _codable(layout: Layout, config: Config) -> dict[str, Map]:
-    """The tensors whose rows are made of full groups, and of whole store words."""
+    """The tensors whose rows are made of full groups, and of whole store words, and whose pixels have as many values of each
+    unit."""
     found = {}
     for name in layout.pitches:
         place = layout.map(name)
         groups = place.channels <= config.lanes or place.channels % config.lanes == 0
+        groups = groups and place.channels % config.codec_streams == 0
         whole = place.columns * place.pitch % config.store_bytes == 0
         if (place.channels, place.per_byte) == (place.pitch, 1) and groups and whole:
             found[name] = place
@@ -88,20 +92,20 @@ def _codable(layout: Layout, config: Config) -> dict[str, Map]:
 
 
 def _slots(places: Mapping[str, Map], needed: Mapping[str, int], config: Config) -> dict[str, int]:
-    """Slots of as many bytes as are ``needed``, in whole store words, where rows become shorter and slots are not too large."""
-    size, found = config.store_bytes, {}
+    """Slots that hold units of as many bytes as are ``needed``, where rows become shorter and slots are not too large."""
+    chunk, streams, found = config.codec_chunk, config.codec_streams, {}
     for name, place in places.items():
         if name in needed:
-            slot = -(-needed[name] // size) * size
-            if slot < place.columns * place.pitch and slot <= CODEC_SLOT:
-                found[name] = slot
+            part = -(-needed[name] // chunk) * chunk
+            if streams * part < place.columns * place.pitch and part <= CODEC_SLOT:
+                found[name] = streams * part
     return found
 
 
 def budgets(layout: Layout, share: float, config: Config) -> dict[str, int]:
     """Slots of ``share`` bytes per value, or as many as a budget must have, for each tensor whose rows can be compressed."""
     places = _codable(layout, config)
-    counts = {name: place.columns * place.pitch for name, place in places.items()}
+    counts = {name: place.columns * place.pitch // config.codec_streams for name, place in places.items()}
     return _slots(places, {name: max(int(share * n), codec.least_budget(n)) for name, n in counts.items()}, config)
 
 
@@ -142,7 +146,8 @@ def codings(
     for name, size in sizes.items():
         place = layout.map(name)
         # Of a higher rate than fits the field, which a slot as large as the row has, nothing is lost.
-        rate = min(codec.rate(place.columns * place.pitch, size), MOST_RATE) if name in budgeted else 0
+        count, part = place.columns * place.pitch // config.codec_streams, size // config.codec_streams
+        rate = min(codec.rate(count, part), MOST_RATE) if name in budgeted else 0
         found[name] = Coding(size, is_signed(place.zero_point), rate)
     return found
 
@@ -151,8 +156,7 @@ def _writes_rows(kernel: Kernel, piece: Piece) -> bool:
     """Whether a piece computes whole rows of its target, and nothing else has a part in them."""
     target = kernel.target
     whole = (kernel.place[1], len(piece.columns), target.offset, target.written) == (0, target.columns, 0, target.pitch)
-    in_order = kernel.group == kernel.lanes or kernel.groups == 1
-    return whole and in_order and len(piece.groups) == kernel.groups
+    return whole and kernel.group == kernel.lanes and len(piece.groups) == kernel.groups
 
 
 def _joined(sets: Sequence[set[str]]) -> Iterator[set[str]]:

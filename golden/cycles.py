@@ -4,7 +4,7 @@ Four things go on at once, and this module follows each by the cycle in which it
 
 * the *sequencer* fetches steps and descriptors and commands the loader;
 * the *loader* moves one store word per cycle, but with a one-port store not in a cycle in which the writer writes; of
-  compressed rows it decodes one value per cycle, if the bits are there;
+  compressed rows it decodes one value of each unit per cycle, if the bits are there;
 * the *front* (window generator to array) issues one element per cycle, and stands still only while a window's sums wait for
   those of the window before to drain;
 * the *drain* moves one sum per cycle, but with ``interval`` 2 stands still for a cycle behind a sum that takes the requantizer
@@ -17,6 +17,7 @@ In steady state a row of windows takes ``sum(max(n[i], 1 + m[i + 1]))`` cycles p
 that are not dropped: ``n[i]`` non-zero bytes (at least 1) in the window, ``m[i]`` empty words dropped in front.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Iterable
 
@@ -251,7 +252,39 @@ class CycleModel:
         return set(writes[(writes >= start) & (writes <= stop)].tolist())
 
     def _decoded(self, first: int, code: "_Code", blocked: set[int]) -> int:
-        """See :meth:`_decode`. The halfword register is filled from the store, which is asked for the next halfword in every
+        """See :meth:`_decode`."""
+        decoded = self._decoded_units if self.config.codec_streams > 1 else self._decoded_unit
+        return decoded(first, code, blocked)
+
+    def _decoded_units(self, first: int, code: "_Code", blocked: set[int]) -> int:
+        """Of several units: they take turns at the store, a cycle each, and each asks for the next chunk while one of its two
+        registers for chunks is empty. In front of its decoder is a register for a halfword."""
+        streams, asked = self.config.codec_streams, self._accepted + 1
+        halfwords = self.config.codec_chunk // 2
+        last = first + code.values + streams + len(blocked)
+        while True:
+            turns = [cycle for cycle in range(asked, last + 4 * streams) if cycle not in blocked]
+            found = self._joined(first, code, [_Unit(turns[unit::streams], halfwords) for unit in range(streams)])
+            if found is not None:
+                return found
+            last += code.values + len(blocked)
+
+    @staticmethod
+    def _joined(first: int, code: "_Code", units: "list[_Unit]") -> int | None:
+        """When the last values of all units are there. A value is found at the earliest when those before are all there."""
+        joined = first
+        for needed in code.taken_by():
+            found = joined
+            for unit in needed:
+                taken = units[unit].take(joined)
+                if taken is None:
+                    return None
+                found = max(found, taken)
+            joined = found + 1
+        return joined
+
+    def _decoded_unit(self, first: int, code: "_Code", blocked: set[int]) -> int:
+        """Of one unit. The halfword register is filled from the store, which is asked for the next halfword in every
         cycle, and has it in the one after."""
         asked = self._accepted + 1
         while asked in blocked:
@@ -309,10 +342,56 @@ class CycleModel:
 
 @dataclasses.dataclass(frozen=True)
 class _Code:
-    """A compressed row: its values, and those of them that take a halfword from the register."""
+    """A compressed row: the values of each of its units, and those of them, in order, that take a halfword from the register;
+    of several units, the values of unit ``s`` are ``s``, ``s + streams``, …"""
 
     values: int
     takes: list[int]
+    streams: int = 1
+
+    def taken_by(self) -> list[list[int]]:
+        """For each value of a unit, the units that take a halfword for it."""
+        found: list[list[int]] = [[] for _ in range(self.values)]
+        for take in self.takes:
+            value, unit = divmod(take, self.streams)
+            found[value].append(unit)
+        return found
+
+
+class _Unit:
+    """The halfwords of a unit of a compressed row, of which there are several: ``turns`` are the cycles in which it may ask for
+    a chunk of ``halfwords``."""
+
+    def __init__(self, turns: list[int], halfwords: int):
+        self._turns, self._halfwords = turns, halfwords
+        self._asked = self._halfword = 0  # turns that have passed, halfwords that have been taken
+        # The first cycles in which there is room for the next chunk, and for the one behind; in which the chunk in use is
+        # there, and the one behind; and in which the register is empty.
+        self._room = [0, 0]
+        self._there: list[int] = []
+        self._empty = 0
+
+    def _ask(self) -> bool:
+        """Ask for the next chunk."""
+        self._asked = bisect.bisect_left(self._turns, self._room[0], self._asked)
+        if self._asked == len(self._turns):
+            return False
+        self._there.append(self._turns[self._asked] + 2)
+        self._asked += 1
+        del self._room[0]
+        return True
+
+    def take(self, cycle: int) -> int | None:
+        """Take the next halfword, from ``cycle`` on; returns when it is taken."""
+        if self._halfword % self._halfwords == 0 and not self._there and not self._ask():
+            return None
+        moved = max(self._there[0], self._empty)
+        self._halfword += 1
+        if self._halfword % self._halfwords == 0:
+            del self._there[0]
+            self._room.append(moved + 1)
+        self._empty = max(cycle, moved + 1)
+        return self._empty
 
 
 def _codes(run: Run, config: Config) -> dict[int, _Code]:
@@ -326,14 +405,18 @@ def _codes(run: Run, config: Config) -> dict[int, _Code]:
     for odd, code in enumerate(codes):
         rows = real[odd::2]
         if code and len(rows):
-            ends = _code_lengths(run.rows[rows][:, order], code, config).cumsum(1)
-            taken = np.diff(-(-ends // 16), axis=1, prepend=0) > 0
-            found |= {row: _Code(len(order), np.flatnonzero(takes).tolist()) for row, takes in zip(rows.tolist(), taken)}
+            ends = _code_ends(run.rows[rows][:, order], code, config)
+            taken = (np.diff(-(-ends // 16), axis=1, prepend=0) > 0).reshape(len(rows), -1)
+            values, streams = ends.shape[1], config.codec_streams
+            found |= {row: _Code(values, np.flatnonzero(takes).tolist(), streams) for row, takes in zip(rows.tolist(), taken)}
     return found
 
 
-def _code_lengths(values: NDArray[np.uint8], code: Code, config: Config) -> NDArray[np.int64]:
-    return codec.code_lengths(values, **code.options(config))
+def _code_ends(rows: NDArray[np.uint8], code: Code, config: Config) -> NDArray[np.int64]:
+    """The bits behind each value in its unit, ``(rows, values of a unit, units)``."""
+    streams = config.codec_streams
+    lengths = codec.code_lengths(codec.units_of(rows, streams), **code.options(config))
+    return lengths.cumsum(1).reshape(len(rows), streams, -1).swapaxes(1, 2)
 
 
 class _Front:
@@ -355,6 +438,7 @@ class _Front:
         self._code_ends = self._halfword_ends(run, config) if layer["out_coded"] else None
         self._scale_to_write = 1 if layer["partial_out"] else SCALE_TO_WRITE + config.interval
         self._free = -1  # the first cycle in which the drain registers can be loaded
+        self._written = -1  # the cycle in which the last halfword of compressed rows is written
         self._pauses: list[int] = []  # the last cycles in which the drain stands still because the requantizer is busy
         # When the last sum left the drain registers, when the requantizer takes it, and whether that takes two cycles.
         self._last_sum = (-1, -1, False)
@@ -397,8 +481,8 @@ class _Front:
         return ends.reshape(step["rows"], -1, self._group).tolist()
 
     def _halfword_ends(self, run: Run, config: Config) -> NDArray[np.int64]:
-        """Of each output row the bits behind each value, if rows are compressed."""
-        return _code_lengths(output_rows(run.layer, run.output), output_code(run.layer), config).cumsum(1)
+        """Of each output row the bits behind each value in its unit, if rows are compressed."""
+        return _code_ends(output_rows(run.layer, run.output), output_code(run.layer), config)
 
     def _actual(self, logical: int) -> int:
         """The cycle of a logical cycle."""
@@ -470,7 +554,8 @@ class _Front:
                 if word_ends:
                     writes.append(scaled + self._scale_to_write)
         if self._code_ends is not None:
-            writes = self._code_writes(self._code_ends[y], np.array(scales) + self._scale_to_write + CODE_TO_WRITE)
+            written = np.array(scales) + self._scale_to_write + CODE_TO_WRITE
+            writes = self._code_writes(self._code_ends[y], written).tolist()
         points = ends + LAST_TO_DRAIN
         # What happens from now on is behind the last range's leaving of the generator.
         old = int(np.searchsorted(self._points, self._generated))
@@ -479,13 +564,15 @@ class _Front:
         self.idle = writes[-1] + 1
         self.writes = np.concatenate([self.writes, np.array(writes)])
 
-    @staticmethod
-    def _code_writes(ends: NDArray[np.int64], written: NDArray[np.int64]) -> list[int]:
-        """When the halfwords of a row are written, if one that a value fills is in the cycle ``written`` of that value."""
-        full = np.diff(ends // 16, prepend=0) > 0
-        writes = written[full].tolist()
-        if ends[-1] % 16:
-            writes.append(int(written[-1]) + int(full[-1]))
+    def _code_writes(self, ends: NDArray[np.int64], written: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When the halfwords of a row are written, if one that a value fills could be in the cycle ``written`` of that value.
+        With those that are left over at the ends of units there can be two in a cycle, and all that follow wait."""
+        full = np.diff(ends // 16, axis=0, prepend=0) > 0
+        left = written.reshape(full.shape)[-1] + full[-1]
+        there = np.sort(np.concatenate([written[full.reshape(-1)], left[ends[-1] % 16 > 0]]))
+        number = np.arange(len(there))
+        writes = np.maximum(np.maximum.accumulate(there - number), self._written + 1) + number
+        self._written = int(writes[-1])
         return writes
 
     def _unpaused(self, cycle: int) -> int:

@@ -72,9 +72,9 @@ class Code(NamedTuple):
     rate: int
 
     def options(self, config: Config) -> CodecOptions:
-        """For the codec of a configuration."""
-        bounded = config.codec == "bounded"
-        return {"lanes": config.lanes, "signed": self.signed, "bounded": bounded, "per_value": self.rate}
+        """For a unit, with the codec of a configuration."""
+        bounded, lanes = config.codec == "bounded", config.lanes // config.codec_streams
+        return {"lanes": lanes, "signed": self.signed, "bounded": bounded, "per_value": self.rate}
 
 
 def input_codes(layer: Record) -> list[Code | None]:
@@ -279,7 +279,7 @@ class Machine:
         loops = [step["rows"], *(layer[name] for name in ("width", "groups", "kernel_rows", "slot_words"))]
         if layer["word_mode"]:
             loops.append(layer["repeat"])
-        size = self.config.store_bytes
+        size, streams = self.config.store_bytes, self.config.codec_streams
         row = (layer["right_granule"] - 1) * size + layer["tail"]
         for ok, rule in (
             (min(loops) > 0, "have no empty loop"),
@@ -315,9 +315,17 @@ class Machine:
                 "step by 2 bytes, and not have partial sums, in compressed rows",
             ),
             (
+                not layer["out_coded"] or layer["last_lanes"] % streams == 0,
+                f"have a multiple of {streams} channels in compressed rows",
+            ),
+            (
                 not layer["out_coded"]
-                or (0 < layer["out_row_step"] <= CODEC_SLOT and (step["out_address"] | layer["out_row_step"]) % size == 0),
-                f"have slots of whole words, at most {CODEC_SLOT} bytes, for compressed rows",
+                or (
+                    0 < layer["out_row_step"] <= streams * CODEC_SLOT
+                    and layer["out_row_step"] % self.config.slot_bytes == step["out_address"] % size == 0
+                ),
+                f"have slots of {self.config.slot_bytes} bytes or a multiple, at most {streams * CODEC_SLOT} bytes, from whole "
+                "store words on, for compressed rows",
             ),
             (
                 self.config.nibbles or not (layer["in_nibbles"] or layer["out_nibbles"]),
@@ -336,8 +344,8 @@ class Machine:
                 "have weights of four bits only in a configuration with int4, and for bytes",
             ),
             (
-                not layer["int4"] or not layer["out_coded"] or layer["groups"] == 1,
-                "have one group of weights of four bits in compressed rows",
+                layer["int4"] + layer["out_coded"] < 2,
+                "have weights of eight bits where it compresses rows",
             ),
             (
                 not coded or values_per_byte(layer, "in") * values_per_byte(layer, "out") == 1,
@@ -404,11 +412,16 @@ class Machine:
 
     def _decode(self, word: int, count: int, code: "Code") -> NDArray[np.uint8]:
         """The values of a compressed row that starts in a word."""
-        start = word * self.config.store_bytes
-        data = self.store[start : start + codec.bound(count, False)].tobytes()
-        values, used = codec.decode_prefix(data, count, **code.options(self.config))
-        self._read(word, -(-used // self.config.store_bytes))  # nothing else is used
-        return values
+        config, size = self.config, self.config.store_bytes
+        streams, units, stop = config.codec_streams, [], 0
+        for unit in range(streams):
+            places = codec.row_places(unit, codec.bound(count // streams, False), streams, config.codec_chunk) + word * size
+            data = self.store[places[places < len(self.store)]].tobytes()
+            values, used = codec.decode_prefix(data, count // streams, **code.options(config))
+            units.append(values)
+            stop = max(stop, int(places[used - 1]) // size + 1)
+        self._read(word, stop - word)  # nothing behind that is used
+        return codec.rows_of(np.array(units), streams)[0]
 
     def _weights(self, layer: Record) -> NDArray[np.int64]:
         """``(groups, vectors of a window, lanes)``."""
@@ -544,12 +557,14 @@ class Machine:
         slot = layer["out_row_step"]
         low, high = step["out_address"], step["out_address"] + len(output) * slot - 1
         self._check_written(low, high, protected)
-        streams = codec.encode_units(output_rows(layer, output), **output_code(layer).options(self.config))
-        for y, stream in enumerate(streams):
-            if len(stream) > slot:
-                raise MachineError(f"a compressed row must fit its slot of {slot} bytes, not take {len(stream)}")
-            at = low + y * slot
-            self.store[at : at + len(stream)] = np.frombuffer(stream, np.uint8)
+        streams, chunk = self.config.codec_streams, self.config.codec_chunk
+        rows = codec.units_of(output_rows(layer, output), streams)
+        for i, unit in enumerate(codec.encode_units(rows, **output_code(layer).options(self.config))):
+            if streams * len(unit) > slot:
+                what = f"row must fit its slot of {slot}" if streams == 1 else f"unit must fit its {slot // streams}"
+                raise MachineError(f"a compressed {what} bytes, not take {len(unit)}")
+            at = low + i // streams * slot
+            self.store[at + codec.row_places(i % streams, len(unit), streams, chunk)] = np.frombuffer(unit, np.uint8)
 
     def _check_written(self, low: int, high: int, protected: int) -> None:
         if low < protected or high >= len(self.store):

@@ -33,7 +33,8 @@ class Layout:
     ``homes[name]`` is the tensor whose bytes a tensor shares: its own name, or for most reshapes that of the input. A tensor
     that only a concatenation reads lies in the concatenation's output, ``views[name]`` says behind how many channels of
     which tensor; the other inputs of a concatenation are copied. ``pitches`` are the bytes from pixel to pixel of the tensors
-    that are neither: the channels, or a multiple of the lanes where whole words or block-sparse weights are used. ``filled`` are the tensors whose
+    that are neither: the channels, or a multiple of the lanes where whole words or block-sparse
+    weights are used. ``filled`` are the tensors whose
     bytes between pixels must be written, because they are read and, not being zero, would take time. Whole words take the same
     time whatever is in them, but those that :data:`PASS_ON` makes of them are written too if that is to be filled. Bytes of
     tensors with several values per byte are written as a whole.

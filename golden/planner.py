@@ -198,8 +198,8 @@ def strip_points(frontend: Frontend) -> list[Point]:
 
 
 def _cycles(items: Sequence[Item], config: Config, coded: Mapping[str, Coding] = MappingProxyType({})) -> int:
-    """A guess: run steps one behind the other, and beside each the loads for the next. Of ``coded`` tensors a value takes as
-    long as a word of others."""
+    """A guess: run steps one behind the other, and beside each the loads for the next. Of ``coded`` tensors a value of each
+    unit takes as long as a word of others."""
     _, found = loads_of(items, config)
     total = before = 0
     for item, (_, loads) in zip(items, found):
@@ -208,7 +208,7 @@ def _cycles(items: Sequence[Item], config: Config, coded: Mapping[str, Coding] =
         words = sum(part.stop - part.start for load in loads for part in load.parts) // config.store_bytes
         kernel, piece = item
         _, _, exist = rows_read(kernel, piece)
-        per_cycle = 1 if coded.keys() & {*kernel.inputs} else config.store_bytes
+        per_cycle = config.codec_streams if coded.keys() & {*kernel.inputs} else config.store_bytes
         row = kernel.source.columns * kernel.source.pitch // per_cycle
         filled = row * min(exist, len(piece.kernel_rows))
         total += max(words - before, 0) + STEP_CYCLES + filled

@@ -212,6 +212,7 @@ class Program:
             "warm_steps": self.step_word(self.warm),
             "image_words": self.size // config.store_bytes,
             "codec": CODECS.index(config.codec) * self.coded,
+            "codec_streams": (config.codec_streams.bit_length() - 1) * self.coded,
             "input_address": self.input.address,
             "output_address": self.output.address,
             "end_address": self.end_address,
@@ -246,6 +247,9 @@ class Program:
         own = CODECS.index(config.codec)
         if header["codec"] not in (0, own):
             raise ImageError(f"an image's codec must be 0 or {own}, not {header['codec']}")
+        own = (config.codec_streams.bit_length() - 1) * (header["codec"] != 0)
+        if header["codec_streams"] != own:
+            raise ImageError(f"an image's codec_streams must be {own}, not {header['codec_streams']}")
         if len(image) % config.store_bytes:
             raise ImageError(f"an image must have whole store words of {config.store_bytes} bytes, not {len(image)} bytes")
         field = HEADER["crc"].offset // 8

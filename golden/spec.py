@@ -20,6 +20,7 @@ __all__ = [
     "ADD_TABLE",
     "CODECS",
     "CODEC_BUDGET_CREDIT",
+    "CODEC_CHUNK",
     "CODEC_CREDIT",
     "CODEC_CREDIT_FULL",
     "CODEC_CREDIT_LEAST",
@@ -92,7 +93,10 @@ CODECS = ("off", "lossless", "bounded", "budgeted")
 """How rows can be compressed, by the number that says so in an image."""
 
 CODEC_SLOT = 2046
-"""Bytes of the largest slot of a compressed row."""
+"""Bytes of the slot of a compressed row for one of its units, at most."""
+
+CODEC_CHUNK = 8
+"""Bytes of a unit that lie side by side in the slot of a row of several units, at least; more units than that have as many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +132,8 @@ HEADER = _pack(
             ("magic", 32, "``MAGIC``"),
             ("version", 16, "``VERSION``"),
             ("lanes", 8, "lanes the image was compiled for"),
-            ("store_bytes", 8, "bytes per store word it was compiled for"),
+            ("store_bytes", 5, "bytes per store word it was compiled for"),
+            ("codec_streams", 3, "units of a compressed row: 1 << ``codec_streams``; 0 too if ``codec`` is 0"),
         ),
         (
             ("steps", 20, "store word of the first step"),
@@ -495,6 +500,8 @@ class Config:
         How rows of feature maps may be compressed, one of ``CODECS``: ``off``, not at all; ``lossless``; ``bounded``, also
         lossless, with incompressible values left plain; or ``budgeted``, lossless or with low bits dropped so that a row
         takes no more than a budget.
+    codec_streams : int
+        Units of a compressed row, and values that are decoded in a cycle: a power of two, at most ``store_bytes``.
     masks : int
         Depth of the mask buffer, a power of two up to ``weight_vectors``; 0: there is none, and no block-sparse weights. A
         mask says which of ``lanes`` successive weight vectors are stored, because they are not zero.
@@ -524,6 +531,7 @@ class Config:
     fetch_interval: int = 0
     lut_lanes: int = 0
     codec: str = "off"
+    codec_streams: int = 1
     masks: int = 0
     binary: bool = False
     nibbles: bool = False
@@ -559,6 +567,10 @@ class Config:
             least = 2  # a request takes a cycle
             require(least <= self.fetch_latency <= 65535, f"fetch_latency must be {least} to 65535", self.fetch_latency)
             require(1 <= self.fetch_interval <= 65535, "fetch_interval must be 0 to 65535", self.fetch_interval)
+        most = self.store_bytes
+        streams = _power_of_two(self.codec_streams) and self.codec_streams <= most
+        require(streams, f"codec_streams must be a power of two, 1 to {most}", self.codec_streams)
+        require(self.codec_streams == 1 or self.codec != "off", "codec_streams must be 1 without a codec", self.codec_streams)
         require(18 <= self.acc_bits <= 28, "acc_bits must be 18 to 28", self.acc_bits)
         require(
             0 <= self.lut_lanes <= self.lanes and self.lut_lanes % 2 == 0,
@@ -597,8 +609,21 @@ class Config:
         """Store words per row buffer word or weight vector."""
         return self.lanes // self.store_bytes
 
+    @property
+    def codec_chunk(self) -> int:
+        """Bytes of a unit that lie side by side in the slot of a compressed row."""
+        return self.store_bytes if self.codec_streams == 1 else max(CODEC_CHUNK, self.codec_streams)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Slots of compressed rows have a multiple of so many bytes: a chunk of each unit."""
+        return self.codec_streams * self.codec_chunk
+
 
 _UP5K = Config("up5k", "ice40", store_ports=1, acc_bits=22, interval=2, fetch_latency=39, fetch_interval=16, lut_lanes=4)
+_ECP5_85 = Config(
+    "ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024, fetch_latency=55, fetch_interval=32
+)
 
 _ECP5 = Config("ecp5_25", store_bytes=16, store_words=4096, fetch_latency=55, fetch_interval=32)
 
@@ -625,9 +650,8 @@ CONFIGS: Mapping[str, Config] = {
         dataclasses.replace(
             _ECP5, name="ecp5_25_compressed", codec="lossless", masks=256, binary=True, nibbles=True, int4=True
         ),
-        Config(
-            "ecp5_85", lanes=64, store_bytes=16, store_words=16384, weight_vectors=1024, fetch_latency=55, fetch_interval=32
-        ),
+        _ECP5_85,
+        dataclasses.replace(_ECP5_85, name="ecp5_85_codec", codec="lossless", codec_streams=8),
     )
 }
 """The named configurations."""

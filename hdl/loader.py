@@ -9,6 +9,7 @@ from gossamer.golden.spec import DESCRIPTOR_BYTES, STEP_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.compressor import RATE_BITS
 from gossamer.hdl.counter import counted
+from gossamer.hdl.interleaved_decoder import InterleavedDecoder
 from gossamer.hdl.row_decoder import RowDecoder
 from gossamer.hdl.store import read_signature
 
@@ -71,6 +72,9 @@ class Loader(wiring.Component):
     written with its last. While the next value needs a halfword and that lies behind the store, ``error`` is high, a cycle
     later as always.
 
+    With ``streams`` a compressed row has so many units, see :class:`InterleavedDecoder`, of each of which a value is found in
+    a cycle, and granules are written two cycles after their last values are found.
+
     Parameters
     ----------
     lanes : int
@@ -82,7 +86,9 @@ class Loader(wiring.Component):
     codec : str
         One of :data:`gossamer.golden.spec.CODECS`: how rows may be compressed.
     byte_writes : bool
-        Values of compressed rows are written one by one, which spares a granule of registers.
+        Values of compressed rows are written one by one, which spares a granule of registers; only if they have one unit.
+    streams : int
+        Units of a compressed row, a power of two up to ``store_bytes``. Without a codec it does not matter.
     nibbles, bits : bool
         Build it with ``in_nibbles``, ``in_bits``.
 
@@ -112,6 +118,7 @@ class Loader(wiring.Component):
         count: int,
         codec: str = "off",
         byte_writes: bool = False,
+        streams: int = 1,
         nibbles: bool = False,
         bits: bool = False,
     ):
@@ -127,15 +134,14 @@ class Loader(wiring.Component):
         self._granules = lanes // store_bytes
         self._decoder, self._byte_writes = None, byte_writes
         places = {}
+        self._streams = streams
         if codec != "off":
-            values = 1 if byte_writes else store_bytes
-            self._decoder = RowDecoder(
-                lanes=lanes,
-                store_bytes=store_bytes,
-                values=values,
-                bounded=codec == "bounded",
-                budgets=codec == "budgeted",
-            )
+            require(streams == 1 or not byte_writes, f"byte_writes must be for one stream, not {streams}")
+            kind = {"lanes": lanes, "store_bytes": store_bytes, "bounded": codec == "bounded", "budgets": codec == "budgeted"}
+            if streams == 1:
+                self._decoder = RowDecoder(**kind, values=1 if byte_writes else store_bytes)
+            else:
+                self._decoder = InterleavedDecoder(**kind, streams=streams, store_words=store_words)
             wide = bits_for(count)
             places = {"pixel_step": In(8), "turn": In(wide), "turn_step": In(signed(wide))}
         # Values per byte, by the field that says that there are so many.
@@ -243,42 +249,48 @@ class Loader(wiring.Component):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:
             m.submodules.decoder = decoder
-            number = Signal(range(self._store_bytes))  # of the next value in its granule
+            # Of the next value, or the next ones, in their granule.
+            several = self._store_bytes > self._streams
+            number = Signal(range(self._store_bytes // self._streams)) if several else Const(0, 1)
+            number_last = number.all() if several else decoder.found
             coded, final, jump, to_right = Signal(), Signal(), Signal(), Signal()
             m.d.sync += self.write.index.eq(command.index + position)
             with m.If(start):
                 m.d.sync += command.coded.eq(self.i.p.coded & ~self.i.p.blank)
-            with m.If(decoder.found):
-                m.d.sync += number.eq(number + 1)
+            if several:
+                with m.If(decoder.found):
+                    m.d.sync += number.eq(number + 1)
             # The granule has several values: whether it is the row's last is found while they come, with the same adder as
             # then the place of the next granule.
             m.d.comb += to_right.eq(after == self.right_granule)
-            with m.If(~number.all()):
-                m.d.sync += final.eq(to_right)
+            if several:
+                with m.If(~number_last):
+                    m.d.sync += final.eq(to_right)
+            else:
+                m.d.comb += final.eq(position + 1 == self.right_granule)
             with m.If(step):
                 m.d.sync += at_right.eq(to_right)
             with m.If(start):
                 m.d.sync += at_right.eq(0)
             word_end = position[: exact_log2(self._granules)].all()
             m.d.comb += [
-                jump.eq(number.all() & word_end & ~final),
+                jump.eq(number_last & word_end & ~final),
                 after.eq(position + Mux(jump, Mux(position >= self.turn, self.turn_step, self.pixel_step), 1)),
                 coded.eq(command.coded),
                 decoder.start.eq(start),
-                decoder.asked.eq(self.read.en & self.read.ready & ~outside),
                 decoder.word.eq(self.read.data),
                 decoder.run.eq(active & coded & body),
                 decoder.signed.eq(command.signed),
                 *([decoder.rate.eq(command.rate)] if hasattr(decoder, "rate") else []),
             ]
             with m.If(coded):
-                m.d.comb += [
-                    self.read.en.eq(active),
-                    go_on.eq(decoder.next_word),
-                    step.eq(active & (~body | (decoder.found & number.all()))),
-                ]
-                m.d.sync += self.error.eq(decoder.starved & outside)
-            if self._byte_writes:
+                m.d.comb += step.eq(active & (~body | (decoder.found & number_last)))
+            self._elaborate_reading(m, active, coded, command.address, outside, go_on)
+            if self._streams > 1:
+                m.d.comb += decoder.final.eq(final & (number_last if several else 1))
+                with m.If(coded & ~all_pad):
+                    m.d.comb += self.write.row_data.eq(decoder.data)
+            elif self._byte_writes:
                 m.d.comb += [
                     filling.eq(Mux(decoder.valid, decoder.data, self.pad)),
                     self.write.mask.eq(Cat(~decoder.valid | (number == b) for b in (*range(1, self._store_bytes), 0))),
@@ -318,3 +330,21 @@ class Loader(wiring.Component):
                 m.d.comb += part_last.eq(asked[:number].all())
                 m.d.comb += word.eq(Cat((Const(0, 8) | bits)[:8] for bits in spread))
         return word, part_last
+
+    def _elaborate_reading(self, m, active, coded, address, outside, go_on):
+        """Which words of a compressed row are read."""
+        decoder = self._decoder
+        if self._streams == 1:
+            m.d.comb += decoder.asked.eq(self.read.en & self.read.ready & ~outside)
+            with m.If(coded):
+                m.d.comb += [self.read.en.eq(active), go_on.eq(decoder.next_word)]
+                m.d.sync += self.error.eq(decoder.starved & outside)
+            return
+        wanted = address + decoder.offset
+        m.d.comb += [
+            decoder.ready.eq(self.read.ready),
+            decoder.outside.eq(wanted >= self._store_words),
+        ]
+        with m.If(coded):
+            m.d.comb += [self.read.en.eq(active & decoder.want), self.read.address.eq(wanted), go_on.eq(0)]
+            m.d.sync += self.error.eq(decoder.lost)

@@ -179,6 +179,9 @@ class Sequencer(wiring.Component):
         address_bits = bits_for(config.store_words - 1) + 1
         d = self.descriptor
         own_codec = CODECS.index(config.codec)
+        own_streams = exact_log2(config.codec_streams)
+        # With one stream, the image's streams above the bytes must be 0.
+        own_bytes = HEADER["store_bytes"] if own_streams else Field(HEADER["store_bytes"].offset, 8)
         coded = own_codec != 0
 
         def beat(field: Field):
@@ -313,7 +316,16 @@ class Sequencer(wiring.Component):
                     capture_addresses(HEADER["steps"], HEADER["warm_steps"])
                     capture(not_image_words, HEADER["image_words"], complement=True)
                     codec = received(HEADER["codec"])
-                    with m.If((self.control.index == beat(HEADER["codec"])) & (codec != 0) & (codec != own_codec)):
+                    bad_codec = (codec != 0) & (codec != own_codec)
+                    if own_streams:  # they come with the word of the codec, or before
+                        streams, first_streams = received(HEADER["codec_streams"]), Signal(2)
+                        fits = Cat(streams == 0, streams == own_streams)
+                        if beat(HEADER["codec"]):
+                            with m.If(self.control.index == 0):
+                                m.d.sync += first_streams.eq(fits)
+                            fits = first_streams
+                        bad_codec = Mux(codec == 0, ~fits[0], (codec != own_codec) | ~fits[1])
+                    with m.If((self.control.index == beat(HEADER["codec"])) & bad_codec):
                         # What is wrong in a beat before comes first; in this one, it is found below.
                         m.d.sync += self.error.eq(Mux(self.error == Error.NONE, Error.CONFIG, self.error))
                     with m.If(self.control.index == 0):
@@ -323,7 +335,7 @@ class Sequencer(wiring.Component):
                             m.d.sync += self.error.eq(Error.VERSION)
                         with m.Elif(
                             (received(HEADER["lanes"]) != config.lanes)
-                            | (received(HEADER["store_bytes"]) != store_bytes)
+                            | (received(own_bytes) != store_bytes)
                         ):
                             m.d.sync += self.error.eq(Error.CONFIG)
                 with m.If(last_beat(STEP_BYTES)):

@@ -1,14 +1,15 @@
 """Puts output bytes, or partial sums, where they belong in the store."""
 
-from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gossamer.golden.spec import CODEC_SLOT, PARAMETER_BYTES
+from gossamer.golden.spec import CODEC_CHUNK, CODEC_SLOT, PARAMETER_BYTES
 from gossamer.hdl.checks import require, require_powers_of_two
 from gossamer.hdl.compressor import RATE_BITS, Compressor
 from gossamer.hdl.counter import counted
+from gossamer.hdl.interleaved_compressor import InterleavedCompressor
 from gossamer.hdl.requantizer import output_layout
 from gossamer.hdl.store import write_signature
 
@@ -39,6 +40,11 @@ class Writer(wiring.Component):
     begins another, this follows one cycle later. A halfword that is behind its slot is not written, and neither are those of
     the row that follow; each raises ``overflow`` for one cycle instead.
 
+    With ``streams`` a row has so many units, see :class:`InterleavedCompressor`; the bytes that belong to each of its last
+    window's last ``streams`` are their last ones. The units take turns in the slot, in chunks of ``max(8, streams)`` bytes, and
+    what is said of a row and its slot is so of each unit and its part of the slot. Where units end, halfwords may be written
+    later, one per cycle; ``i.ready`` is always high still.
+
     ``start`` begins a run at ``out_address``; its first transfer comes two cycles later at the earliest. ``row_done``
     announces a row; ``idle`` is high from the cycle after the announced rows have been written to the next announcement. A
     row must be announced at the latest with its last byte; not more than :data:`ROWS` may be under way. A word outside the
@@ -55,6 +61,9 @@ class Writer(wiring.Component):
         See :class:`Store`.
     codec : str
         One of :data:`gossamer.golden.spec.CODECS`.
+    streams : int
+        Units of a compressed row, a power of two up to ``store_bytes`` of which ``lanes`` is a multiple. Without a codec it
+        does not matter.
     nibbles, bits, int4 : bool
         Build it with ``out_nibbles``, ``out_bits``, ``int4``.
 
@@ -74,7 +83,9 @@ class Writer(wiring.Component):
         Must not change during a run.
     out_coded, out_signed : ``In(1)``
         The same, unless ``codec`` is ``off``. With ``out_coded`` slots are whole halfwords, up to ``CODEC_SLOT`` bytes, and
-        begin at one.
+        begin at one; those of several units are whole chunks of each, and begin at a store word.
+    last_lanes : ``In``
+        With ``streams``, the same: bytes of the last window of a row; with ``out_coded`` a multiple of ``streams``.
     out_nibbles, out_bits, int4 : ``In(1)``
         The same, if it is built with them.
     out_rate : ``In(7)``
@@ -88,6 +99,7 @@ class Writer(wiring.Component):
         store_bytes: int,
         store_words: int,
         codec: str = "off",
+        streams: int = 1,
         nibbles: bool = False,
         bits: bool = False,
         int4: bool = False,
@@ -96,9 +108,10 @@ class Writer(wiring.Component):
         require_powers_of_two(store_bytes=store_bytes)
         require(store_words >= 1, f"store_words must be at least 1, not {store_words}")
         self._lanes, self._store_bytes, self._store_words = lanes, store_bytes, store_words
-        self._compressor = None
+        self._compressor, self._streams = None, streams if codec != "off" else 1
         if codec != "off":
-            self._compressor = Compressor(lanes=lanes, bounded=codec == "bounded", budgets=codec == "budgeted")
+            kind = {"lanes": lanes, "bounded": codec == "bounded", "budgets": codec == "budgeted"}
+            self._compressor = Compressor(**kind) if streams == 1 else InterleavedCompressor(**kind, streams=streams)
         address_bits = exact_log2(store_bytes) + (store_words - 1).bit_length() + 1
         self._packed = {name: count for name, count, there in (("out_nibbles", 2, nibbles), ("out_bits", 8, bits)) if there}
         self._int4 = int4
@@ -122,6 +135,7 @@ class Writer(wiring.Component):
                 **({"out_rate": In(RATE_BITS)} if codec == "budgeted" else {}),
                 **{name: In(1) for name in self._packed},
                 **({"int4": In(1)} if int4 else {}),
+                **({"last_lanes": In(range(lanes + 1))} if self._streams > 1 else {}),
             }
         )
 
@@ -163,7 +177,7 @@ class Writer(wiring.Component):
         position = byte[:byte_bits]
         step = Signal.like(byte)  # to the next window
         if self._compressor is not None:
-            self._elaborate_codec(m, valid, last, group_last, row_last, plain, over)
+            self._elaborate_codec(m, valid, last, group_last, row_last, plain, over, byte)
         row_moves, group_moves = row_last & ~self.partial_out, group_last & ~self.partial_out
         group_step = Mux(self.int4, 2 * self._lanes, self._lanes) if self._int4 else Const(self._lanes)
         for name, count in self._packed.items():
@@ -230,27 +244,65 @@ class Writer(wiring.Component):
                 m.d.sync += Assert((under_way == 0) & ~self.i.valid, "the host must not write during a run")
         return m
 
-    def _elaborate_codec(self, m, valid, last, group_last, row_last, plain, over):
+    def _elaborate_codec(self, m, valid, last, group_last, row_last, plain, over, byte):
         """With ``out_coded``, halfwords take the place of what comes; ``over`` if there is no room for one in its slot."""
         m.submodules.compressor = compressor = self._compressor
-        gone = Signal(range(CODEC_SLOT // 2 + 1), reset_less=True)  # the complement of the halfwords that the slot has left
         m.d.comb += [
             compressor.signed.eq(self.out_signed),
             *([compressor.rate.eq(self.out_rate)] if hasattr(self, "out_rate") else []),
             compressor.i.valid.eq(self.i.valid & self.out_coded),
             compressor.i.p.data.eq(self.i.p.data),
-            compressor.i.p.last.eq(self.i.p.last & self.i.p.tag.row_last),
-            compressor.o.ready.eq(1),
-            over.eq(self.out_coded & gone.all()),
         ]
         with m.If(self.out_coded):
             m.d.comb += [
                 valid.eq(compressor.o.valid),
                 plain.eq(compressor.o.p.data),
                 last.eq(1),
-                group_last.eq(compressor.o.p.last),
-                row_last.eq(compressor.o.p.last),
+                group_last.eq(row_last),
             ]
+        if self._streams > 1:
+            self._elaborate_units(m, byte, row_last, over)
+            return
+        gone = Signal(range(CODEC_SLOT // 2 + 1), reset_less=True)  # the complement of the halfwords that the slot has left
+        m.d.comb += [
+            compressor.o.ready.eq(1),
+            compressor.i.p.last.eq(self.i.p.last & self.i.p.tag.row_last),
+            over.eq(self.out_coded & gone.all()),
+        ]
+        with m.If(self.out_coded):
+            m.d.comb += row_last.eq(compressor.o.p.last)
         begin = self.start | (compressor.o.valid & compressor.o.p.last)
         with m.If(begin | (compressor.o.valid & ~gone.all())):
             m.d.sync += gone.eq(counted(gone, begin, ~self.out_row_step[1 : 1 + len(gone)]))
+
+    def _elaborate_units(self, m, byte, row_last, over):
+        """Of rows of several units: the place of the halfword that comes, its unit's row and what the unit has of it."""
+        compressor, streams = self._compressor, self._streams
+        unit_bits, chunk_bits = exact_log2(streams), exact_log2(max(CODEC_CHUNK, streams)) - 1  # of halfwords
+        starts = Array(Signal.like(self.out_address, name=f"start_{unit}", reset_less=True) for unit in range(streams))
+        counts = Array(Signal(range(CODEC_SLOT // 2 + 1), name=f"count_{unit}", reset_less=True) for unit in range(streams))
+        number = Signal(range(self._lanes))  # of the byte that comes, in its window
+        ended = Signal(unit_bits)  # units of the row
+        o = compressor.o
+        start, count = Signal.like(self.out_address), Signal.like(counts[0])
+        m.d.comb += [
+            start.eq(starts[o.p.unit]),
+            count.eq(counts[o.p.unit]),
+            compressor.i.p.last.eq(
+                self.i.p.tag.row_last & (number[unit_bits:] + 1 == self.last_lanes[unit_bits:])
+            ),
+            over.eq(self.out_coded & (count == self.out_row_step[1 + unit_bits :][: len(count)])),
+        ]
+        with m.If(self.out_coded):
+            place = Cat(count[:chunk_bits], o.p.unit, count[chunk_bits:]) << 1
+            m.d.comb += [byte.eq(start + place), row_last.eq(o.p.last & ended.all())]
+        with m.If(self.i.valid):
+            m.d.sync += number.eq(Mux(self.i.p.last, 0, number + 1))
+        with m.If(o.valid):
+            m.d.sync += counts[o.p.unit].eq(Mux(o.p.last, 0, count + ~over))
+            with m.If(o.p.last):
+                m.d.sync += [starts[o.p.unit].eq(start + self.out_row_step), ended.eq(ended + 1)]
+        with m.If(self.start):
+            m.d.sync += [number.eq(0), ended.eq(0)]
+            m.d.sync += [each.eq(self.out_address) for each in starts]
+            m.d.sync += [each.eq(0) for each in counts]

@@ -117,7 +117,7 @@ struct Tensor {
     uint8_t *data;
     Tensor(const std::vector<uint32_t> &header, uint32_t field)
         : rows(header[field] & 0xffff), columns(header[field] >> 16), pitch(header[field + 1] >> 16), done(0), data(nullptr) {
-        uint32_t word = header[1] >> 24;
+        uint32_t word = header[1] >> 24 & 31;
         row_bytes = (columns * pitch + word - 1) / word * word;
     }
 };

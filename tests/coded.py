@@ -12,8 +12,9 @@ def every_slot(frontend):
     for name in frontend.layout.pitches:
         place = frontend.layout.map(name)
         values = place.columns * place.pitch
-        slot = -(-codec.bound(values, False) // config.store_bytes) * config.store_bytes
+        part = -(-codec.bound(values // config.codec_streams, False) // config.codec_chunk) * config.codec_chunk
         full = place.channels <= config.lanes or place.channels % config.lanes == 0
-        if place.channels == place.pitch and full and values % config.store_bytes == 0 and slot <= CODEC_SLOT:
-            found[name] = slot
+        full = full and place.channels % config.codec_streams == 0
+        if place.channels == place.pitch and full and values % config.store_bytes == 0 and part <= CODEC_SLOT:
+            found[name] = config.codec_streams * part
     return found

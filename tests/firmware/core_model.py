@@ -98,6 +98,7 @@ class CoreModel:
         header = decode(HEADER, store[:HEADER_BYTES].tobytes())
         wrong_config = (header["lanes"], header["store_bytes"]) != (self.config.lanes, self.config.store_bytes)
         wrong_config |= header["codec"] not in (0, CODECS.index(self.config.codec))
+        wrong_config |= 1 << header["codec_streams"] != (self.config.codec_streams if header["codec"] else 1)
         if header["magic"] != MAGIC:
             self.error = Error.MAGIC
         elif header["version"] != VERSION:

@@ -148,6 +148,19 @@ def test_the_header_tells_the_codec_of_compressed_rows(small, kind, number_):
             Program.disassemble(dataclasses.replace(coded, config=dataclasses.replace(config, codec=other)).assemble(), config)
 
 
+@pytest.mark.parametrize("streams, number_", [(1, 0), (2, 1), (8, 3)])
+def test_the_header_tells_the_units_of_compressed_rows(small, streams, number_):
+    config = dataclasses.replace(small.config, codec="lossless", codec_streams=streams)
+    plain = dataclasses.replace(small, config=config)
+    coded = dataclasses.replace(plain, layers=({"out_coded": 1},))
+    assert plain.assemble()[7] == 8
+    assert coded.assemble()[7] == 8 | number_ << 5
+    other = dataclasses.replace(config, codec_streams=4)
+    with pytest.raises(ImageError, match=f"^an image's codec_streams must be 2, not {number_}$"):
+        Program.disassemble(coded.assemble(), other)
+    assert Program.disassemble(plain.assemble(), other)
+
+
 def test_crc_is_that_of_zip_over_the_image_with_the_field_zero(small):
     image = small.assemble()
     assert number(image, 28, 4) == zlib.crc32(image[:28] + bytes(4) + image[32:])

@@ -35,6 +35,7 @@ def test_named_configurations_are_those_of_the_devices():
         "ecp5_25": ("generic", 16, 16),
         "ecp5_25_compressed": ("generic", 16, 16),
         "ecp5_85": ("generic", 64, 16),
+        "ecp5_85_codec": ("generic", 64, 16),
     }
 
 
@@ -51,6 +52,10 @@ def test_derived_sizes():
     assert c.store_size == 16_000
     assert c.granules == 4
     assert c.longest_load == 2048  # 512 row words of 4 store words
+    assert (c.codec_chunk, c.slot_bytes) == (16, 16)
+    for streams, sizes in ((2, (8, 16)), (4, (8, 32)), (8, (8, 64)), (16, (16, 256))):
+        several = dataclasses.replace(c, codec="lossless", codec_streams=streams)
+        assert (several.codec_chunk, several.slot_bytes) == sizes
     assert dataclasses.replace(c, weight_vectors=1024).longest_load == 4096
     assert dataclasses.replace(c, parameters=32768).longest_load == 16384  # 8 bytes each, 2 in a store word
 
@@ -74,6 +79,10 @@ def test_fields_have_one_type(field, value):
         ({"lanes": 24}, "lanes must be 8, 16, 32 or 64, not 24"),
         ({"lanes": 128}, "lanes must be 8, 16, 32 or 64, not 128"),
         ({"codec": "zip"}, "codec must be one of off, lossless, bounded, budgeted, not 'zip'"),
+        ({"codec": "lossless", "codec_streams": 0}, "codec_streams must be a power of two, 1 to 8, not 0"),
+        ({"codec": "lossless", "codec_streams": 6}, "codec_streams must be a power of two, 1 to 8, not 6"),
+        ({"codec": "lossless", "codec_streams": 16}, "codec_streams must be a power of two, 1 to 8, not 16"),
+        ({"codec_streams": 2}, "codec_streams must be 1 without a codec, not 2"),
         ({"store_bytes": 4}, "store_bytes must be 8 or 16, not 4"),
         ({"lanes": 8, "store_bytes": 16}, "store_bytes must be at most lanes (8), not 16"),
         ({"store_words": 255}, "store_words must be 256 to 524288, not 255"),
@@ -113,6 +122,7 @@ def test_configurations_refuse(fields, rule):
         {"store_words": 256, "row_words": 256, "weight_vectors": 256, "parameters": 256, "acc_bits": 18},
         {"weight_vectors": 32768, "parameters": 32768, "acc_bits": 28, "interval": 2},
         {"technology": "ice40", "store_ports": 1},
+        {"store_bytes": 16, "codec": "bounded", "codec_streams": 16},
     ],
 )
 def test_the_ends_of_every_range_are_allowed(fields):
@@ -148,7 +158,8 @@ def refusal(path):
 
 def test_neither_name_nor_file():
     assert refusal("up6k") == (
-        "configuration must be a file or one of up5k, up5k_codec, up5k_compressed, gw1n9, gw2a18, ecp5_25, ecp5_25_compressed, ecp5_85, not 'up6k'"
+        "configuration must be a file or one of up5k, up5k_codec, up5k_compressed, gw1n9, gw2a18, ecp5_25, ecp5_25_compressed, "
+        "ecp5_85, ecp5_85_codec, not 'up6k'"
     )  # fmt: skip
 
 
@@ -180,8 +191,8 @@ def test_unknown_keys_are_refused(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("lines = 16\nlanes = 16\nzone = 1\n")
     known = (
-        "acc_bits, binary, codec, fetch_interval, fetch_latency, int4, interval, lanes, lut_lanes, masks, name, nibbles, "
-        "parameters, row_words, store_bytes, store_ports, store_words, technology, weight_vectors"
+        "acc_bits, binary, codec, codec_streams, fetch_interval, fetch_latency, int4, interval, lanes, lut_lanes, masks, name, "
+        "nibbles, parameters, row_words, store_bytes, store_ports, store_words, technology, weight_vectors"
     )
     assert refusal(path) == f"configuration file {path} must have only the keys {known}, not 'lines'"
 

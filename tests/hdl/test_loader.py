@@ -330,6 +330,11 @@ class Row:
         """How many halfwords the values up to each one take."""
         return [-(-end // 16) for end in code_ends(self.values(lanes), lanes, self.signed)]
 
+    def needed_by(self, unit, lanes, streams):
+        """The same of a unit, of several."""
+        ends = code_ends(self.values(lanes)[unit::streams], lanes // streams, self.signed)
+        return [-(-end // 16) for end in ends]
+
 
 def place(row, *, lanes, store_bytes, left_pixels=0, right_granules=0, pad=0x80):
     """Where the granules of a row lie in a slot, between padding."""
@@ -566,3 +571,105 @@ def test_the_bounded_code(rng):
     result = run(dut, [command(Target.ROWS, 20, coded=1, signed=1)], settings, memory)
     found = {index: data.to_bytes(8, "little") for _, (_, index, data, _) in result.writes}
     assert b"".join(found[index] for index in range(6)) == row.pixels.astype(np.uint8).tobytes()
+
+
+# Several units
+
+
+def chunks_of(unit, address, streams, store_bytes):
+    """The bytes of the store that a unit of the row at a word has, in order."""
+    size = max(8, streams)
+    for chunk in itertools.count(unit, streams):
+        start = address * store_bytes + chunk * size
+        yield from range(start, start + size)
+
+
+def put_units(memory, row, lanes, streams):
+    """Write the units of a row to the store; returns the word behind."""
+    store_bytes, stop = len(memory[0]), 0
+    for unit in range(streams):
+        values = row.values(lanes)[unit::streams]
+        data = codec.encode(values, lanes=lanes // streams, signed=bool(row.signed), bounded=False)
+        for at, byte in zip(chunks_of(unit, row.address, streams, store_bytes), data):
+            memory[at // store_bytes][at % store_bytes] = byte
+            stop = max(stop, at // store_bytes + 1)
+    return stop
+
+
+def founds_units(row, settings, ready, accepted, *, lanes, streams):
+    """The cycles in which the values of a row of several units are there, register by register: of each unit the halfwords in
+    the two registers for chunks, and in that for a halfword, and whether a value waits for those of the others."""
+    needed = [row.needed_by(unit, lanes, streams) for unit in range(streams)]
+    chunk = max(8, streams) // 2
+    buffers, half, waits = [[0, 0] for _ in range(streams)], [0] * streams, [0] * streams
+    fills, drains, taken, found = [0] * streams, [0] * streams, [0] * streams, [0] * streams
+    turn, coming, joined = 0, None, []
+    for cycle in itertools.count(accepted + 1):
+        if len(joined) == len(needed[0]):
+            return [at for at in joined for _ in range(streams)]
+        join = all(waits)
+        if join:
+            joined.append(cycle)
+        asks = None if any(buffers[turn][fills[turn] :][:1]) else turn
+        for unit in range(streams):
+            last = len(joined) >= len(needed[0]) - (0 if join else 1) and waits[unit]
+            takes = found[unit] < len(needed[unit]) and needed[unit][found[unit]] > taken[unit]
+            runs = cycle > accepted + settings.left_granules and not last and found[unit] < len(needed[unit])
+            finds = runs and (join or not waits[unit]) and (not takes or half[unit])
+            empties = not half[unit] or (finds and takes)
+            moves = empties and buffers[unit][drains[unit]]
+            if finds:
+                found[unit] += 1
+                taken[unit] += takes
+            waits[unit] = finds or (waits[unit] and not join)
+            half[unit] = bool(moves) if empties else half[unit]
+            if moves:
+                buffers[unit][drains[unit]] -= 1
+                drains[unit] ^= not buffers[unit][drains[unit]]
+        if coming is not None:
+            buffers[coming][fills[coming]] = chunk
+            fills[coming] ^= 1
+        coming = asks if ready[cycle] else None
+        turn = (turn + ready[cycle]) % streams
+
+
+@pytest.mark.parametrize(
+    "lanes, store_bytes, streams, channels, stalls",
+    [
+        (8, 8, 2, 24, "often"),
+        (8, 8, 8, 8, "never"),
+        (16, 8, 4, 32, "in turn"),
+        (16, 16, 8, 16, "two of three"),
+        (16, 16, 2, 48, "never"),
+        (16, 16, 16, 32, "often"),
+        (64, 16, 8, 128, "never"),
+    ],
+)
+def test_rows_of_several_units_in_each_cycle(rng, lanes, store_bytes, streams, channels, stalls):
+    width = 2 if channels > 32 else int(rng.integers(1, 6))
+    sizes = {"lanes": lanes, "store_bytes": store_bytes}
+    memory, rows, address = contents(rng, store_bytes, 512), [], 100
+    for _ in range(2 if lanes == 64 else 3):
+        pixels = random_unit(rng, width * channels).reshape(width, channels)
+        rows.append(Row(pixels, address, int(rng.integers(2))))
+        address = put_units(memory, rows[-1], lanes, streams)
+    settings = place(rows[0], **sizes, left_pixels=int(rng.integers(3)), right_granules=int(rng.integers(4)), pad=0x3C)
+    commands = [command(Target.ROWS, r.address, 5, coded=1, signed=r.signed, group_end=int(rng.integers(2))) for r in rows]
+    commands.insert(1, command(Target.ROWS, 600, 2, blank=1, coded=1, group_end=1))
+    dut = make(**sizes, store_words=512, count=256, codec="lossless", streams=streams)
+    result = run(dut, commands, settings, memory, stalls=STALLS[stalls](rng))
+    assert result.errors == []
+    writes, free = written(result, store_bytes), 0
+    for item, row, (transfer, _) in zip(commands, (rows[0], None, *rows[1:]), result.input.transfers):
+        assert transfer == free
+        if row is None:
+            number = settings.slot_words * lanes // store_bytes
+            assert all({*content.values()} == {settings.pad} for _, (_, content, _) in writes[:number])
+            free = writes[number - 1][0]
+        else:
+            found = founds_units(row, settings, result.ready, transfer, lanes=lanes, streams=streams)
+            expected, free = expect_row(item, row, settings, found, transfer, **sizes, byte_writes=False)
+            number = len(expected)
+            assert writes[:number] == expected
+        del writes[:number]
+    assert writes == []

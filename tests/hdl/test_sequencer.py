@@ -1,5 +1,6 @@
 """The sequencer, among things that behave as its neighbours do, against the list of commands that a program means."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -509,7 +510,7 @@ BAD = {
     "version": ({"version": VERSION + 1}, [], Error.VERSION),
     "version before lanes": ({"version": VERSION | 1 << 15, "lanes": 9}, [], Error.VERSION),
     "lanes": ({"lanes": 9}, [], Error.CONFIG),
-    "store bytes": ({"store_bytes": 32}, [], Error.CONFIG),
+    "store bytes": ({"store_bytes": 24}, [], Error.CONFIG),
     "opcode 4": ({}, [{"opcode": 4, "layer": 6}], Error.OPCODE),  # a fetch, for which there is no port
     "opcode 7": ({}, [{"opcode": 7, "layer": 2}], Error.OPCODE),
     "opcode 15": ({}, [{"opcode": 15, "wait": 1}], Error.OPCODE),
@@ -544,6 +545,17 @@ def test_the_code_of_an_image_is_none_or_that_of_the_core(config, codec):
     around.run(60)
     good = codec == 0 or CODECS[codec : codec + 1] == (config.codec,)
     assert around.end()[1] == (Error.NONE if good else Error.CONFIG)
+
+
+@pytest.mark.parametrize("config", [CONFIGS[1], *CODED], ids=lambda config: config.name)
+@pytest.mark.parametrize("own", [1, 2, 8])
+def test_the_units_of_an_image_are_those_of_the_core(config, own):
+    config = dataclasses.replace(config, codec_streams=own if config.codec != "off" else 1)
+    for codec, streams in itertools.product((0, CODECS.index(config.codec)), (0, 1, 3, 7)):
+        around = Neighbours(config, image(config, LAYERS, [], {"codec": codec, "codec_streams": streams}))
+        around.run(60)
+        good = 1 << streams == (config.codec_streams if codec else 1)
+        assert around.end()[1] == (Error.NONE if good else Error.CONFIG)
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1], *CODED], ids=lambda config: config.name)
