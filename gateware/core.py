@@ -207,6 +207,7 @@ class Core(wiring.Component):
             sequencer.writer_error.eq(writer.error),
             sequencer.writer_overflow.eq(writer.overflow),
             sequencer.loader_error.eq(loader.error),
+            *([sequencer.loader_left.eq(loader.left)] if config.codec != "off" else []),
             writer.start.eq(sequencer.writer_start),
             writer.out_address.eq(sequencer.out_address),
             writer.image_words.eq(sequencer.image_words),

@@ -27,6 +27,7 @@ __all__ = [
     "code",
     "context",
     "decode",
+    "decode_bits",
     "decode_prefix",
     "decode_units",
     "drop",
@@ -34,6 +35,7 @@ __all__ = [
     "encode_units",
     "fold",
     "least_budget",
+    "left",
     "rate",
     "restore",
     "row_places",
@@ -283,6 +285,14 @@ def decode_prefix(
 ) -> tuple[NDArray[np.uint8], int]:
     """The ``count`` values of a unit that ``data`` begins with, and how many bytes they take; zeros follow its end. The inverse
     of :func:`encode_units` that is fast for one unit."""
+    values, bits = decode_bits(data, count, lanes=lanes, signed=signed, bounded=bounded, per_value=per_value)
+    return values, _halfwords(bits)
+
+
+def decode_bits(
+    data: bytes, count: int, *, lanes: int = 16, signed: bool = False, bounded: bool = True, per_value: int = 0
+) -> tuple[NDArray[np.uint8], int]:
+    """Like :func:`decode_prefix`, with the number of bits."""
     values, before, shifts = bytearray(count), [0] * (count + lanes), bytearray(count)
     position, bounded = 0, bounded and not per_value
     each, credit = (per_value, 16 * CODEC_BUDGET_CREDIT) if per_value else (8 * 16, 16 * CODEC_CREDIT)
@@ -300,7 +310,14 @@ def decode_prefix(
         if credit < 16 * CODEC_CREDIT_FULL or each < 16 * length:
             credit += each - 16 * length
     found = restore(np.frombuffer(values, np.uint8), np.frombuffer(shifts, np.uint8).astype(np.int64), signed)
-    return found, _halfwords(position)
+    return found, position
+
+
+def left(data: bytes, bits: int) -> int:
+    """What decoders look at behind the last value of a unit that ends at bit ``bits`` of ``data``: the bits that are left of
+    its halfword, up to as many as the longest code has. They are zeros if nothing is wrong."""
+    at = (bits - 1) // 16 * 2
+    return (int.from_bytes(data[at : at + 2], "little") >> bits - 8 * at) & (1 << LONGEST) - 1
 
 
 def _halfwords(bits: int) -> int:

@@ -413,14 +413,17 @@ class Machine:
     def _decode(self, word: int, count: int, code: "Code") -> NDArray[np.uint8]:
         """The values of a compressed row that starts in a word."""
         config, size = self.config, self.config.store_bytes
-        streams, units, stop = config.codec_streams, [], 0
+        streams, units, stop, rest = config.codec_streams, [], 0, 0
         for unit in range(streams):
             places = codec.row_places(unit, codec.bound(count // streams, False), streams, config.codec_chunk) + word * size
             data = self.store[places[places < len(self.store)]].tobytes()
-            values, used = codec.decode_prefix(data, count // streams, **code.options(config))
+            values, bits = codec.decode_bits(data, count // streams, **code.options(config))
             units.append(values)
-            stop = max(stop, int(places[used - 1]) // size + 1)
+            stop = max(stop, int(places[(bits - 1) // 8 | 1]) // size + 1)
+            rest = max(rest, codec.left(data, bits))
         self._read(word, stop - word)  # nothing behind that is used
+        if rest:
+            raise MachineError(f"a compressed row must have zeros behind its last value, as it is written, not {rest:#x}")
         return codec.rows_of(np.array(units), streams)[0]
 
     def _weights(self, layer: Record) -> NDArray[np.int64]:

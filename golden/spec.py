@@ -381,6 +381,7 @@ class Error:
     WRITE = 6
     EMPTY = 7
     SLOT = 8
+    CODE = 9
 
     TEXT: Mapping[int, str] = {
         NONE: "no error",
@@ -392,6 +393,7 @@ class Error:
         WRITE: "a layer or a fetch writes outside the store, or into the image",
         EMPTY: "a load step, a fetch or a layer is empty",
         SLOT: "a compressed row of a layer's output does not fit its slot",
+        CODE: "a compressed row is not what the compressor writes",
     }
 
 

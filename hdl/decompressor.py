@@ -15,14 +15,16 @@ class Decompressor(wiring.Component):
     """Decodes units of bytes from halfwords.
 
     Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit takes
-    as many halfwords as it has and not one more: bits that are left of the last one are dropped.
+    as many halfwords as it has and not one more: bits that are left of the last one are dropped. The first 13 of these should
+    be zeros, as a compressor makes them; if not, ``left`` is high in the cycle behind that in which the last value is found.
 
     A unit is in work while ``run`` is high. In each such cycle in which ``found`` is high too a value is found: in every one,
     but for those in which the value needs bits of a halfword that is not there or one before it waits at ``o``. The first
     always needs a halfword. It appears in the cycle behind that in which it is found; of a transfer of several values the last
     does. ``run`` must be low in one cycle at least between units; values short of a transfer are dropped then.
 
-    ``found`` and ``i.ready`` depend combinationally on ``run``, ``i.payload`` and ``o.ready``, ``found`` on ``i.valid`` too.
+    ``found`` and ``i.ready`` depend combinationally on ``run``, ``i.payload`` and ``o.ready``, ``found`` on ``i.valid`` too;
+    ``left`` on ``run``.
 
     ``signed`` and ``rate`` must not change before the last value of a unit is taken. Reset discards what is in work.
 
@@ -41,7 +43,7 @@ class Decompressor(wiring.Component):
     o : ``Out(stream.Signature({data: 8 * values}))``
         The first value is the lowest byte.
     run : ``In(1)``
-    found : ``Out(1)``
+    found, left : ``Out(1)``
     signed : ``In(1)``
         The unit's bytes are around 128.
     rate : ``In(7)``
@@ -59,6 +61,7 @@ class Decompressor(wiring.Component):
                 "o": Out(stream.Signature(data.StructLayout({"data": 8 * values}))),
                 "run": In(1),
                 "found": Out(1),
+                "left": Out(1),
                 "signed": In(1),
                 **({"rate": In(RATE_BITS)} if budgets else {}),
             }
@@ -76,7 +79,7 @@ class Decompressor(wiring.Component):
         history = Signal(2 * self._lanes)
         before = history[:2]
         window, length, total = Signal(CODE_BITS), Signal(4), Signal(5)
-        shifted = Cat(half[1:], self.i.p)
+        shifted = Cat(half[1:], self.i.p & self.run.replicate(16))  # behind a unit's end, what is left of its last
         for n in reversed(range(4)):
             shifted = Mux(used[n], shifted[1 << n :], shifted)[: CODE_BITS + (1 << n) - 1]
         m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(shifted)]
@@ -101,6 +104,7 @@ class Decompressor(wiring.Component):
             self.i.ready.eq(step & self.run & total[4]),
             advance.eq(step & (~total[4] | self.i.valid)),
             self.found.eq(self.run & advance),
+            self.left.eq(~self.run & window.any()),
         ]
 
         # The value: that of a short code has five bits at most.

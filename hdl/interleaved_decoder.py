@@ -35,9 +35,9 @@ class InterleavedDecoder(wiring.Component):
     ``found`` is high then, and they become the last bytes of ``data``, the last ``store_bytes`` bytes that were found, in
     the next cycle. With the row's last values ``final`` must be high, from the cycle on after those before were found; behind
     them ``run`` must be low for at least one cycle. ``lost`` is high while a decoder needs bits of a word that was
-    ``outside``.
+    ``outside``, ``left`` as :class:`Decompressor` says it of any unit.
 
-    ``want`` and ``offset`` depend on no port, ``found`` neither.
+    ``want``, ``offset`` and ``found`` depend on no port.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class InterleavedDecoder(wiring.Component):
     run, final, signed : ``In(1)``
     rate : ``In(7)``
         With ``budgets``.
-    found, lost : ``Out(1)``
+    found, left, lost : ``Out(1)``
     data : ``Out(8 * store_bytes)``
         The first value is the lowest byte.
     """
@@ -97,6 +97,7 @@ class InterleavedDecoder(wiring.Component):
                 "final": In(1),
                 "signed": In(1),
                 "found": Out(1),
+                "left": Out(1),
                 "lost": Out(1),
                 "data": Out(8 * store_bytes),
                 **({"rate": In(RATE_BITS)} if budgets else {}),
@@ -129,6 +130,7 @@ class InterleavedDecoder(wiring.Component):
             self.offset.eq(reduce(or_, offsets)),
             self.found.eq(Cat(there).all()),
             self.lost.eq(Cat(lost).any()),
+            self.left.eq(Cat(decompressor.left for decompressor in self._decompressors).any()),
         ]
         m.d.sync += came.eq(self.want & self.ready & ~self.outside)
         with m.If(self.ready):

@@ -68,7 +68,8 @@ class Loader(wiring.Component):
     granule of a row buffer word it goes on ``pixel_step`` granules further; but ``turn_step`` granules further, if that granule
     is ``turn`` or one behind it; until it has come to the one in front of ``right_granule``, in which ``tail`` must have all
     bytes. The store is read in all cycles in which the row is in work, also ahead of what is needed. A value that is found is
-    written in the next cycle: with ``byte_writes`` on its own, by a ``mask`` that has just its byte; otherwise the granule is
+    written in the next cycle, in which ``left`` is high too if behind a unit's last value there are bits that are not zero, see
+    :class:`Decompressor`: with ``byte_writes`` on its own, by a ``mask`` that has just its byte; otherwise the granule is
     written with its last. While the next value needs a halfword and that lies behind the store, ``error`` is high, a cycle
     later as always.
 
@@ -100,6 +101,8 @@ class Loader(wiring.Component):
         ``data`` is the store word; for rows ``row_data`` takes its place, with the padding, and ``mask`` has the bytes that are
         to be written. ``group_end`` is the command's, with its last word.
     error : ``Out(1)``
+    left : ``Out(1)``
+        Unless ``codec`` is ``off``.
     count : ``In(range(count + 1))``
         Must not change while a command for weights, masks or parameters is in work.
     left_granules, right_granule, slot_words, pad, tail, in_nibbles, in_bits : ``In``
@@ -143,7 +146,7 @@ class Loader(wiring.Component):
             else:
                 self._decoder = InterleavedDecoder(**kind, streams=streams, store_words=store_words)
             wide = bits_for(count)
-            places = {"pixel_step": In(8), "turn": In(wide), "turn_step": In(signed(wide))}
+            places = {"left": Out(1), "pixel_step": In(8), "turn": In(wide), "turn_step": In(signed(wide))}
         # Values per byte, by the field that says that there are so many.
         self._packed = {name: count for name, count, there in (("in_nibbles", 2, nibbles), ("in_bits", 8, bits)) if there}
         places |= {name: In(1) for name in self._packed}
@@ -277,6 +280,7 @@ class Loader(wiring.Component):
                 jump.eq(number_last & word_end & ~final),
                 after.eq(position + Mux(jump, Mux(position >= self.turn, self.turn_step, self.pixel_step), 1)),
                 coded.eq(command.coded),
+                self.left.eq(decoder.left),
                 decoder.start.eq(start),
                 decoder.word.eq(self.read.data),
                 decoder.run.eq(active & coded & body),

@@ -21,11 +21,11 @@ class RowDecoder(wiring.Component):
     from the next cycle on the word behind has to be asked for. What was asked for in a cycle in which a halfword moves on
     is not looked at.
 
-    ``run``, ``found``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``starved`` is high if no value is found
-    because there is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at ``data``, the one
-    after that in which it was found.
+    ``run``, ``found``, ``left``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``starved`` is high if no value
+    is found because there is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at
+    ``data``, the one after that in which it was found.
 
-    ``found``, ``starved`` and ``next_word`` depend combinationally on ``run``, ``next_word`` on ``found`` too.
+    ``found``, ``left``, ``starved`` and ``next_word`` depend combinationally on ``run``, ``next_word`` on ``found`` too.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class RowDecoder(wiring.Component):
     run, signed : ``In(1)``
     rate : ``In(7)``
         With ``budgets``.
-    found, starved : ``Out(1)``
+    found, left, starved : ``Out(1)``
     valid : ``Out(1)``
     data : ``Out(8 * values)``
         The first value is the lowest byte.
@@ -62,6 +62,7 @@ class RowDecoder(wiring.Component):
                 "run": In(1),
                 "signed": In(1),
                 "found": Out(1),
+                "left": Out(1),
                 "starved": Out(1),
                 "valid": Out(1),
                 "data": Out(8 * values),
@@ -84,6 +85,7 @@ class RowDecoder(wiring.Component):
             decompressor.i.payload.eq(half),
             decompressor.o.ready.eq(1),
             self.found.eq(decompressor.found),
+            self.left.eq(decompressor.left),
             self.starved.eq(decompressor.i.ready & ~half_valid),
             self.valid.eq(decompressor.o.valid),
             self.data.eq(decompressor.o.p.data),

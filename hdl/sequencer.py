@@ -124,7 +124,7 @@ class Sequencer(wiring.Component):
         To the window generator.
     row_done : ``In(1)``
         The last bytes of an output row's windows have been read.
-    writer_start, writer_idle, writer_error, writer_overflow, loader_error
+    writer_start, writer_idle, writer_error, writer_overflow, loader_error, loader_left
     out_address, image_words
         To the writer.
     descriptor : ``Out(descriptor_layout(config))``
@@ -164,6 +164,7 @@ class Sequencer(wiring.Component):
                 "writer_error": In(1),
                 "writer_overflow": In(1),
                 "loader_error": In(1),
+                "loader_left": In(1),
                 "out_address": Out(address + exact_log2(config.store_bytes)),
                 "count": Out(max(bits_for(config.longest_load), COUNT_BITS if config.fetch_interval else 11)),
                 "image_words": Out(range(store_words)),
@@ -284,7 +285,7 @@ class Sequencer(wiring.Component):
 
         # Whatever it is doing, an access out of bounds stops it.
         failed = self.writer_error | self.writer_overflow
-        abort = self.busy & ~self.clear & (self.loader_error | failed | self.fetch_error)
+        abort = self.busy & ~self.clear & (self.loader_error | self.loader_left | failed | self.fetch_error)
 
         @contextmanager
         def state(name):
@@ -292,7 +293,7 @@ class Sequencer(wiring.Component):
                 yield
                 with m.If(abort):
                     access = Mux(self.writer_error | self.fetch_error, Error.WRITE, Error.READ)
-                    fail(Mux(self.writer_overflow, Error.SLOT, access))
+                    fail(Mux(self.writer_overflow, Error.SLOT, Mux(self.loader_left, Error.CODE, access)))
                     # Steps are fetched while the layer before still writes.
                     with m.If(failed):
                         m.d.sync += self.layer.eq(self.layer)

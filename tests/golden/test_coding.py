@@ -159,6 +159,54 @@ def test_rows_lie_in_the_store_as_the_codec_has_them(rng):
             assert machine.store[at : at + len(stream)].tobytes() == stream
 
 
+@pytest.mark.parametrize("config, streams", [(UP5K, 2), (GENERIC, 8), (GENERIC, 16)], ids=["8x2", "16x8", "16x16"])
+def test_units_of_a_row_lie_in_the_store_in_turn(config, streams, rng):
+    config = dataclasses.replace(config, codec="lossless", codec_streams=streams)
+    network, names = residual(rng, 32, (1, 1))
+    frontend = Frontend(network, config, folding=False)
+    compiled = frontend.compile(Strategy(slots=every_slot(frontend)), keep=True)
+    assert compiled.coded.keys() == {*names}
+    x = inputs(rng, network, 1)[0]
+    machine = Machine(config)
+    image = np.frombuffer(compiled.program.assemble(), np.uint8)
+    machine.store[: len(image)] = image
+    at = compiled.program.input.address
+    machine.store[at : at + len(compiled.input_bytes(x))] = compiled.input_bytes(x)
+    list(machine.execute(compiled.program))
+    tensors, size = network.run(x[np.newaxis]), 16 if streams == 16 else 8
+    for name, coding in compiled.coded.items():
+        for y, row in enumerate(tensors[name][0]):
+            start = len(image) + compiled.plan.addresses[name] + y * coding.slot
+            chunks = machine.store[start : start + coding.slot].reshape(-1, size)
+            for unit in range(streams):
+                values = naive_order(row, 16)[unit::streams]
+                stream = codec.encode(values, lanes=16 // streams, signed=coding.signed, bounded=False)
+                assert chunks[unit::streams].tobytes()[: len(stream)] == stream
+
+
+def test_slots_of_several_units_hold_the_longest_of_them():
+    config = dataclasses.replace(UP5K, codec_streams=2)
+    frontend, x = Frontend(digits.load(), config), digits.test_set()[0][:20]
+    slots = calibrate(frontend.network, frontend.layout, x, config, 0.0)
+    tensors = frontend.network.run(x)
+    assert slots
+    for name, slot in slots.items():
+        options = {"lanes": 8, "signed": is_signed(frontend.network.tensors[name].zero_point), "bounded": False}
+        rows = [naive_order(row, 16) for one in tensors[name] for row in one]
+        longest = max(len(codec.encode(row[unit::2], **options)) for row in rows for unit in range(2))
+        assert slot == 2 * -(-longest // 8) * 8
+
+
+def test_a_row_with_bits_behind_its_last_value_is_refused(rng):
+    network, _ = residual(rng)
+    frontend = Frontend(network, UP5K, folding=False)
+    compiled = frontend.compile(Strategy(slots=every_slot(frontend)), keep=True)
+    layers = tuple({**layer, "out_coded": 0} for layer in compiled.program.layers)
+    compiled = dataclasses.replace(compiled, program=dataclasses.replace(compiled.program, layers=layers))
+    with pytest.raises(MachineError, match=r"^a compressed row must have zeros behind its last value, as it is written, not 0x"):
+        infer(compiled, inputs(rng, network, 1)[0])
+
+
 def test_a_row_that_does_not_fit_its_slot_is_refused(rng):
     network, tensors = residual(rng)
     compiled = Frontend(network, UP5K, folding=False).compile(Strategy(slots=dict.fromkeys(tensors, 8)))
@@ -168,10 +216,13 @@ def test_a_row_that_does_not_fit_its_slot_is_refused(rng):
 
 CONFIGURATIONS = [
     with_codec(config, kind) for config in (UP5K, SMALL[0], SMALL[1], SMALL[4], GENERIC) for kind in ("lossless", "bounded")
+] + [
+    dataclasses.replace(config, codec="lossless", codec_streams=streams)
+    for config, streams in ((SMALL[0], 2), (SMALL[1], 8), (SMALL[6], 8), (GENERIC, 16))
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda config: f"{config.name}-{config.codec}")
+@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda config: f"{config.name}-{config.codec}-{config.codec_streams}")
 def test_random_networks_compute_the_same_with_compressed_maps(config, rng):
     coded = 0
     for turn in range(8):

@@ -9,6 +9,7 @@ from gossamer.golden import digits
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Frontend, Strategy
 from gossamer.golden.inference import infer
+from gossamer.golden.interpreter import MachineError
 from gossamer.golden.planner import Planner, fit
 from gossamer.golden.spec import CONFIGS, Error
 from gossamer.sim.rtl import RtlError, Simulator
@@ -22,10 +23,14 @@ CONFIGURATIONS = [
     dataclasses.replace(UP5K, codec="bounded"),
     dataclasses.replace(SMALL[0], codec="lossless", store_ports=1),
     dataclasses.replace(SMALL[4], codec="bounded"),
+    dataclasses.replace(SMALL[1], codec="bounded", codec_streams=4),
+    dataclasses.replace(SMALL[2], codec="lossless", codec_streams=8, store_ports=1),
 ]
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS, ids=lambda config: f"{config.name}-{config.codec}")
+@pytest.fixture(
+    scope="module", params=CONFIGURATIONS, ids=lambda config: f"{config.name}-{config.codec}-{config.codec_streams}"
+)
 def simulator(request):
     return Simulator(request.param)
 
@@ -42,7 +47,7 @@ def test_digits(simulator):
     frontend, x = Frontend(digits.load(), simulator.config), digits.test_set()[0]
     slots = calibrate(frontend.network, frontend.layout, x[:100], simulator.config)
     compiled = frontend.compile(Strategy(slots=slots))
-    assert compiled.coded
+    assert compiled.coded or simulator.config.codec_streams > 4
     assert_equal(simulator, compiled, x[:10])
 
 
@@ -67,7 +72,55 @@ def test_random_networks_and_orders(simulator, rng):
     assert coded
 
 
-@pytest.mark.parametrize("config", [UP5K, SMALL[1]], ids=lambda config: config.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [2, 4, 8, 16])
+@pytest.mark.parametrize("size", SMALL, ids=lambda config: config.name)
+@pytest.mark.parametrize("ports", [1, 2])
+@pytest.mark.parametrize("kind", ["lossless", "bounded"])
+def test_rows_of_several_units(size, streams, ports, kind, rng):
+    if streams > size.store_bytes:
+        return
+    coded = 0
+    simulator = Simulator(dataclasses.replace(size, codec=kind, codec_streams=streams, store_ports=ports))
+    for _ in range(10):
+        frontend = frontend_of(full_groups, simulator.config, rng)
+        compiled = frontend.compile(dataclasses.replace(strategy_for(frontend, rng), slots=every_slot(frontend)))
+        coded += bool(compiled.coded)
+        assert_equal(simulator, compiled, inputs(rng, frontend.source, 2))
+    assert coded
+
+
+def corrupted(compiled):
+    """The program with rows that are not compressed, but are read as if they were."""
+    layers = tuple({**layer, "out_coded": 0} for layer in compiled.program.layers)
+    return dataclasses.replace(compiled, program=dataclasses.replace(compiled.program, layers=layers))
+
+
+def test_corrupted_rows_end_as_the_interpreter_says(simulator, rng):
+    """Any bits are codes, and most end with bits that are not zero."""
+    noticed = read = 0
+    for _ in range(12):
+        frontend = frontend_of(full_groups, simulator.config, rng)
+        compiled = corrupted(frontend.compile(Strategy(slots=every_slot(frontend))))
+        x = inputs(rng, frontend.source, 1)
+        try:
+            wanted = infer(compiled, x[0])
+        except MachineError as error:
+            code = Error.CODE if "zeros behind its last value" in str(error) else Error.READ
+            with pytest.raises(RtlError, match=f"^the core stopped with error {code}: "):
+                simulator.run(compiled, x, seed=None)
+            noticed += 1
+            continue
+        result = simulator.run(compiled, x, seed=None)
+        assert (compiled.output_values(result.outputs[0]) == wanted.output).all()
+        assert result.cycles == [wanted.cycles]
+        read += any(layer["in_coded"] for layer in compiled.program.layers)
+    assert noticed > read
+
+
+@pytest.mark.parametrize(
+    "config", [UP5K, SMALL[1], dataclasses.replace(SMALL[1], codec="budgeted", codec_streams=2)], ids=lambda config: config.name
+)
 def test_budgets(config, rng):
     config, lossy = dataclasses.replace(config, codec="budgeted"), 0
     simulator = Simulator(config)
@@ -92,7 +145,7 @@ def test_budgets(config, rng):
 def test_a_row_that_does_not_fit_stops_the_core(simulator, rng):
     frontend, x = Frontend(digits.load(), simulator.config), digits.test_set()[0][:3]
     slots = every_slot(frontend)
-    compiled = frontend.compile(Strategy(slots=dict.fromkeys(slots, simulator.config.store_bytes)))
+    compiled = frontend.compile(Strategy(slots=dict.fromkeys(slots, simulator.config.slot_bytes)))
     assert compiled.coded
     with pytest.raises(RtlError, match=f"^the core stopped with error {Error.SLOT}: a compressed row"):
         simulator.run(compiled, x)
