@@ -62,8 +62,8 @@ class Recipe:
 RECIPES = {
     "w4a8": Recipe(Options("int4")),
     "w4a4": Recipe(Options("int4"), 200, four=True),
-    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 200, 2e-2),
-    "palette": Recipe(Options("palette16", prune=0.9), 200, 2e-2),
+    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 250),
+    "palette": Recipe(Options("palette16", prune=0.9), 350),
     "binary": Recipe(Options("binary"), 150, 3e-2),
 }
 
