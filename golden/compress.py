@@ -36,8 +36,9 @@ MOST = 256
 class Source:
     """What is compressed.
 
-    ``network`` is int8; ``weights`` and ``biases`` are the real ones of its layers, by layer, ``scales`` those that weights
-    keep if they stay in eight bits. ``x`` are calibration inputs, ``reference`` the real value of each tensor for them.
+    ``network`` is int8, or in part int4 (:func:`narrow`); ``weights`` and ``biases`` are the real ones of its layers, by layer,
+    ``scales`` those that weights keep if they stay in eight bits. ``x`` are calibration inputs, ``reference`` the real value of
+    each tensor for them.
     """
 
     network: Network

@@ -42,6 +42,9 @@ SHIFT = 2
 
 ZERO = np.zeros(1, np.int64)
 
+EPSILON = 1e-5
+"""Added to the variance."""
+
 MOMENTUM = 0.1
 """The part that a batch has in the mean and the variance of what becomes binary."""
 
@@ -254,7 +257,7 @@ class Student:
             for kept, seen in zip(self.norms[name], now):
                 kept.mul_(1 - MOMENTUM).add_(MOMENTUM * seen.detach())
             mean, variance = now
-        y = ((sums - mean) / torch.sqrt(variance + 1e-5) + bias).clamp(-1, 1)
+        y = ((sums - mean) / torch.sqrt(variance + EPSILON) + bias).clamp(-1, 1)
         return y + (torch.where(y >= 0, 1.0, -1.0) - y).detach()
 
     def _rounded(self, layer: Any, y: Any) -> Any:
@@ -309,7 +312,7 @@ class Student:
             unit = self.whole.tensors[layer.inputs[0]].scale * self.grids[name].scales
             if name in self.norms:
                 mean, variance = (one.numpy().astype(np.float64) for one in self.norms[name])
-                steps = np.floor((bias * np.sqrt(variance + 1e-5) - mean) / unit)
+                steps = np.floor((bias * np.sqrt(variance + EPSILON) - mean) / unit)
             else:
                 steps = np.rint(bias / unit)
             whole = np.clip(steps, 1 - (1 << 27), (1 << 27) - 1).astype(np.int32)
