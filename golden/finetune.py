@@ -30,7 +30,7 @@ __all__ = ["EPOCHS", "Student", "exact", "finetune", "torch_or_refusal"]
 Array = NDArray[Any]
 
 EPOCHS = 100
-BATCH = 32
+BATCH = 16
 RATE = 3e-3
 """A step, as a share of a layer's mean weight, or for biases of a sixteenth of its output's range."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gossamer.golden import floating, quantize
 from gossamer.golden.network import Network
 
-__all__ = ["main", "moved", "split"]
+__all__ = ["export", "main", "moved", "split", "train"]
 
 Array = NDArray[Any]
 

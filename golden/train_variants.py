@@ -1,17 +1,18 @@
 """Train the digits network in fewer bits and with fewer weights: ``python -m gossamer.golden.train_variants --variant NAME``.
 
-Needs the extra ``[train]``. Starts with the trained network ``data/digits.gsm``, of which each variant is a :class:`Student`,
-learns from labels and from what that network gives (Hinton et al., 2015), writes ``data/digits_NAME.gsm`` and prints its
-accuracy and its layers. Weights and samples are seeded; another version of PyTorch may round differently.
+Needs the extra ``[train]``. Each variant is a :class:`Student` that learns from labels and from what the trained network
+``data/digits.gsm`` gives (Hinton et al., 2015). Writes ``data/digits_NAME.gsm`` and prints its accuracy and its layers. Weights
+and samples are seeded; another version of PyTorch may round differently.
 
 - ``w4a8``, ``w4a4``: weights in four bits, with a scale per output channel; activations of ``w4a4`` too, but for the input and
-  what the softmax reads.
+  what the softmax reads. They start with ``data/digits.gsm``.
 - ``sparse75``: three quarters of the vectors of 16 output channels' weights at one place of the window are 0, none in the
   depthwise layer; more and more of them become so during the first half of the training (Zhu & Gupta, To prune, or not to
   prune, 2017). Layers lose as many as their magnitudes allow (Lee et al., Layer-adaptive Sparsity for the Magnitude-based
-  Pruning, 2021).
-- ``palette``: the same with weights one by one, nine tenths of the network's, and palettes of 16 values, 0 included. A palette
-  follows its weights until :data:`SETTLED` of the training.
+  Pruning, 2021). It starts with a float network trained like ``data/digits.gsm``, but with no penalty on activations, which
+  leaves channels that are hardly ever active.
+- ``palette``: weights are pruned likewise, one by one, nine tenths of the network's, and each layer has a palette of 16 values, 0
+  included, that follows its weights until :data:`SETTLED` of the training. It starts with ``data/digits.gsm``.
 - ``binary``: the topology without the residual and the depthwise layer, and with wider layers. Between the first and the last
   one weights and activations are -1 or +1; the average and the deviation that normalize what becomes binary end up in the bias
   (Courbariaux et al., 2016). It starts with random weights.
@@ -20,19 +21,19 @@ accuracy and its layers. Weights and samples are seeded; another version of PyTo
 import argparse
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.golden import digits, network, quantize
+from gossamer.golden import digits, floating, network, quantize, train_digits
 from gossamer.golden.compress import real
 from gossamer.golden.finetune import Student, exact, torch_or_refusal
 from gossamer.golden.network import Network, Tensor
 from gossamer.golden.pruning import groups_of
-from gossamer.golden.train_digits import SEED, moved, split
+from gossamer.golden.train_digits import SEED, export, moved, split
 from gossamer.golden.weights import Options
 
 __all__ = ["main", "train"]
@@ -51,18 +52,20 @@ SETTLED = 0.7
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a variant is trained: the format of its weights, ``prune`` being the share of the network's that is pruned at last;
-    in how many epochs, with which rate (:meth:`Student.groups`), whether activations have ``four`` bits."""
+    in how many epochs, with which rate (:meth:`Student.groups`), whether activations have ``four`` bits. It
+    starts with a float network that is trained in ``dense`` epochs, if any."""
 
     options: Options
     epochs: int = 100
     rate: float = 1e-2
     four: bool = False
+    dense: int = 0
 
 
 RECIPES = {
     "w4a8": Recipe(Options("int4")),
     "w4a4": Recipe(Options("int4"), 200, four=True),
-    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 250),
+    "sparse75": Recipe(Options(prune=0.75, block="lanes"), 200, dense=100),
     "palette": Recipe(Options("palette16", prune=0.9), 350),
     "binary": Recipe(Options("binary"), 150, 3e-2),
 }
@@ -97,8 +100,8 @@ def binary(base: Network) -> Network:
     return Network("digits_binary", {tensor.name: tensor for tensor in tensors}, tuple(layers), "input", "softmax")
 
 
-def begin(variant: str, base: Network, x: Array) -> Student:
-    """The untrained student of a variant; ``x`` are inputs of ``base``."""
+def begin(variant: str, base: Network, x: Array, layers: Sequence[floating.FloatLayer] = ()) -> Student:
+    """The untrained student of a variant; ``x`` are inputs of ``base``. It starts with the float ``layers`` if any."""
     recipe, name = RECIPES[variant], f"digits_{variant}"
     if variant == "binary":
         whole, rng = binary(base), np.random.default_rng(SEED)
@@ -113,9 +116,12 @@ def begin(variant: str, base: Network, x: Array) -> Student:
     if recipe.four:
         seen = {key: real(base.tensors[key], values) for key, values in base.run(x).items()}
         whole = quantize.narrowed(whole, seen)
-    layers = [layer for layer in base.layers if isinstance(layer, network.Weighted)]
-    formats = {layer.name: recipe.options for layer in layers}
-    return Student(whole, exact(base), formats)
+    numbers = exact(base)
+    if layers:
+        first = base.tensors["input"]
+        whole = quantize.quantize(name, layers, real(first, x), {"input": first.quantization}, method="mse")
+        numbers = {layer.name: (layer.weights, layer.bias) for layer in layers if isinstance(layer, floating.Weighted)}
+    return Student(whole, numbers, dict.fromkeys(numbers, recipe.options))
 
 
 def prune(student: Student, share: float) -> None:
@@ -144,7 +150,8 @@ def train(variant: str, base: Network, images: Array, labels: Array) -> Network:
     torch.use_deterministic_algorithms(True)
     recipe = RECIPES[variant]
     teacher = Student(base, exact(base), rounds=False)
-    student = begin(variant, base, digits.quantize_images(images * digits.WHITE))
+    layers = export(train_digits.train(images, labels.astype(np.int64), recipe.dense, 0.0)) if recipe.dense else []
+    student = begin(variant, base, digits.quantize_images(images * digits.WHITE), layers)
     optimizer = torch.optim.AdamW(student.groups(recipe.rate), weight_decay=0.0)
     x, y = torch.tensor(images, dtype=torch.float32)[:, None], torch.tensor(labels.astype(np.int64))
     steps, step = recipe.epochs * -(-len(x) // BATCH), 0
