@@ -11,8 +11,8 @@ and samples are seeded; another version of PyTorch may round differently.
   prune, 2017). Layers lose as many as their magnitudes allow (Lee et al., Layer-adaptive Sparsity for the Magnitude-based
   Pruning, 2021). It starts with a float network trained like ``data/digits.gsm``, but with no penalty on activations, which
   leaves channels that are hardly ever active.
-- ``palette``: weights are pruned likewise, one by one, nine tenths of the network's, and each layer has a palette of 16 values, 0
-  included, that follows its weights until :data:`SETTLED` of the training. It starts with ``data/digits.gsm``.
+- ``palette``: weights are pruned likewise, one by one, nine tenths of the network's, and each layer has a palette of 16 values,
+  0 included, that follows its weights until :data:`SETTLED` of the training. It starts with ``data/digits.gsm``.
 - ``binary``: the topology without the residual and the depthwise layer, and with wider layers. Between the first and the last
   one weights and activations are -1 or +1; the average and the deviation that normalize what becomes binary end up in the bias
   (Courbariaux et al., 2016). It starts with random weights.
