@@ -18,6 +18,7 @@ from gossamer.hdl.row_buffer import RowBuffer
 from gossamer.hdl.sequencer import Sequencer
 from gossamer.hdl.store import Store
 from gossamer.hdl.weight_buffer import WeightBuffer
+from gossamer.hdl.weight_decoder import WeightDecoder
 from gossamer.hdl.window_generator import WindowGenerator
 from gossamer.hdl.writer import Writer
 from gossamer.hdl.zero_skipper import ZeroSkipper
@@ -93,7 +94,10 @@ class Core(wiring.Component):
             "skipper": (skipper := ZeroSkipper(**sizes, masked=masked)),
             "weight_buffer": (
                 weight_buffer := WeightBuffer(
-                    lanes=config.lanes, granule=config.store_bytes, vectors=config.weight_vectors
+                    lanes=config.lanes,
+                    granule=config.store_bytes,
+                    vectors=config.weight_vectors,
+                    paired=config.decoder != "off",
                 )
             ),
             "fetch": (fetch := OperandFetch(**sizes)),
@@ -134,6 +138,13 @@ class Core(wiring.Component):
             datapath["mask_buffer"] = mask_buffer = WeightBuffer(
                 lanes=config.mask_bytes, granule=config.store_bytes, vectors=config.masks
             )
+        if config.decoder != "off":
+            datapath["weight_decoder"] = weight_decoder = WeightDecoder(
+                lanes=config.lanes,
+                granule=config.store_bytes,
+                vectors=config.weight_vectors,
+                palettes=config.decoder == "palettes",
+            )
         # While the array waits for the drain, all in front of it stands still: so the order of events there does not depend
         # on the drain, and its time can be counted in steps of the array.
         step = Signal()
@@ -169,7 +180,7 @@ class Core(wiring.Component):
 
         sinks = {
             Target.ROWS: row_buffer.write,
-            Target.WEIGHTS: weight_buffer.write,
+            **({Target.WEIGHTS: weight_buffer.write} if config.decoder == "off" else {}),
             Target.PARAMETERS: parameter_buffer.write,
         }
         if masked:
@@ -178,6 +189,19 @@ class Core(wiring.Component):
                 mask_buffer.read.en.eq(row_buffer.stored.en),
                 mask_buffer.read.address.eq(row_buffer.stored.address),
                 row_buffer.stored.data.eq(mask_buffer.read.data),
+            ]
+        if config.decoder != "off":
+            loaded, to_palette = loader.write, loader.write.target == Target.PALETTE
+            connect(m, weight_decoder.o, weight_buffer.write)
+            m.d.comb += [
+                weight_decoder.i.en.eq(loaded.en & ((loaded.target == Target.WEIGHTS) | to_palette)),
+                weight_decoder.i.palette.eq(to_palette),
+                weight_decoder.i.index.eq(loaded.index),
+                weight_decoder.i.data.eq(loaded.data),
+                *(
+                    getattr(weight_decoder, name).eq(getattr(sequencer.weights, name))
+                    for name in ("start", "format", "shared", "destination")
+                ),
             ]
         for target, sink in sinks.items():
             m.d.comb += [

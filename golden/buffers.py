@@ -1,12 +1,13 @@
 """What the weight and parameter buffers hold in each run step, and what must be loaded for that."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gossamer.golden.program import Record
 from gossamer.golden.rolling import Item, Transfer
 from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece
+from gossamer.golden.weight_formats import Encoded, encode
 
 __all__ = ["Load", "Part", "loads_of"]
 
@@ -25,12 +26,16 @@ class Part:
 class Load:
     """What a run step needs in a buffer: ``data``, or if None the partial sums from ``start`` on in their area.
 
-    ``piece`` is the number of the run step, or None if it stays in the buffer from one inference to the next."""
+    ``piece`` is the number of the run step, or None if it stays in the buffer from one inference to the next. Weights may be
+    in a ``format``, with a ``palette``, see :class:`gossamer.golden.weight_formats.Encoded`."""
 
     opcode: int
     data: bytes | None
     parts: tuple[Part, ...]
     piece: int | None
+    format: int = 0
+    palette: bytes = b""
+    shared: bool = False
 
 
 class _Buffer:
@@ -40,8 +45,10 @@ class _Buffer:
     from its start again at its end; what is still there is not loaded again, and what is loaded again goes to where it was.
     """
 
-    def __init__(self, opcode: int, size: int, entry: int, longest: int):
-        self.opcode, self._size, self._entry, self._longest = opcode, size, entry, longest
+    def __init__(
+        self, opcode: int, size: int, entry: int, longest: int, encode: Callable[[bytes], Encoded] = lambda raw: Encoded(raw)
+    ):
+        self.opcode, self._size, self._entry, self._longest, self._encode = opcode, size, entry, longest, encode
         self._start = 0
         self._resident: dict[bytes, int] = {}
         self._used = range(0)
@@ -82,8 +89,15 @@ class _Buffer:
                 if common:
                     low, high = ((at - first) * self._entry for at in (common.start, common.stop))
                     found.append(Part(common.start, low, high, wait))
-            if found:
-                yield Load(self.opcode, some, tuple(found), piece)
+            if not found:
+                continue
+            stored = self._encode(some)
+            if stored.divisible:
+                ratio = len(some) // len(stored.data)
+                found = [dataclasses.replace(p, start=p.start // ratio, stop=p.stop // ratio) for p in found]
+            else:
+                found = [Part(first, 0, len(stored.data), max(part.wait for part in found))]
+            yield Load(self.opcode, stored.data, tuple(found), piece, stored.format, stored.palette, stored.shared)
 
     def place(self, data: bytes | None, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
         """Where ``count`` entries go, and the parts to load, with whether to wait until the step before is done with them."""
@@ -130,7 +144,14 @@ def loads_of(
 
     # What is fetched at a time must leave room in the store.
     longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
-    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest)
+    encoded: dict[bytes, Encoded] = {}
+
+    def encoding(raw: bytes) -> Encoded:
+        if raw not in encoded:
+            encoded[raw] = encode(raw, config)
+        return encoded[raw]
+
+    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest, encoding)
     masks = _Buffer(Opcode.LOAD_MASKS, config.masks, config.mask_bytes, longest)
     parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer

@@ -33,6 +33,8 @@ __all__ = ["CycleModel", "StepCycles", "Words", "words"]
 
 FOREVER = 1 << 62
 
+LOADS = (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.LOAD_MASKS, Opcode.LOAD_PALETTE)
+
 LAST_TO_DRAIN = 5
 """From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
@@ -174,7 +176,7 @@ class CycleModel:
             self._now = taken + 1
             self.steps.append(StepCycles(dispatch, taken))
             return
-        if step["opcode"] not in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.LOAD_MASKS):
+        if step["opcode"] not in LOADS:
             raise ValueError(f"a step's opcode must be a load, a fetch or a run, not {step['opcode']}")
         if step["fetched"]:
             self._follow_fetch(FOREVER)

@@ -12,14 +12,16 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from gossamer.golden import codec
+from gossamer.golden import codec, weight_formats
 from gossamer.golden.arithmetic import multiply_by_quantized_multiplier
 from gossamer.golden.program import Program, Record
 from gossamer.golden.spec import (
     ADD_TABLE,
     CODEC_SLOT,
+    DECODERS,
     MOST_FETCHED,
     MOST_TURNS,
+    PALETTE_ENTRIES,
     PARAMETER,
     PARAMETER_BYTES,
     SHIFT_BIAS,
@@ -132,6 +134,7 @@ class Machine:
     weights : int8 array ``(weight_vectors, lanes)``
     parameters : uint8 array ``(parameters, 8)``
     masks : uint8 array ``(masks, mask_bytes)``
+    palette : int8 array ``(PALETTE_ENTRIES, lanes)``
     external : uint8 array
         The external memory, as :meth:`execute` finds it in the program.
     step : int
@@ -144,6 +147,7 @@ class Machine:
         self.weights = np.zeros((config.weight_vectors, config.lanes), np.int8)
         self.parameters = np.zeros((config.parameters, 8), np.uint8)
         self.masks = np.zeros((config.masks, config.mask_bytes), np.uint8)
+        self.palette = np.zeros((PALETTE_ENTRIES, config.lanes), np.int8)
         self.external = np.zeros(0, np.uint8)
         self.step = 0
         self._fetching = range(0)  # bytes of the store that a fetch may still be writing
@@ -235,7 +239,11 @@ class Machine:
         if step["fetched"]:
             self._fetching = range(0)
         data = self._read(step["in_address"], step["count"])
+        if step["opcode"] == Opcode.LOAD_PALETTE:
+            self._load_palette(step, data)
+            return
         if step["opcode"] == Opcode.LOAD_WEIGHTS:
+            data = self._decoded(step, data)
             target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
         elif step["opcode"] == Opcode.LOAD_MASKS:
             target, entry, what = self.masks, self.config.mask_bytes, "mask"
@@ -248,6 +256,35 @@ class Machine:
                 f"from {what} {step['destination']} on"
             )
         target.reshape(-1)[start : start + len(data)] = data
+
+    def _decoded(self, step: Record, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The bytes of weights in the format of a load."""
+        if not step["format"]:
+            return data
+        least = ("off", "nibbles", "palettes", "palettes")[step["format"]]
+        if DECODERS.index(self.config.decoder) < DECODERS.index(least):
+            raise MachineError(f"a load of format {step['format']} needs a configuration with decoder {least!r}")
+        width = self.config.lanes // self.config.store_bytes // 2  # words of a vector, but for bytes
+        words = step["count"] - -(-step["count"] // 5) * (step["format"] == 3)
+        if words % width:
+            raise MachineError(f"a load of format {step['format']} must have whole vectors of {width} words, not {words} words")
+        vectors = weight_formats.decode(data, step["format"], self.palette, bool(step["shared"]), self.config)
+        return np.ascontiguousarray(vectors).view(np.uint8).reshape(-1)
+
+    def _load_palette(self, step: Record, data: NDArray[np.uint8]) -> None:
+        if self.config.decoder != "palettes":
+            raise MachineError(f"a palette needs a configuration with decoder 'palettes', which {self.config.name!r} has not")
+        width = self.config.store_bytes if step["shared"] else self.config.lanes
+        entries, rest = divmod(len(data), width)
+        if rest or entries > PALETTE_ENTRIES or step["destination"]:
+            raise MachineError(
+                f"a palette must have 1 to {PALETTE_ENTRIES} entries of {width} bytes from entry 0 on, not {len(data)} bytes "
+                f"from entry {step['destination']} on"
+            )
+        values = data.view(np.int8).reshape(entries, width)
+        if step["shared"]:
+            values = np.tile(values, 2)
+        self.palette[:entries, : values.shape[1]] = values
 
     def _run(self, step: Record, layer: Record, protected: int) -> Run:
         self._check(step, layer)

@@ -40,6 +40,7 @@ NAMES = {
     Opcode.HOST: "host",
     Opcode.LOOP: "loop",
     Opcode.LOAD_MASKS: "load_masks",
+    Opcode.LOAD_PALETTE: "load_palette",
 }
 """Of the steps but the end."""
 
@@ -51,6 +52,7 @@ LAYOUTS = {
     Opcode.HOST: STEP_HOST,
     Opcode.LOOP: STEP_LOOP,
     Opcode.LOAD_MASKS: STEP_LOAD,
+    Opcode.LOAD_PALETTE: STEP_LOAD,
 }
 
 
@@ -187,8 +189,10 @@ class Program:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights and masks that the program loads, in the store or in the external memory, equal ones once."""
-        loads = (step for step in self.steps if step["opcode"] in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_MASKS))
+        """Bytes of weights, masks and palettes that the program loads, in the store or in the external memory, equal ones
+        once."""
+        kinds = (Opcode.LOAD_WEIGHTS, Opcode.LOAD_MASKS, Opcode.LOAD_PALETTE)
+        loads = (step for step in self.steps if step["opcode"] in kinds)
         return self.config.store_bytes * sum(count for _, count in {(step["in_address"], step["count"]) for step in loads})
 
     @property

@@ -108,7 +108,7 @@ class Schedule:
                 self.cold = len(self._segments)
         self._streamed = {load: (i, j) for i, seg in enumerate(self._segments) for j, load in enumerate(seg.loads)}
         works = [(item, bases) for item, bases in zip(items, self._bases) if not isinstance(item, Transfer)]
-        self.warm = sum(len(load.parts) for load in cold) + self.cold
+        self.warm = sum(len(load.parts) * (1 + bool(load.palette)) for load in cold) + self.cold
         # Where rows lie in rings, steps repeat.
         self.folded = any(rows < layout.place(name).rows for name, rows in rings.items()) or len(works) < len(items)
 
@@ -189,10 +189,11 @@ class Schedule:
         blob = bytearray()
         offsets: dict[bytes, int] = {}
         for number, load in enumerate(self.loads):
-            if load.data is not None and number not in self._streamed and load.data not in offsets:
-                blob.extend(bytes(-len(blob) % self._config.store_bytes))
-                offsets[load.data] = (address + len(blob)) // self._config.store_bytes
-                blob.extend(load.data)
+            for data in (load.palette, b"" if number in self._streamed else load.data):
+                if data and data not in offsets:
+                    blob.extend(bytes(-len(blob) % self._config.store_bytes))
+                    offsets[data] = (address + len(blob)) // self._config.store_bytes
+                    blob.extend(data)
         return bytes(blob), offsets
 
     def sizes(self, addresses: Mapping[str, int], refuse: Callable[[str], Exception]) -> tuple[int, int]:
@@ -345,7 +346,7 @@ class Schedule:
         """Loads, and the fetches for which they make way. Those that need not wait come first."""
         size = self._config.store_bytes
         fetched: list[Record] = []
-        others: list[Record] = []
+        others: list[list[Record]] = []  # each in one go
         for number in numbers:
             load = self.loads[number]
             segment, place = self._streamed.get(number, (None, 0))
@@ -365,16 +366,27 @@ class Schedule:
                     "opcode": load.opcode,
                     "wait": part.wait,
                     "fetched": int(first),
+                    "format": load.format,
+                    "shared": int(load.shared),
                     "layer": layer,
                     "destination": part.destination,
                     "count": (part.stop - part.start) // size,
                     "in_address": at + part.start // size,
                 }
-                (others if segment is None else fetched).append(step)
+                together: list[Record] = [step]
+                if load.palette:
+                    own = {"opcode": Opcode.LOAD_PALETTE, "format": 0, "destination": 0, "fetched": 0, "wait": 0}
+                    words = {"count": len(load.palette) // size, "in_address": offsets[load.palette]}
+                    together.insert(0, {**step, **own, **words})
+                if segment is None:
+                    others.append(together)
+                else:
+                    fetched += together
                 after = self._next(number) if first else None
                 if after is not None:
                     fetched.append(self._fetch(after, layer, addresses))
-        return [*fetched, *sorted(others, key=lambda step: step["wait"])]
+        last = sorted(others, key=lambda together: together[-1]["wait"])
+        return [*fetched, *(step for together in last for step in together)]
 
     def _fetch(self, number: int, layer: int, addresses: Mapping[str, int]) -> Record:
         size, segment = self._config.store_bytes, self._segments[number]

@@ -36,6 +36,7 @@ __all__ = [
     "MAGIC",
     "MOST_FETCHED",
     "MOST_TURNS",
+    "PALETTE_ENTRIES",
     "PARAMETER",
     "PARAMETER_BYTES",
     "REGISTERS",
@@ -46,6 +47,7 @@ __all__ = [
     "STEP_LOOP",
     "STEP_RUN",
     "VERSION",
+    "WEIGHT_FORMATS",
     "Config",
     "ConfigError",
     "Error",
@@ -91,6 +93,15 @@ CODEC_BUDGET_CREDIT, CODEC_SHIFTS = 48, (40, 32, 24, 18, 14, 10, 7, 5)
 
 CODECS = ("off", "lossless", "bounded", "budgeted")
 """How rows can be compressed, by the number that says so in an image."""
+
+DECODERS = ("off", "nibbles", "palettes")
+"""What the weight decoder can be: each can do what those in front of it can."""
+
+WEIGHT_FORMATS = ("bytes", "nibbles", "palette of 16", "palette of 32")
+"""How weights can lie in the store, by the number that says so in a load step."""
+
+PALETTE_ENTRIES = 32
+"""Of the palette buffer, each with a byte for every lane."""
 
 CODEC_SLOT = 2046
 """Bytes of the slot of a compressed row for one of its units, at most."""
@@ -272,13 +283,15 @@ STEP_RUN = _pack(
 STEP_LOAD = _pack(
     (
         (
-            ("opcode", 4, "``Opcode.LOAD_WEIGHTS``, ``Opcode.LOAD_PARAMETERS`` or ``Opcode.LOAD_MASKS``"),
+            ("opcode", 4, "the opcode of a load"),
             ("wait", 1, "1: wait until the core is idle"),
             ("fetched", 1, "1: wait until all fetches have ended"),
-            ("", 14, ""),
+            ("format", 2, "weights: an entry of ``WEIGHT_FORMATS``"),
+            ("shared", 1, "weights and palettes: 1: of an entry of the palette each store word's bytes are the same"),
+            ("", 11, ""),
             ("layer", 12, "entry of the layer table that the load is for; the status register shows it"),
             ("count", 16, "store words"),
-            ("destination", 16, "first weight vector, parameter entry or mask"),
+            ("destination", 16, "first weight vector, parameter entry, mask or palette entry"),
         ),
         (("in_address", 20, "first store word"),),
     )
@@ -367,6 +380,7 @@ class Opcode:
     HOST = 5
     LOOP = 6
     LOAD_MASKS = 7
+    LOAD_PALETTE = 8
 
 
 class Error:
@@ -514,6 +528,10 @@ class Config:
     int4 : bool
         Layers may have weights of four bits: two products per lane and cycle, with one multiplier of 9 by 17 bits, and twice
         the accumulators. Not with ``ice40``, whose multipliers are too small.
+    decoder : str
+        How weights may lie in the store beside bytes, one of ``DECODERS``: ``off``, not at all; ``nibbles``, as numbers of four
+        bits; ``palettes``, also as numbers of entries of a palette, not with ``ice40``, which has no small memories. Vectors
+        must have at least two store words.
     lut_lanes : int
         ``ice40``: lanes whose multipliers are made of LUTs, because their DSP blocks serve the requantizer; even.
     """
@@ -538,6 +556,7 @@ class Config:
     binary: bool = False
     nibbles: bool = False
     int4: bool = False
+    decoder: str = "off"
 
     def __post_init__(self) -> None:
         def require(condition: bool, rule: str, value: object) -> None:
@@ -564,6 +583,10 @@ class Config:
         if self.masks:
             good = _power_of_two(self.masks) and 256 <= self.masks <= self.weight_vectors
             require(good, f"masks must be 0 or a power of two, 256 to weight_vectors ({self.weight_vectors})", self.masks)
+        require(self.decoder in DECODERS, f"decoder must be one of {', '.join(DECODERS)}", self.decoder)
+        if self.decoder != "off":
+            least = 2 * self.store_bytes
+            require(self.lanes >= least, f"lanes must be at least 2 store words ({least}) for a decoder", self.lanes)
         require(self.interval in (1, 2), "interval must be 1 or 2", self.interval)
         if self.fetch_interval:
             least = 2  # a request takes a cycle
@@ -584,6 +607,7 @@ class Config:
             require(self.store_bytes == 8, "an ice40 store must be 8 bytes wide", self.store_bytes)
             require(self.store_ports == 1, "an ice40 store must have 1 port", self.store_ports)
             require(not self.int4, "int4 must be false with ice40", self.int4)
+            require(self.decoder != "palettes", "decoder must be 'off' or 'nibbles' with ice40", self.decoder)
 
     @property
     def store_size(self) -> int:
@@ -643,6 +667,7 @@ CONFIGS: Mapping[str, Config] = {
             weight_vectors=256,
             masks=256,
             binary=True,
+            decoder="nibbles",
             fetch_latency=0,
             fetch_interval=0,
         ),
@@ -650,7 +675,18 @@ CONFIGS: Mapping[str, Config] = {
         Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),
         _ECP5,
         dataclasses.replace(
-            _ECP5, name="ecp5_25_compressed", codec="lossless", masks=256, binary=True, nibbles=True, int4=True
+            _ECP5,
+            name="ecp5_25_compressed",
+            store_bytes=8,
+            store_words=8192,
+            codec="lossless",
+            masks=256,
+            binary=True,
+            nibbles=True,
+            int4=True,
+            decoder="palettes",
+            fetch_latency=39,
+            fetch_interval=16,
         ),
         _ECP5_85,
         dataclasses.replace(_ECP5_85, name="ecp5_85_codec", codec="lossless", codec_streams=8),

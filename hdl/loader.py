@@ -25,6 +25,7 @@ class Target(enum.Enum, shape=3):
     PARAMETERS = 3
     ROWS = 4
     MASKS = 5
+    PALETTE = 6
 
 
 def command_layout(*, store_words: int, count: int) -> data.StructLayout:

@@ -117,6 +117,8 @@ class Sequencer(wiring.Component):
     fetch : ``Out(stream.Signature(fetch_layout(...)))``
         To the fetcher.
     fetch_idle, fetch_error : ``In(1)``
+    weights : ``Out({start: 1, format: 2, shared: 1, destination})``
+        To the weight decoder, if there is one; ``start`` with the command of a load.
     control : ``In({en: 1, index: 4, data, rows_end: 1})``
         From the loader: ``en`` with the words of headers, steps and descriptors; ``rows_end`` when the last word of an
         output row's input rows has been written.
@@ -136,6 +138,7 @@ class Sequencer(wiring.Component):
         self._config = config
         store_words = config.store_words
         address = bits_for(store_words - 1) + 1
+        weights = {"start": Out(1), "format": Out(2), "shared": Out(1), "destination": Out(range(config.weight_vectors))}
         super().__init__(
             {
                 "start": In(1),
@@ -169,6 +172,7 @@ class Sequencer(wiring.Component):
                 "count": Out(max(bits_for(config.longest_load), COUNT_BITS if config.fetch_interval else 11)),
                 "image_words": Out(range(store_words)),
                 "descriptor": Out(descriptor_layout(config)),
+                **({} if config.decoder == "off" else {"weights": Out(wiring.Signature(weights))}),
                 "add_scale": Out(wiring.Signature({"en": Out(1), "multiplier": Out(30), "shift": Out(6)})),
             }
         )
@@ -216,15 +220,20 @@ class Sequencer(wiring.Component):
         external_high = Signal(high_bits, reset_less=True) if high_bits else Const(0, 0)
         in_rows = Signal(max(11, bits_for(config.weight_vectors - 1)), reset_less=True)
         destination = in_rows  # of a load step
+        entry = Signal.like(self.layer)  # of the layer table
+        in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
+        at = STEP_RUN["lead_rows"].offset  # these bits of a load step are captured too
+        weight_format = lead_rows[STEP_LOAD["format"].offset - at :][: STEP_LOAD["format"].width]
+        best_format = {"off": 0, "nibbles": 1, "palettes": 3}[config.decoder]
         # Where the loads go, and their first words there.
         loads = {
             Opcode.LOAD_WEIGHTS: (Target.WEIGHTS, destination << exact_log2(config.granules)),
             Opcode.LOAD_PARAMETERS: (Target.PARAMETERS, destination >> exact_log2(store_bytes // PARAMETER_BYTES)),
         }
+        if config.decoder == "palettes":
+            loads[Opcode.LOAD_PALETTE] = (Target.PALETTE, 0)
         if config.masks:
             loads[Opcode.LOAD_MASKS] = (Target.MASKS, destination << exact_log2(config.mask_bytes // store_bytes))
-        entry = Signal.like(self.layer)  # of the layer table
-        in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         wrap_address, wrap_rows = Signal(address_bits, reset_less=True), Signal(8, reset_less=True)
         turns = Signal(range(MOST_TURNS + 1), reset_less=True)  # that the loop has made
 
@@ -383,6 +392,8 @@ class Sequencer(wiring.Component):
                     with m.Case(*loads):
                         with m.If(count == 0):
                             fail(Error.EMPTY)
+                        with m.Elif((weight_format > best_format) & (opcode == Opcode.LOAD_WEIGHTS)):
+                            fail(Error.CONFIG)
                         with m.Elif((idle | ~wait) & (self.fetch_idle | ~fetched)):
                             m.next = "LOAD"
                     with m.Case(Opcode.RUN):
@@ -400,6 +411,13 @@ class Sequencer(wiring.Component):
                         fail(Error.OPCODE)
             with state("LOAD"):
                 m.d.comb += [self.command.valid.eq(1), command.address.eq(in_address)]
+                if config.decoder != "off":
+                    m.d.comb += [
+                        self.weights.start.eq(self.command.ready),
+                        self.weights.format.eq(weight_format),
+                        self.weights.shared.eq(lead_rows[STEP_LOAD["shared"].offset - at]),
+                        self.weights.destination.eq(destination),
+                    ]
                 with m.Switch(opcode):
                     for load, (target, index) in loads.items():
                         with m.Case(load):

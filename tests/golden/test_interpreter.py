@@ -220,7 +220,7 @@ WORDS = UP5K.store_words
         (Error.VERSION, 4, [9], "an image's version must be 0x3, not 0x9"),
         (Error.CONFIG, 6, [64], "an image's lanes must be 0x10, not 0x40"),
         (Error.CONFIG, 7, [16], "an image's store_bytes must be 0x8, not 0x10"),
-        (Error.OPCODE, FIRST_STEP, [8], "the opcode of step 0 must be 0 to 7, not 8"),
+        (Error.OPCODE, FIRST_STEP, [9], "the opcode of step 0 must be 0 to 8, not 9"),
         (
             Error.READ, FIRST_STEP, encode(STEP_LOAD, {"opcode": 1, "count": 4, "in_address": WORDS - 3}, 16),
             "a step must read store words 0 to 16383, not 16381 to 16384",
@@ -361,7 +361,7 @@ def test_loads_that_do_not_fit_are_refused(step, message):
     machine, program = by_hand()
     weights, parameters = machine.weights.copy(), machine.parameters.copy()
     with pytest.raises(MachineError, match=f"^{re.escape(message)}$"):
-        list(machine.execute(dataclasses.replace(program, steps=({**step, "fetched": 0, "in_address": 0},))))
+        list(machine.execute(dataclasses.replace(program, steps=({**step, "fetched": 0, "format": 0, "in_address": 0},))))
     np.testing.assert_array_equal(machine.weights, weights)
     np.testing.assert_array_equal(machine.parameters, parameters)
 

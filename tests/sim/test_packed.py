@@ -1,11 +1,12 @@
-"""Maps of four bits and of one, weights of four and of one: Verilog against network, interpreter and cycle model."""
+"""Maps of four bits and of one, weights of four, one and from palettes: Verilog against golden network and models."""
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from gossamer.golden.network import Conv, FullyConnected
-from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.spec import CONFIGS, Config, Opcode
 from gossamer.sim.rtl import Simulator
 from tests.networks import Builder, deep, four_bits, one_bit
 from tests.sim.test_rtl import compare, random_networks
@@ -13,13 +14,13 @@ from tests.sim.test_rtl import compare, random_networks
 PACKED = {
     config.name: config
     for config in (
-        dataclasses.replace(CONFIGS["up5k"], name="packed16", binary=True, nibbles=True),
+        dataclasses.replace(CONFIGS["up5k"], name="packed16", binary=True, nibbles=True, decoder="nibbles"),
         Config(
             "packed8", lanes=8, row_words=512, binary=True, nibbles=True, int4=True, fetch_latency=3, fetch_interval=2
         ),
         Config(
             "packed64", lanes=64, store_bytes=16, store_ports=1, store_words=32768, masks=256, binary=True, nibbles=True,
-            int4=True,
+            int4=True, decoder="palettes",
         ),
     )
 }  # fmt: skip
@@ -67,6 +68,31 @@ def test_weights_of_four_bits_equal_golden_in_value_and_cycle(core, kind, rng):
         compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
         used += any(layer["int4"] for layer in compiled.program.layers)
     assert used > 0 or not core.config.int4 or kind is deep
+
+
+def few_values(network, rng):
+    """The network with weights of few different values in most layers, in all of it or in each output channel."""
+
+    def chosen(layer):
+        if not isinstance(layer, (Conv, FullyConnected)) or rng.random() < 0.2:
+            return layer
+        count, weights = int(rng.integers(1, 33)), np.empty_like(layer.weights)
+        for channel in range(len(weights)):
+            if channel == 0 or count % 2:
+                values = rng.choice(256, count, replace=False) - 128
+            weights[channel] = rng.choice(values, weights[channel].shape)
+        return dataclasses.replace(layer, weights=weights)
+
+    return dataclasses.replace(network, layers=tuple(chosen(layer) for layer in network.layers))
+
+
+@pytest.mark.parametrize("kind", [wide, deep, one_bit], ids=lambda kind: kind.__name__)
+def test_weights_from_palettes_equal_golden_in_value_and_cycle(core, kind, rng):
+    used = set()
+    for compiled, x in random_networks(lambda rng: few_values(kind(rng), rng), core.config, rng, 8):
+        compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
+        used |= {(step["format"], step["shared"]) for step in compiled.program.steps if step["opcode"] == Opcode.LOAD_WEIGHTS}
+    assert len(used) > 1 or core.config.decoder != "palettes"
 
 
 @pytest.mark.slow
