@@ -11,6 +11,7 @@ from gossamer.cli.report import markdown_table
 from gossamer.golden import codec, ebpc
 from gossamer.golden.coding import coded_order, is_signed, map_order
 from gossamer.golden.compiler import Compiled
+from gossamer.golden.interpreter import Code
 from gossamer.golden.layout import map_shape
 
 __all__ = [
@@ -48,7 +49,7 @@ def stored_maps(compiled: Compiled) -> list[str]:
 def ratios(compiled: Compiled, x: NDArray[Any], progress: Callable[[int], None] = lambda done: None) -> Report:
     """Bytes of all stored maps of some inputs, with each code. Those of other codes have each map in one stream, its channels
     one behind the other, with the zero point as zero; the entropy is that of each map with its own statistics."""
-    lanes, bounded = compiled.program.config.lanes, compiled.program.config.codec == "bounded"
+    config = compiled.program.config
     maps: dict[str, Report] = {}
     for start in range(0, len(x), BATCH):
         tensors = compiled.network.run(x[start : start + BATCH])
@@ -56,9 +57,8 @@ def ratios(compiled: Compiled, x: NDArray[Any], progress: Callable[[int], None] 
             values, zero_point = as_map(tensors[name]), compiled.network.tensors[name].zero_point
             entry = maps.setdefault(name, {"map": name, "bytes": 0, "rows": 0, **dict.fromkeys(CODES, 0)})
             entry["bytes"] += values.size
-            streams = codec.encode_units(
-                coded_order(values, lanes), lanes=lanes, signed=is_signed(zero_point), bounded=bounded
-            )
+            units = codec.units_of(coded_order(values, config.lanes), config.codec_streams)
+            streams = codec.encode_units(units, **Code(is_signed(zero_point), 0).options(config))
             entry["gossamer"] += sum(map(len, streams))
             entry["rows"] += len(streams)
             centred = (values.astype(np.int16) - zero_point).astype(np.uint8)

@@ -203,8 +203,7 @@ def test_a_row_with_bits_behind_its_last_value_is_refused(rng):
     compiled = frontend.compile(Strategy(slots=every_slot(frontend)), keep=True)
     layers = tuple({**layer, "out_coded": 0} for layer in compiled.program.layers)
     compiled = dataclasses.replace(compiled, program=dataclasses.replace(compiled.program, layers=layers))
-    rule = r"^a compressed row must have zeros behind its last value, as it is written, not 0x"
-    with pytest.raises(MachineError, match=rule):
+    with pytest.raises(MachineError, match=r"^a compressed row must have zeros behind its last value"):
         infer(compiled, inputs(rng, network, 1)[0])
 
 

@@ -12,11 +12,11 @@ from tests.hdl.rows import halfwords, hold_signed, random_unit, transfers
 class Runner:
     """Holds ``run`` high for units of ``counts`` values, and low for ``gap`` cycles behind each.
 
-    ``found`` has the cycles in which a value is found.
+    ``found`` has the cycles in which a value is found, ``left`` those in which bits are left.
     """
 
     def __init__(self, dut, counts, gap=1):
-        self.found, self._dut, self._gap = [], dut, gap
+        self.found, self.left, self._dut, self._gap = [], [], dut, gap
         self.restart(counts)
 
     def restart(self, counts):
@@ -28,8 +28,9 @@ class Runner:
             if self._left == 0 and self._queue:
                 self._left = self._queue.pop(0)
             ctx.set(self._dut.run, self._left > 0)
-            _, _, found = await ctx.tick().sample(self._dut.found)
+            _, _, found, left = await ctx.tick().sample(self._dut.found, self._dut.left)
             self.found.extend([now] * found)
+            self.left.extend([now] * left)
             self._left += 1 if self._left < 0 else -found
             now += 1
 
@@ -47,7 +48,7 @@ def run(
     bench.process(runner.run)
     hold_signed(bench, dut, signed, rate)
     bench.run(quiet=40, cycles=cycles)
-    o.found, o.left = runner.found, len(source.queue)
+    o.found, o.left, o.behind = runner.found, len(source.queue), runner.left
     return o
 
 
@@ -209,6 +210,20 @@ def test_any_bits_are_values(rng, bounded, share):
             stream, want = stream[used:], want + transfers(values)
         assert o.payloads == want
         assert 2 * o.left == len(stream)
+
+
+@pytest.mark.parametrize("zeros", range(1, 17))
+def test_bits_behind_the_last_value_are_told(zeros):
+    """Zeros have one bit each. A bit is looked at up to 13 behind the last, and the next halfword not at all."""
+    for bit in range(zeros, 16):
+        o = run([zeros, 1], [1 << bit, 1], bounded=False)
+        assert o.behind == ([o.found[zeros - 1] + 1] if bit < zeros + 13 else [])
+
+
+@pytest.mark.parametrize("gap", [1, 4])
+def test_what_the_compressor_writes_has_no_bits_behind_it(rng, gap):
+    units = random_units(rng, 12)
+    assert run(sizes(units), encode(units, bounded=False), bounded=False, gap=gap).behind == []
 
 
 def test_lanes_must_be_positive():

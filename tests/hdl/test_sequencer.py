@@ -242,6 +242,7 @@ class Neighbours:
                 (dut.row_done, row_done),
                 (dut.writer_idle, idle),
                 (dut.loader_error, "loader" in self._faults.get(cycle, ())),
+                (dut.loader_left, "code" in self._faults.get(cycle, ())),
                 (dut.writer_error, "writer" in self._faults.get(cycle, ())),
                 (dut.writer_overflow, "slot" in self._faults.get(cycle, ())),
             ):
@@ -594,6 +595,7 @@ def test_a_core_without_a_code_keeps_no_fields_of_it():
         (("loader",), Error.READ), (("writer",), Error.WRITE), (("loader", "writer"), Error.WRITE),
         (("fetcher",), Error.WRITE), (("loader", "fetcher"), Error.WRITE),
         (("slot",), Error.SLOT), (("slot", "loader", "fetcher"), Error.SLOT),
+        (("code",), Error.CODE), (("slot", "code"), Error.SLOT),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cycle", [1, 2, 5, 8, 11, 13, 20, 31, 36, 38, 44, 60, 90])
@@ -612,14 +614,14 @@ def test_an_access_out_of_bounds_stops_it_whatever_it_does(names, code, cycle):
     [
         *[(3, "loader", 0), (12, "loader", 3), (50, "loader", 1), (70, "loader", 5)],
         *[(150, "writer", 1), (200, "writer", 1), (370, "writer", 2)],
-        *[(150, "slot", 1), (200, "slot", 1), (370, "slot", 2)],
+        *[(150, "code", 1), (150, "slot", 1), (200, "slot", 1), (370, "slot", 2)],
     ],
 )
 def test_the_layer_of_an_error_is_that_of_the_step_that_failed(cycle, name, layer):
     """Also if the steps behind it have been fetched, down to the end."""
     config = CONFIGS[0]
     steps = [WEIGHTS | {"layer": 3}, RUN | {"rows": 2}, WEIGHTS | {"layer": 5}, RUN | {"layer": 2, "rows": 2}]
-    code = {"loader": Error.READ, "writer": Error.WRITE, "slot": Error.SLOT}[name]
+    code = {"loader": Error.READ, "writer": Error.WRITE, "slot": Error.SLOT, "code": Error.CODE}[name]
     around = Neighbours(config, image(config, [LAYER] * 2, steps), faults={cycle: (name,)}, **PACES["slow array"])
     around.run(500)
     assert around.end() == (cycle + 2, code, layer)
