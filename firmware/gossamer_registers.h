@@ -55,12 +55,13 @@
     X(NONE, 0, "no error") \
     X(MAGIC, 1, "the store does not start with a program image") \
     X(VERSION, 2, "the image has another version than the core") \
-    X(CONFIG, 3, "the image was compiled for other lanes or another store width") \
+    X(CONFIG, 3, "the image was compiled for other lanes, another store width or another codec") \
     X(OPCODE, 4, "a step has an unknown opcode") \
     X(READ, 5, "a step reads outside the store") \
     X(WRITE, 6, "a layer or a fetch writes outside the store, or into the image") \
     X(EMPTY, 7, "a load step, a fetch or a layer is empty") \
-    X(SLOT, 8, "a compressed row of a layer's output does not fit its slot")
+    X(SLOT, 8, "a compressed row of a layer's output does not fit its slot") \
+    X(CODE, 9, "a compressed row is not what the compressor writes")
 
 /* Program images. */
 #define GOSSAMER_MAGIC 0x52534d47u
@@ -82,7 +83,8 @@
 #define GOSSAMER_HEADER_MAGIC 0u, 32u
 #define GOSSAMER_HEADER_VERSION 32u, 16u
 #define GOSSAMER_HEADER_LANES 48u, 8u
-#define GOSSAMER_HEADER_STORE_BYTES 56u, 8u
+#define GOSSAMER_HEADER_STORE_BYTES 56u, 5u
+#define GOSSAMER_HEADER_CODEC_STREAMS 61u, 3u
 #define GOSSAMER_HEADER_STEPS 64u, 20u
 #define GOSSAMER_HEADER_WARM_STEPS 84u, 20u
 #define GOSSAMER_HEADER_IMAGE_WORDS 104u, 20u
