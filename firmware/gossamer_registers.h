@@ -55,7 +55,7 @@
     X(NONE, 0, "no error") \
     X(MAGIC, 1, "the store does not start with a program image") \
     X(VERSION, 2, "the image has another version than the core") \
-    X(CONFIG, 3, "the image was compiled for other lanes, another store width or another codec") \
+    X(CONFIG, 3, "the image was compiled for another configuration: lanes, store width, or what the core can do") \
     X(OPCODE, 4, "a step has an unknown opcode") \
     X(READ, 5, "a step reads outside the store") \
     X(WRITE, 6, "a layer or a fetch writes outside the store, or into the image") \
@@ -78,6 +78,7 @@
 #define GOSSAMER_OPCODE_FETCH 4u
 #define GOSSAMER_OPCODE_HOST 5u
 #define GOSSAMER_OPCODE_LOOP 6u
+#define GOSSAMER_OPCODE_LOAD_MASKS 7u
 
 /* Fields of HEADER: first bit, number of bits. */
 #define GOSSAMER_HEADER_MAGIC 0u, 32u
