@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gossamer.golden.program import Program, TensorPlace, encode
-from gossamer.golden.spec import DESCRIPTOR, PARAMETER, STEP_BYTES, Config, Opcode
+from gossamer.golden.spec import DESCRIPTOR, PARAMETER, STEP_BYTES, STEP_LOAD, Config, Opcode
 
 
 def with_fetch(program: Program, **fields) -> Program:
@@ -75,7 +75,7 @@ class Streaming:
         place = at + words + entries  # of the activations
         out = place + 4 * row
         fetched = out + 2 * out_row
-        load = {"opcode": Opcode.LOAD_WEIGHTS, "wait": 0, "fetched": 0, "layer": 1, "count": words, "destination": 0}
+        load = dict.fromkeys(STEP_LOAD, 0) | {"opcode": Opcode.LOAD_WEIGHTS, "layer": 1, "count": words}
         loads = (
             {**load, "in_address": at},
             {**load, "opcode": Opcode.LOAD_PARAMETERS, "count": entries, "in_address": at + words},
