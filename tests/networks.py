@@ -1,5 +1,7 @@
 """Small random networks that together use every operator and many shapes."""
 
+import dataclasses
+
 import numpy as np
 
 from gossamer.golden import arithmetic
@@ -22,6 +24,9 @@ from gossamer.golden.network import (
     Tensor,
 )
 from gossamer.golden.spec import Config
+
+LESS = {"int4": 16, "binary": 70}
+"""How much smaller than those of int8 the values of a type are."""
 
 
 class Builder:
@@ -68,8 +73,9 @@ class Builder:
         weights = self.rng.integers(-127, 128, shape).astype(np.int8)
         bias = self.rng.integers(-5000, 5000, count).astype(np.int32)
         scales = self.rng.uniform(0.5, 1.5, count).astype(np.float32).astype(float) / 127
-        spread = self.tensors[x].scale * 70 / 127 * 70 * np.sqrt(taps)
-        return weights, bias, scales, float(np.float32(spread / 50))
+        less = LESS.get(self.tensors[x].dtype, 1)
+        spread = self.tensors[x].scale * 70 / 127 * 70 / less * np.sqrt(taps)
+        return weights, bias // less, scales, float(np.float32(spread / 50))
 
     def conv(
         self, x, channels, kernel=(3, 3), stride=(1, 1), *, same=True, relu=True, zero_point=None, rounding="double", like=None,
@@ -84,9 +90,7 @@ class Builder:
         zero_point = -128 if relu and zero_point is None else zero_point
         shape = self._mapped(x, kernel, stride, padding, channels, zero_point)
         if signs:
-            weights, bias = np.where(weights > 0, 1, -1).astype(np.int8), bias // 200
-        if self.tensors[x].dtype == "binary":
-            scale = scale / 70 if signs else scale
+            weights, bias, scale = np.where(weights > 0, 1, -1).astype(np.int8), bias // 70, scale / 70
         if dtype == "int4":
             scale *= 16
         out = self.like(like, shape) if like else self.tensor(shape, scale=scale, zero_point=zero_point, dtype=dtype)
@@ -122,7 +126,8 @@ class Builder:
         )  # fmt: skip
 
     def add(self, a, b, *, relu=False, dtype="int8"):
-        scale = float(np.float32(self.tensors[a].scale + self.tensors[b].scale))
+        spread = sum(self.tensors[x].scale / LESS.get(self.tensors[x].dtype, 1) for x in (a, b))
+        scale = float(np.float32(spread * LESS.get(dtype, 1)))
         out = self.tensor(self.tensors[a].shape, scale=scale, dtype=dtype)
         low, high = (-8, 7) if dtype == "int4" else (-128, 127)
         clamp = (self.tensors[out].zero_point if relu else low, high)
@@ -360,6 +365,63 @@ def one_bit(rng):
     x = b.conv(x, int(rng.integers(1, 20)), (1, 1), signs=True) if rng.integers(2) else x
     b.fully_connected(x, 10)
     return b.network("one_bit")
+
+
+def pruned(network, rng, lanes, density):
+    """The network with all but a share of the weight vectors of its convolutions zero."""
+
+    def prune(layer):
+        if not isinstance(layer, (Conv, FullyConnected)):
+            return layer
+        weights = layer.weights.copy()
+        for group in range(0, len(weights), lanes):
+            weights[group : group + lanes, rng.random(weights.shape[1:]) >= density] = 0
+        return dataclasses.replace(layer, weights=weights)
+
+    return dataclasses.replace(network, layers=tuple(prune(layer) for layer in network.layers))
+
+
+def pyramid(rng, lanes=16):
+    """Convolutions of strides 1 and 2, on maps whose pixels are words of the row buffer and on others, and a dense layer."""
+    b = Builder(rng, (7, int(rng.integers(5, 9)), int(rng.choice([3, lanes, 2 * lanes]))))
+    x = b.conv(b.input, int(rng.choice([lanes, 2 * lanes])), (3, 3), (1, int(rng.integers(1, 3))))
+    x = b.conv(x, int(rng.integers(1, 2 * lanes + 2)), (int(rng.integers(1, 4)), 3), (2, 1))
+    x = b.conv(x, lanes, (1, 1), same=False, relu=False)
+    b.fully_connected(x, int(rng.integers(1, lanes + 3)))
+    return b.network()
+
+
+def block_sparse(rng):
+    """Half of the weight vectors of 16 lanes are zero."""
+    return pruned(pyramid(rng), rng, 16, 0.5)
+
+
+def narrow(network, rng):
+    """The network with weights of four bits in most layers, and zero vectors in some."""
+
+    def narrowed(layer):
+        if not isinstance(layer, (Conv, FullyConnected)) or rng.random() < 0.2:
+            return layer
+        weights = layer.weights >> 4
+        if rng.random() < 0.5:
+            weights[:, rng.random(weights.shape[1:]) < 0.4] = 0
+        return dataclasses.replace(layer, weights=weights, bias=layer.bias // 16, weight_scales=layer.weight_scales * 16)
+
+    return dataclasses.replace(network, layers=tuple(narrowed(layer) for layer in network.layers))
+
+
+def narrow_weights(rng):
+    """Weights of four bits, and more channels than lanes."""
+    b = Builder(rng, (5, int(rng.integers(3, 7)), int(rng.choice([3, 16]))))
+    x = b.conv(b.input, int(rng.integers(9, 150)), (3, 3))
+    x = b.conv(x, int(rng.integers(9, 150)), (1, 1), relu=False, dtype=str(rng.choice(["int8", "int4"])))
+    x = b.max_pool(x) if rng.integers(2) else x
+    b.fully_connected(x, int(rng.integers(5, 150)))
+    return narrow(b.network("narrow_weights"), rng)
+
+
+MODES = (four_bits, one_bit, block_sparse, narrow_weights)
+"""Functions as in :data:`NETWORKS`, to networks that a configuration with masks, nibbles, binary and int4 treats as such."""
 
 
 # Networks whose layers must be cut on a core of small buffers.

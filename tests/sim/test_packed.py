@@ -8,7 +8,7 @@ import pytest
 from gossamer.golden.network import Conv, FullyConnected
 from gossamer.golden.spec import CONFIGS, Config, Opcode
 from gossamer.sim.rtl import Simulator
-from tests.networks import Builder, deep, four_bits, one_bit
+from tests.networks import deep, four_bits, narrow, narrow_weights, one_bit
 from tests.sim.test_rtl import compare, random_networks
 
 PACKED = {
@@ -37,37 +37,17 @@ def test_networks_with_packed_maps_equal_golden_in_value_and_cycle(core, kind, r
         compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
 
 
-def narrow(network, rng):
-    """The network with weights of four bits in most layers, and zero vectors in some."""
-
-    def narrowed(layer):
-        if not isinstance(layer, (Conv, FullyConnected)) or rng.random() < 0.2:
-            return layer
-        weights = layer.weights >> 4
-        if rng.random() < 0.5:
-            weights[:, rng.random(weights.shape[1:]) < 0.4] = 0
-        return dataclasses.replace(layer, weights=weights)
-
-    return dataclasses.replace(network, layers=tuple(narrowed(layer) for layer in network.layers))
+def deep_and_narrow(rng):
+    return narrow(deep(rng), rng)
 
 
-def wide(rng):
-    """More channels than lanes."""
-    b = Builder(rng, (5, int(rng.integers(3, 7)), int(rng.choice([3, 16]))))
-    x = b.conv(b.input, int(rng.integers(9, 150)), (3, 3))
-    x = b.conv(x, int(rng.integers(9, 150)), (1, 1), relu=False, dtype=str(rng.choice(["int8", "int4"])))
-    x = b.max_pool(x) if rng.integers(2) else x
-    b.fully_connected(x, int(rng.integers(5, 150)))
-    return narrow(b.network("wide"), rng)
-
-
-@pytest.mark.parametrize("kind", [wide, deep], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [narrow_weights, deep_and_narrow], ids=lambda kind: kind.__name__)
 def test_weights_of_four_bits_equal_golden_in_value_and_cycle(core, kind, rng):
     used = 0
-    for compiled, x in random_networks(lambda rng: narrow(kind(rng), rng), core.config, rng, 6):
+    for compiled, x in random_networks(kind, core.config, rng, 6):
         compare(compiled, core, x, seed=int(rng.integers(1, 1 << 31)))
         used += any(layer["int4"] for layer in compiled.program.layers)
-    assert used > 0 or not core.config.int4 or kind is deep
+    assert used > 0 or not core.config.int4 or kind is deep_and_narrow
 
 
 def few_values(network, rng):
@@ -86,7 +66,7 @@ def few_values(network, rng):
     return dataclasses.replace(network, layers=tuple(chosen(layer) for layer in network.layers))
 
 
-@pytest.mark.parametrize("kind", [wide, deep, one_bit], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [narrow_weights, deep, one_bit], ids=lambda kind: kind.__name__)
 def test_weights_from_palettes_equal_golden_in_value_and_cycle(core, kind, rng):
     used = set()
     for compiled, x in random_networks(lambda rng: few_values(kind(rng), rng), core.config, rng, 8):

@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from gossamer.golden.compiler import CompileError, compile_network
-from gossamer.golden.network import Conv, FullyConnected, Network
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.sim.rtl import Simulator
-from tests.networks import Builder, inputs
+from tests.networks import inputs, pruned, pyramid
 from tests.sim.test_rtl import compare
 
 SPARSE = {
@@ -27,30 +25,6 @@ SPARSE = {
 @pytest.fixture(scope="module", params=SPARSE)
 def core(request):
     return Simulator(SPARSE[request.param])
-
-
-def pruned(network: Network, rng: np.random.Generator, lanes: int, density: float) -> Network:
-    """The network with all but a share of the weight vectors of its convolutions zero."""
-
-    def prune(layer):
-        if not isinstance(layer, (Conv, FullyConnected)):
-            return layer
-        weights = layer.weights.copy()
-        for group in range(0, len(weights), lanes):
-            weights[group : group + lanes, rng.random(weights.shape[1:]) >= density] = 0
-        return dataclasses.replace(layer, weights=weights)
-
-    return dataclasses.replace(network, layers=tuple(prune(layer) for layer in network.layers))
-
-
-def pyramid(rng, lanes):
-    """Convolutions of strides 1 and 2, on maps whose pixels are words of the row buffer and on others, and a dense layer."""
-    b = Builder(rng, (7, int(rng.integers(5, 9)), int(rng.choice([3, lanes, 2 * lanes]))))
-    x = b.conv(b.input, int(rng.choice([lanes, 2 * lanes])), (3, 3), (1, int(rng.integers(1, 3))))
-    x = b.conv(x, int(rng.integers(1, 2 * lanes + 2)), (int(rng.integers(1, 4)), 3), (2, 1))
-    x = b.conv(x, lanes, (1, 1), same=False, relu=False)
-    b.fully_connected(x, int(rng.integers(1, lanes + 3)))
-    return b.network()
 
 
 @pytest.mark.parametrize("density", [0, 0.1, 0.5, 0.85])
