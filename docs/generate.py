@@ -70,7 +70,7 @@ def markdown(text: str) -> str:
 def test_programs() -> Iterator[Compiled]:
     """The digits network and those of ``tests/networks.py``, for each named configuration that they fit."""
     module = runpy.run_path(str(ROOT / "tests" / "networks.py"))
-    builders = [*module["NETWORKS"], module["larger_than_a_store"]]
+    builders = [*module["NETWORKS"], *module["MODES"], module["larger_than_a_store"]]
     random = (build(np.random.default_rng(seed)) for build in builders for seed in range(SEEDS))
     for network in chain([digits.load()], random):
         for config in spec.CONFIGS.values():
@@ -90,7 +90,8 @@ def entries(program: Program) -> Iterator[tuple[str, bytes]]:
             buffer[at : at + len(data)] = data
         elif step["opcode"] == Opcode.RUN:
             layer = program.layers[step["layer"] - 1]
-            count = 256 if layer["add"] else (layer["groups"] - 1) * program.config.lanes + layer["last_lanes"]
+            group = program.config.lanes << layer["int4"]
+            count = 256 if layer["add"] else (layer["groups"] - 1) * group + layer["last_lanes"]
             if not layer["partial_in"]:
                 name, start = "addition" if layer["add"] else "parameter", 8 * layer["parameter_base"]
                 yield from ((name, bytes(buffer[at : at + 8])) for at in range(start, start + 8 * count, 8))
@@ -174,6 +175,17 @@ def configurations() -> str:
     )
 
 
+def modes() -> str:
+    """What the named configurations have beyond bytes."""
+    modes = ["binary", "nibbles", "int4"]
+    rows = [
+        [f"`{c.name}`", c.masks, c.mask_bytes if c.masks else "", *("yes" if getattr(c, mode) else "" for mode in modes)]
+        for c in spec.CONFIGS.values()
+        if c.masks or any(getattr(c, mode) for mode in modes)
+    ]
+    return table("|".join(["configuration", "`masks`", "`mask_bytes`", *(f"`{mode}`" for mode in modes)]), rows)
+
+
 def opcodes() -> str:
     """Opcodes by name."""
     meanings = {
@@ -184,6 +196,7 @@ def opcodes() -> str:
         "FETCH": "copy words of the external memory to the store",
         "HOST": "wait until the host has given input rows, or taken output rows",
         "LOOP": "go back a number of times",
+        "LOAD_MASKS": "copy store words to the mask buffer, in a core that has one",
     }
     return table("opcode|value|meaning", [[f"`{name}`", getattr(Opcode, name), text] for name, text in meanings.items()])
 
@@ -303,6 +316,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     **{name: (lambda name=name: record_table(name)) for name in RECORDS},
     "constants": constants,
     "configurations": configurations,
+    "modes": modes,
     "opcodes": opcodes,
     "limits": limits,
     "registers": register_table,

@@ -21,7 +21,7 @@ from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.golden.tflite_import import OPERATORS
-from tests.networks import NETWORKS, inputs, larger_than_a_store
+from tests.networks import NETWORKS, block_sparse, four_bits, inputs, larger_than_a_store, narrow_weights, one_bit
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
@@ -251,7 +251,8 @@ class Reader:
         self.store, self.external, self.acc_bits = store, external, acc_bits
         self.header = read("header", store[:64])
         self.lanes, self.word = self.header["lanes"], self.header["store_bytes"]
-        self.weights, self.entries = bytearray(buffer), bytearray(buffer)
+        self.weights, self.entries, self.masks = bytearray(buffer), bytearray(buffer), bytearray(buffer)
+        self.mask = -(-(self.lanes // 8 + 2) // self.word) * self.word
 
     def execute(self) -> None:
         at = self.header["steps"] * self.word
@@ -266,7 +267,7 @@ class Reader:
                 self.store[start : start + count] = self.external[source : source + count]
             else:
                 step = read("step-load", record)
-                target, size = (self.weights, self.lanes) if opcode == 1 else (self.entries, 8)
+                target, size = {1: (self.weights, self.lanes), 2: (self.entries, 8), 7: (self.masks, self.mask)}[opcode]
                 start, source, count = step["destination"] * size, step["in_address"] * self.word, step["count"] * self.word
                 target[start : start + count] = self.store[source : source + count]
             at += 16
@@ -279,40 +280,84 @@ class Reader:
             if 0 <= i < step["in_rows"]:
                 start = d["left_granules"] * self.word
                 size = (d["right_granule"] - d["left_granules"] - 1) * self.word + d["tail"]
-                row[start : start + size] = self.store[address * self.word :][:size]
+                row[start : start + size] = itertools.islice(self.unpacked(d, address * self.word), size)
                 address += d["row_step_odd"] if i % 2 else d["row_step"]
             rows.append(bytes(row))
         return rows
 
-    def run(self, step: dict[str, int], d: dict[str, int]) -> None:
-        rows, signed = self.rows(step, d), np.frombuffer(self.weights, np.int8).tolist()
+    def unpacked(self, d: dict[str, int], address: int) -> Iterator[int]:
+        for byte in self.store[address:]:
+            if d["in_nibbles"]:
+                yield from (byte % 16, byte // 16)
+            elif d["in_bits"]:
+                yield from (2 * (byte >> i & 1) for i in range(8))
+            else:
+                yield byte
+
+    def vector(self, d: dict[str, int], g: int, k: int, b: int) -> int | None:
+        """The weight vector of a byte of the window; none if it is zero."""
         beats = d["range_last"] + 1
+        if not d["sparse"]:
+            return d["weight_base"] + (0 if d["shared_weights"] else g * d["kernel_rows"] * beats) + k * beats + b
+        phase = d["offset"] % self.lanes
+        word, lane = divmod(phase + b, self.lanes)
+        number = d["weight_base"] + (g * d["kernel_rows"] + k) * ((phase + d["range_last"]) // self.lanes + 1) + word
+        entry = self.masks[number * self.mask :][: self.mask]
+        stored = int.from_bytes(entry[: self.lanes // 8], "little")
+        first = int.from_bytes(entry[self.lanes // 8 : self.lanes // 8 + 2], "little")
+        in_front = (stored & (1 << lane) - 1).bit_count()
+        return d["vector_base"] + first + in_front if stored >> lane & 1 else None
+
+    def product(self, d: dict[str, int], v: int, vector: int, channel: int) -> int:
+        byte = self.weights[vector * self.lanes + channel % self.lanes]
+        if d["binary"]:
+            return 2 * (8 - (v ^ byte).bit_count())
+        if d["int4"]:
+            half = byte >> 4 if channel >= self.lanes else byte & 15
+            return v * (half - 16 * (half > 7))
+        return v * (byte - 256 * (byte > 127))
+
+    def sum(self, d: dict[str, int], rows: list[bytes], g: int, x: int, channel: int) -> int:
+        total, first = 0, d["offset"] + x * d["x_step"]
+        for k in range(d["kernel_rows"]):
+            for b in range(d["range_last"] + 1):
+                if d["word_mode"]:
+                    v = rows[k][first + (g + b // d["repeat"] * d["tap_step"]) * self.lanes + channel]
+                else:
+                    v = rows[k][first + b]
+                vector = self.vector(d, g, k, b)
+                if d["maximum"] and b % d["repeat"] == 1:
+                    total = max(total, 0)
+                elif vector is not None:
+                    total += self.product(d, v, vector, channel)
+        return total
+
+    def run(self, step: dict[str, int], d: dict[str, int]) -> None:
+        rows, group = self.rows(step, d), 2 * self.lanes if d["int4"] else self.lanes
+        per_byte = 2 if d["out_nibbles"] else 8 if d["out_bits"] else 1
         out, n = {}, 0
         for y in range(step["rows"]):
+            window = rows[y * d["stride_rows"] :][: d["kernel_rows"]]
             for g in range(d["groups"]):
                 for x in range(d["width"]):
-                    for lane in range(d["last_lanes"] if g == d["groups"] - 1 else self.lanes):
-                        total, i = 0, d["weight_base"] + (0 if d["shared_weights"] else g * d["kernel_rows"] * beats)
-                        for k in range(d["kernel_rows"]):
-                            row, first = rows[y * d["stride_rows"] + k], d["offset"] + x * d["x_step"]
-                            for b in range(beats):
-                                if d["word_mode"]:
-                                    v = row[first + (g + b // d["repeat"] * d["tap_step"]) * self.lanes + lane]
-                                else:
-                                    v = row[first + b]
-                                if d["maximum"] and b % d["repeat"] == 1:
-                                    total = max(total, 0)
-                                else:
-                                    total += v * signed[i * self.lanes + lane]
-                                i += 1
-                        channel = (n if d["partial_in"] else g) * self.lanes + lane
-                        address = step["out_address"] + y * (d["out_row_step"] + (d["groups"] - 1) * self.lanes)
-                        address += g * self.lanes + x * d["out_x_step"] + lane
+                    for channel in range(d["last_lanes"] if g == d["groups"] - 1 else group):
+                        total = self.sum(d, window, g, x, channel)
+                        entry = (n if d["partial_in"] else g) * group + channel
+                        size = group // per_byte
+                        address = step["out_address"] + y * (d["out_row_step"] + (d["groups"] - 1) * size)
+                        address += g * size + x * d["out_x_step"] + channel // per_byte
                         if d["partial_out"]:
-                            address = step["out_address"] + n * d["out_x_step"] + 8 * lane
-                            out |= enumerate(self.partial(d, total, channel), address)
+                            address = step["out_address"] + n * d["out_x_step"] + 8 * channel
+                            out |= enumerate(self.partial(d, total, entry), address)
+                            continue
+                        value = self.scale(d, total, entry)
+                        if d["out_nibbles"]:
+                            value = (value + 8) % 16 * 16 ** (channel % 2)
+                        elif d["out_bits"]:
+                            value = (value >= 0) << channel % 8
                         else:
-                            out[address] = self.scale(d, total, channel)
+                            value += 128
+                        out[address] = value + (out[address] if channel % per_byte else 0)
                     n += 1
         for address, value in out.items():
             self.store[address] = value
@@ -336,7 +381,7 @@ class Reader:
         else:
             t = (s * m + 2**30) // 2**31
             r = (1 if t >= 0 else -1) * ((abs(t) + 2 ** (e - 1)) // 2**e)
-        return min(max(d["zero_point"] + r, d["clamp_min"]), d["clamp_max"]) + 128
+        return min(max(d["zero_point"] + r, d["clamp_min"]), d["clamp_max"])
 
     def partial(self, d: dict[str, int], total: int, channel: int) -> bytes:
         half = 1 << self.acc_bits - 1
@@ -352,8 +397,10 @@ class Reader:
         return read(region, self.entries[8 * index : 8 * index + 8])
 
 
-def first_that_fits(build: Callable[[np.random.Generator], Network], config: Config) -> tuple[Network, Compiled, np.ndarray]:
-    for seed in itertools.count():
+def first_that_fits(
+    build: Callable[[np.random.Generator], Network], config: Config, start: int = 0
+) -> tuple[Network, Compiled, np.ndarray]:
+    for seed in itertools.count(start):
         rng = np.random.default_rng(seed)
         network = build(rng)
         with suppress(CompileError):
@@ -366,7 +413,30 @@ def first_that_fits(build: Callable[[np.random.Generator], Network], config: Con
     [*itertools.product(NETWORKS, ["gw1n9", "ecp5_25", "ecp5_85"]), (larger_than_a_store, "up5k")],
 )
 def test_page_is_enough_to_run_a_program(build, config: str) -> None:
-    network, compiled, x = first_that_fits(build, CONFIGS[config])
+    check_program(*first_that_fits(build, CONFIGS[config]))
+
+
+@pytest.mark.parametrize("seed", [0, 100, 200])
+@pytest.mark.parametrize(
+    "build, config, fields",
+    [
+        (four_bits, "ecp5_25_compressed", {"in_nibbles", "out_nibbles"}),
+        (one_bit, "ecp5_25_compressed", {"in_bits", "out_bits", "binary"}),
+        (one_bit, "up5k_compressed", {"in_bits", "out_bits", "binary"}),
+        (block_sparse, "ecp5_25_compressed", {"sparse"}),
+        (block_sparse, "up5k_compressed", {"sparse"}),
+        (narrow_weights, "ecp5_25_compressed", {"int4"}),
+    ],
+)
+def test_page_is_enough_to_run_a_program_with_modes(build, config: str, fields: set[str], seed: int) -> None:
+    network, compiled, x = first_that_fits(build, CONFIGS[config], seed)
+    assert fields <= {name for layer in compiled.program.layers for name in fields if layer[name]}
+    check_program(network, compiled, x)
+
+
+def check_program(network: Network, compiled: Compiled, x: np.ndarray) -> None:
+    """Run a program as the page says, and compare with the network."""
+    config = compiled.program.config
     image = compiled.program.assemble()
     header = read("header", image[:64])
     store = bytearray(header["end_address"])
@@ -385,6 +455,6 @@ def test_page_is_enough_to_run_a_program(build, config: str) -> None:
     external = compiled.program.external
     assert len(external) == header["external_words"] * word
     assert zlib.crc32(external) == header["external_crc"]
-    Reader(store, external, acc_bits=CONFIGS[config].acc_bits, buffer=1 << 16).execute()
+    Reader(store, external, acc_bits=config.acc_bits, buffer=1 << 16).execute()
     got = [store[address] - 128 for _, address in place("output")]
     assert got == network.run(x)[compiled.device_output].reshape(-1).tolist()
