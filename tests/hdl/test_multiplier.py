@@ -105,6 +105,92 @@ def test_products_survive_a_reset(kind):
     assert seen[2:] == [20000 << 16 | 20000] * len(seen[2:])
 
 
+# Modes
+
+
+def binary_products(row, lanes):
+    """Twice the agreements of the bits of two bytes, written as they are meant: products of -1 and +1, plus 8."""
+    found = 0
+    for lane in range(lanes):
+        x, w = (row[name] >> 8 * lane for name in ("x", "w"))
+        signs = [(2 * (x >> bit & 1) - 1) * (2 * (w >> bit & 1) - 1) for bit in range(8)]
+        found |= (sum(signs) + 8) << 16 * lane
+    return found
+
+
+def int4_products(row, lanes):
+    """Those with the low halves of the weights, then those with the high ones."""
+    found = []
+    for shift in (0, 4):
+        for lane in range(lanes):
+            x, half = row["x"] >> 8 * lane & 255, row["w"] >> 8 * lane + shift & 15
+            found.append(x * (half - 16 if half > 7 else half) & 0xFFFF)
+    return sum(p << 16 * i for i, p in enumerate(found))
+
+
+MEANINGS = {"binary": binary_products, "int4": int4_products}
+
+
+def play_mode(dut, mode, rows, lanes):
+    """Products of all rows, ``lanes`` of them or, of ``int4``, twice as many."""
+    table = [{"en": 1, **({mode: 1} if mode else {}), **row} for row in rows]
+    return [bits & (1 << 16 * (lanes << (mode == "int4"))) - 1 for bits in play(dut, Value.cast(dut.p), [*table, {}, {}])[2:]]
+
+
+@pytest.mark.parametrize("options", [{}, {"int4": True}, {"technology": "ice40", "lut_lanes": 16}], ids=str)
+def test_binary_counts_the_agreements_of_all_bytes(options):
+    lanes = 16
+    rows = [*product_rows(itertools.product(range(256), range(256)), lanes)][:: 1 if not options else 7]
+    dut = ProductArray(lanes=lanes, bits=True, **options)
+    assert play_mode(dut, "binary", rows, lanes)[2:] == [binary_products(row, lanes) for row in rows][2:]
+    assert binary_products({"x": 0x0FF0, "w": 0xFF00}, 2) == 8 << 16 | 8
+
+
+@pytest.mark.parametrize("bits", [False, True])
+def test_int4_multiplies_by_both_halves_of_every_byte(bits):
+    """All pairs of halves times extreme numbers: none spills over into the other's product."""
+    rows = [*product_rows(itertools.product([*range(18), 85, 127, 128, 129, 170, *range(238, 256)], range(256)), 8)]
+    dut = ProductArray(lanes=8, int4=True, bits=bits)
+    assert play_mode(dut, "int4", rows, 8)[2:] == [int4_products(row, 8) for row in rows][2:]
+    assert int4_products({"x": 255, "w": 0x87}, 1) == (-255 * 8 & 0xFFFF) << 16 | 255 * 7
+
+
+@pytest.mark.parametrize("options", [{"bits": True}, {"int4": True}, {"bits": True, "int4": True}], ids=str)
+def test_bytes_are_multiplied_as_ever_by_an_array_with_modes(options):
+    rows = [*product_rows(itertools.product([*BYTES, 15, 16, 136], range(256)), 8)]
+    dut = ProductArray(lanes=8, **options)
+    assert play_mode(dut, None, rows, 8) == [products(row, 8) for row in rows]
+
+
+@pytest.mark.parametrize("mode, options", [("binary", {"bits": True}), ("int4", {"int4": True})])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_modes_change_from_the_third_cycle_on(rng, mode, options, share):
+    """And products wait with ``en``, as they do in bytes."""
+    rows = [*product_rows(rng.integers(0, 256, (160, 2)).tolist(), 4)]
+    modes = [n // 10 % 2 for n in range(len(rows))]
+    table, positions = with_pauses(rng, rows, share)
+    mode_of = dict(zip(positions, modes))
+    now = 0
+    for place, row in enumerate(table):
+        now = mode_of.get(place, now)
+        row |= {mode: now}
+    dut = ProductArray(lanes=4, **options)
+    seen = play(dut, Value.cast(dut.p), [*table, {"en": 1}, {"en": 1}, {"en": 0}])
+    places = [*positions, len(table), len(table) + 1, len(table) + 2]
+    checked = 0
+    for n, row in enumerate(rows):
+        if n % 10 >= 3 and n % 10 < 8:  # neither just behind a change, nor just in front of one
+            meaning, lanes = (MEANINGS[mode], 8 if mode == "int4" else 4) if modes[n] else (products, 4)
+            assert seen[places[n + 1] + 1] & (1 << 16 * lanes) - 1 == meaning(row, 4)
+            checked += 1
+    assert checked > 15
+
+
+def test_int4_must_be_false_with_ice40():
+    with pytest.raises(ValueError, match=r"^int4 must be false with 'ice40', not True$"):
+        ProductArray(lanes=2, technology="ice40", int4=True)
+
+
 @pytest.mark.parametrize("lanes, lut_lanes", [(4, 1), (4, 3), (4, 6), (4, -2), (3, 4)])
 def test_lut_lanes_must_be_even_and_not_more_than_lanes(lanes, lut_lanes):
     message = f"lut_lanes must be an even number from 0 to lanes ({lanes}), not {lut_lanes}"
