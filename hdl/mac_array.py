@@ -52,8 +52,9 @@ class MacArray(wiring.Component):
     -------
     i : ``In(stream.Signature(beat_layout(lanes)))``
     o : ``Out(stream.Signature(sum_layout(acc_bits)))``
-    last_lanes : ``In(range(lanes + 1))``
-        Sums of a window whose tag is ``partial``, 1 to ``lanes``; must not change while a window is in work.
+    last_lanes : ``In(range(lanes + 1))``, or twice as many
+        Sums of a window whose tag is ``partial``, 1 to ``lanes``, or with ``int4`` to twice as many; must not change while a
+        window is in work.
     binary, int4 : ``In(1)``
         If it is built with them; must not change while a window is in work.
     """
@@ -154,7 +155,8 @@ class MacArray(wiring.Component):
             with m.If(now.valid & first):
                 m.d.comb += Assert(~now.clamp, "a window must not begin with a clamp")
             with m.If(load & tag.partial):
+                twice = ", with int4 to twice as many" if hasattr(self, "int4") else ""
                 m.d.sync += Assert(
-                    (self.last_lanes != 0) & (self.last_lanes <= all_sums), f"last_lanes must be 1 to {self._lanes}"
+                    (self.last_lanes != 0) & (self.last_lanes <= all_sums), f"last_lanes must be 1 to {self._lanes}{twice}"
                 )
         return m
