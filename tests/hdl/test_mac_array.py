@@ -36,35 +36,48 @@ def random_window(rng, lanes, clamps, longest):
     return window(beats, TAGS[rng.integers(8)])
 
 
-def sums(payloads, last_lanes, acc_bits):
+def product(beat, number, mode):
+    """Of sum ``number`` of a window."""
+    x, w = (beat[name][number % len(beat["x"])] for name in ("x", "w"))
+    if mode == "binary":
+        return sum(2 for bit in range(8) if x >> bit & 1 == w >> bit & 1)
+    if mode == "int4":
+        w = w >> 4 if number >= len(beat["x"]) else w & 15
+        return x * (w - 16 if w > 7 else w)
+    return x * (w - 256 if w > 127 else w)
+
+
+def sums(payloads, last_lanes, acc_bits, mode=None):
     """What goes out, one payload after the other."""
     out, beats = [], []
     for payload in payloads:
         beats.append(payload)
         if not payload["last"]:
             continue
-        count = last_lanes if payload["tag"]["partial"] else len(payload["x"])
+        count = last_lanes if payload["tag"]["partial"] else len(payload["x"]) << (mode == "int4")
         for lane in range(count):
             acc = 0
             for beat in beats:
                 if beat["clamp"]:
                     acc = max(acc, 0)
                 else:
-                    w = beat["w"][lane]
-                    acc += beat["x"][lane] * (w - 256 if w > 127 else w)
+                    acc += product(beat, lane, mode)
                     acc = (acc + (1 << acc_bits - 1)) % (1 << acc_bits) - (1 << acc_bits - 1)
             out.append({"acc": acc, "last": int(lane == count - 1), "tag": payload["tag"]})
         beats = []
     return out
 
 
-def rig(payloads, *, lanes=4, acc_bits=24, last_lanes=1, stalls=(None, None), **options):
-    """``(bench, source, i, o)``."""
+def rig(payloads, *, lanes=4, acc_bits=24, last_lanes=1, stalls=(None, None), mode=None, **options):
+    """``(bench, source, i, o)``. With a ``mode`` the array is built with both."""
+    options |= {"bits": True, "int4": True} if mode and not options else {}
     dut = MacArray(lanes=lanes, acc_bits=acc_bits, **options)
     bench = Bench(dut)
 
     async def configure(ctx):
         ctx.set(dut.last_lanes, last_lanes)
+        if mode in ("binary", "int4"):
+            ctx.set(getattr(dut, mode), 1)
 
     bench.process(configure)
     source = bench.source(dut.i, payloads, stalls[0])
@@ -91,6 +104,47 @@ def test_random_windows_match_sums_of_products(rng, lanes, last_lanes, acc_bits,
     sizes = {"lanes": lanes, "acc_bits": acc_bits, "last_lanes": last_lanes}
     _, o = run(payloads, stalls=[randomly(rng, share) for share in stalls], **sizes, **options)
     assert o.payloads == sums(payloads, last_lanes, acc_bits)
+
+
+@pytest.mark.parametrize("mode", ["binary", "int4", "neither"])
+@pytest.mark.parametrize("lanes, last", [(2, 1), (4, 3), (8, 8)])
+@pytest.mark.parametrize("stalls", [(0, 0), (0, 0.7), (0.7, 0)])
+def test_random_windows_of_bits_and_of_halves(rng, mode, lanes, last, stalls):
+    """With ``int4`` windows have twice as many sums, and the last ones up to as many."""
+    last += lanes * int(mode == "int4" and rng.integers(2))
+    payloads = [beat for _ in range(60 // lanes + 8) for beat in random_window(rng, lanes, 0, 6)]
+    sizes = {"lanes": lanes, "acc_bits": 18, "last_lanes": last, "mode": mode}
+    _, o = run(payloads, stalls=[randomly(rng, share) for share in stalls], **sizes)
+    assert o.payloads == sums(payloads, last, 18, mode)
+
+
+def test_binary_in_luts(rng):
+    payloads = [beat for _ in range(20) for beat in random_window(rng, 4, 0, 6)]
+    _, o = run(payloads, last_lanes=3, mode="binary", technology="ice40", lut_lanes=4, bits=True)
+    assert o.payloads == sums(payloads, 3, 24, "binary")
+
+
+def test_sums_of_low_halves_come_before_those_of_high_ones():
+    x, w = [1, 10, 100, 200], [0x21, 0x43, 0x65, 0xF7]
+    _, o = run(window([(x, w)]) + window([(x, w)], PARTIAL), mode="int4", last_lanes=6)
+    whole = [1, 30, 500, 1400, 2, 40, 600, -200]
+    assert [payload["acc"] for payload in o.payloads] == whole + whole[:6]
+    assert [payload["last"] for payload in o.payloads] == [0] * 7 + [1] + [0] * 5 + [1]
+
+
+def test_a_drain_of_int4_takes_twice_as_many_cycles():
+    i, o = run([beat for n in range(6) for beat in constant(4, n, n)], mode="int4")
+    assert i.cycles == [0, 1, 2, 3, 11, 19]
+    assert o.offers == o.cycles == [*range(4, 52)]
+
+
+@pytest.mark.parametrize("cycle", range(1, 12))
+def test_reset_discards_windows_of_halves(cycle):
+    old = [beat for _ in range(4) for beat in constant(4, 100, 0x34, beats=3)]
+    new = constant(4, 7, 0x2F, beats=2) + constant(4, 1, 0x11)
+    bench, source, _, o = rig(old, mode="int4")
+    bench.run(resets={cycle: lambda: source.restart(new)})
+    assert [payload for at, payload in o.transfers if at > cycle] == sums(new, 1, 24, "int4")
 
 
 @pytest.mark.parametrize("acc_bits", [16, 17, 28])
@@ -209,6 +263,14 @@ def test_last_lanes_must_be_1_to_lanes(last_lanes):
     with pytest.raises(AssertionError, match=r"^Assertion violated: last_lanes must be 1 to 4$"):
         run(constant(4, 1, 1, tag=PARTIAL), last_lanes=last_lanes)
     run(constant(4, 1, 1), last_lanes=last_lanes)
+
+
+@pytest.mark.parametrize("mode, last_lanes", [("int4", 0), ("int4", 9), ("neither", 5)])
+def test_last_lanes_of_int4_must_be_1_to_twice_the_lanes(mode, last_lanes):
+    message = "last_lanes must be 1 to 4, with int4 to twice as many"
+    with pytest.raises(AssertionError, match=f"^Assertion violated: {message}$"):
+        run(constant(4, 1, 1, tag=PARTIAL), last_lanes=last_lanes, mode=mode)
+    run(constant(4, 1, 1, tag=PARTIAL), last_lanes=8 if mode == "int4" else 4, mode=mode)
 
 
 @pytest.mark.parametrize(
