@@ -22,6 +22,9 @@ class Settings:
     maximum: int = 0
     repeat: int = 1
     tap_step: int = 0
+    sparse: int = 0
+    vector_base: int = 0
+    binary: int = 0
 
 
 def make_range(address=0, first=0, words=0, final=0, index=0, last=1, tag=0):
@@ -30,8 +33,9 @@ def make_range(address=0, first=0, words=0, final=0, index=0, last=1, tag=0):
     return {"address": address, "first": first, "words": words, "final": final, "index": index, "last": last, "tag": tags}
 
 
-def look_up(item, settings, memory, lanes, words, vectors):
-    """The words of a range, with ``None`` for those that are dropped; ``memory`` is a list of bytes."""
+def look_up(item, settings, memory, lanes, words, vectors, masks=()):
+    """The words of a range, with ``None`` for those that are dropped; ``memory`` is a list of bytes, ``masks`` one of
+    ``(stored lanes, first vector)``, if the buffer knows such."""
     found = []
     for i in range(item["words"] + 1):
         last = int(item["last"] and i == item["words"])
@@ -43,8 +47,15 @@ def look_up(item, settings, memory, lanes, words, vectors):
             address, step = item["address"] + i, lanes
             begin = item["first"] if i == 0 else 0
             end = item["final"] if i == item["words"] else lanes - 1
-            mask = sum(1 << lane for lane in range(begin, end + 1) if memory[address * lanes + lane])
+            counts = [settings.binary or memory[address * lanes + lane] for lane in range(lanes)]
+            mask = sum(1 << lane for lane in range(begin, end + 1) if counts[lane])
         word = {"mask": mask, "address": address % words, "index": (item["index"] + i * step) % vectors}
+        if masks:
+            word["stored"] = (1 << lanes) - 1
+        if settings.sparse:
+            stored, vector = masks[(item["index"] + i) % vectors % len(masks)]
+            mask &= stored
+            word |= {"mask": mask, "stored": stored, "index": (settings.vector_base + vector) % vectors}
         keep = mask or last
         found.append({**word, "last": last, "clamp": clamp, "tag": item["tag"]} if keep else None)
     return found
@@ -62,11 +73,14 @@ class Run:
     read: list = dataclasses.field(default_factory=list)
 
 
-def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=None, reset=None, restart=(), wait=True, **kind):
+def run(
+    sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=None, reset=None, restart=(), wait=True,
+    masks=(), **kind,
+):  # fmt: skip
     """Drive a row of ``table`` per cycle, ``(word to read or None, (granule, data[, mask]) or None)``; then, or with ``wait``
-    false at once, send ``ranges``. ``enable`` is low where the iterator ``disables`` says so."""
+    false at once, send ``ranges``. ``enable`` is low where the iterator ``disables`` says so. The mask buffer has ``masks``."""
     lanes, granule, words, vectors = sizes
-    dut = RowBuffer(lanes=lanes, granule=granule, words=words, vectors=vectors, **kind)
+    dut = RowBuffer(lanes=lanes, granule=granule, words=words, vectors=vectors, masks=len(masks), **kind)
     bench = Bench(dut)
     pauses = never() if pauses is None else pauses
     source = bench.source(dut.i, ranges, itertools.chain([True] * len(table) if wait else [], pauses))
@@ -76,7 +90,8 @@ def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=No
 
     async def drive(ctx):
         for field in dataclasses.fields(settings):
-            ctx.set(getattr(dut, field.name), getattr(settings, field.name))
+            if hasattr(dut, field.name):
+                ctx.set(getattr(dut, field.name), getattr(settings, field.name))
         for cycle in itertools.count():
             read, write = table[cycle] if cycle < len(table) else (None, None)
             ctx.set(dut.read.en, read is not None)
@@ -96,7 +111,16 @@ def run(sizes, settings, ranges, table, *, pauses=None, stalls=None, disables=No
             if cycle < len(table) or not enable:
                 bench.stay()
 
+    async def mask_buffer(ctx):
+        while True:
+            _, _, en, address = await ctx.tick().sample(dut.stored.en, dut.stored.address)
+            if en:
+                stored, vector = masks[address]
+                ctx.set(dut.stored.data, stored | vector << lanes)
+
     bench.process(drive)
+    if masks:
+        bench.process(mask_buffer)
     resets = {} if reset is None else {reset: lambda: source.restart(restart)}
     bench.run(quiet=10 + max(item["words"] for item in ranges), resets=resets)  # all of a range may be dropped
     return result
@@ -123,10 +147,10 @@ def random_range(rng, settings, lanes, words, vectors):
     return make_range(address, first, number, final, int(rng.integers(vectors)), last, tag)
 
 
-def check(result, ranges, settings, memory, sizes):
+def check(result, ranges, settings, memory, sizes, masks=()):
     """All of ``o``, and every cycle in which something is transferred or offered."""
     lanes, _, words, vectors = sizes
-    expected = [look_up(item, settings, memory, lanes, words, vectors) for item in ranges]
+    expected = [look_up(item, settings, memory, lanes, words, vectors, masks) for item in ranges]
     assert result.o.payloads == [word for found in expected for word in found if word]
     transfers, offers, free = [], [], 0
     moving = result.moving
@@ -176,6 +200,79 @@ def test_stands_still_while_not_enabled(rng, settings, stalls):
     result = run(sizes, settings, ranges, fill(memory, 4), stalls=randomly(rng, stalls), disables=disables)
     assert len(result.enabled) < 0.9 * len(result.read)
     check(result, ranges, settings, memory, sizes)
+
+
+def random_masks(rng, lanes, number, density):
+    """Of any vectors, as the buffer takes them."""
+    return [
+        (sum(1 << lane for lane in range(lanes) if rng.random() < density), int(rng.integers(1 << 16))) for _ in range(number)
+    ]
+
+
+@pytest.mark.parametrize("sizes, number", [((8, 4, 8, 64), 64), ((16, 8, 8, 128), 32), ((64, 16, 4, 128), 128)], ids=str)
+@pytest.mark.parametrize("density", [0, 0.3, 1])
+@pytest.mark.parametrize("pauses, stalls", [(0, 0), (0.8, 0), (0, 0.8), (0.4, 0.6)])
+def test_sparse_words_have_the_stored_lanes_and_their_first_vector(rng, sizes, number, density, pauses, stalls):
+    """In the very cycles in which they come without masks."""
+    lanes, granule, words, vectors = sizes
+    settings = Settings(sparse=1, vector_base=int(rng.integers(vectors)), repeat=3, tap_step=1)
+    masks = random_masks(rng, lanes, number, density)
+    memory = contents(rng, lanes, words, rng.choice([0, 0.7]))
+    ranges = [random_range(rng, settings, lanes, words, vectors) for _ in range(10)]
+    stalling = {"pauses": randomly(rng, pauses), "stalls": randomly(rng, stalls)}
+    result = run(sizes, settings, ranges, fill(memory, granule), masks=masks, **stalling)
+    check(result, ranges, settings, memory, sizes, masks)
+
+
+@pytest.mark.parametrize("settings", [MODES[0], MODES[4]], ids=["bytes", "words"])
+def test_without_sparse_all_lanes_are_stored(rng, settings):
+    sizes, masks = (8, 4, 8, 64), random_masks(rng, 8, 64, 0.3)
+    memory = contents(rng, 8, 8, 0.5)
+    ranges = [random_range(rng, settings, 8, 8, 64) for _ in range(10)]
+    result = run(sizes, settings, ranges, fill(memory, 4), masks=masks, stalls=randomly(rng, 0.3))
+    check(result, ranges, settings, memory, sizes, masks)
+
+
+@pytest.mark.parametrize("stalls", [0, 0.5])
+def test_masks_stand_still_while_not_enabled(rng, stalls):
+    sizes, masks, settings = (8, 4, 8, 64), random_masks(rng, 8, 64, 0.5), Settings(sparse=1, vector_base=5)
+    memory = contents(rng, 8, 8, 0.4)
+    ranges = [random_range(rng, settings, 8, 8, 64) for _ in range(12)]
+    disables = itertools.chain(itertools.islice(randomly(rng, 0.5), 250), never())
+    result = run(sizes, settings, ranges, fill(memory, 4), masks=masks, stalls=randomly(rng, stalls), disables=disables)
+    check(result, ranges, settings, memory, sizes, masks)
+
+
+def test_a_sparse_word_by_hand():
+    """Masks 5 and 6, of which the second word has none in its part of the range: it is kept only as the last."""
+    masks = [(0, 0)] * 5 + [(0b1010_0110, 40), (0b0111_0000, 44), (0, 47)] + [(0, 0)] * 8
+    ranges = [make_range(0, 2, 1, 3, index=5, last=last) for last in (0, 1)]
+    result = run((8, 8, 4, 64), Settings(sparse=1, vector_base=10), ranges, fill([7] * 32, 8), masks=masks)
+    fields = ("address", "mask", "stored", "index", "last")
+    first, second = (0, 0b1010_0100, 0b1010_0110, 50, 0), (1, 0, 0b0111_0000, 54, 1)
+    assert [tuple(word[name] for name in fields) for word in result.o.payloads] == [first, first, second]
+
+
+@pytest.mark.parametrize("cycle", range(12, 24, 2))
+def test_reset_discards_sparse_words(rng, cycle):
+    memory, masks, settings = contents(rng, 8, 8, 0.6), random_masks(rng, 8, 64, 0.5), Settings(sparse=1, vector_base=3)
+    first = [make_range(0, 2, 5, 6, last=0), make_range(3, 1, 3, 7, index=9), make_range(1, 0, 2, 4)]
+    second = [make_range(4, 3, 2, 5, index=9, tag=3), make_range(0, 0, 7, 0, index=20)]
+    table = fill(memory, 8)
+    result = run((8, 8, 8, 64), settings, first, table, masks=masks, reset=cycle, restart=second)
+    expected = [word for item in second for word in look_up(item, settings, memory, 8, 8, 64, masks) if word]
+    assert [word for at, word in result.o.transfers if at > cycle] == expected
+
+
+@pytest.mark.parametrize("stalls", [0, 0.6])
+def test_no_byte_of_a_binary_layer_counts_as_zero(rng, stalls):
+    sizes, settings = (8, 4, 8, 64), Settings(binary=1)
+    memory = contents(rng, 8, 8, 0.7)
+    ranges = [random_range(rng, settings, 8, 8, 64) for _ in range(12)]
+    result = run(sizes, settings, ranges, fill(memory, 4), stalls=randomly(rng, stalls), bits=True)
+    check(result, ranges, settings, memory, sizes)
+    result = run(sizes, Settings(), ranges, fill(memory, 4), stalls=randomly(rng, stalls), bits=True)
+    check(result, ranges, Settings(), memory, sizes)
 
 
 def test_words_follow_without_gaps_from_range_to_range():

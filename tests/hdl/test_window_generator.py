@@ -28,11 +28,14 @@ class Settings:
     ring_words: int = 1
     advance_words: int = 1
     weight_base: int = 0
+    sparse: int = 0
 
 
 def ranges(s, row_slot, lanes, vectors):
     """The ranges of a row whose first slot is slot number ``row_slot``. ``final`` means nothing in word mode."""
     slots, length = s.ring_words // s.slot_words, s.range_last + 1
+    if s.sparse:  # masks: one for each word that a range touches, the windows being all in one phase
+        length = (s.offset % lanes + s.range_last) // lanes + 1
     found = []
     for group, x, ky in itertools.product(range(s.groups), range(s.width), range(s.kernel_rows)):
         begin = s.offset + x * s.x_step + (group * lanes if s.word_mode else 0)
@@ -44,7 +47,7 @@ def ranges(s, row_slot, lanes, vectors):
                 "first": lane,
                 "words": s.range_last if s.word_mode else (begin + s.range_last) // lanes - begin // lanes,
                 "final": None if s.word_mode else (begin + s.range_last) % lanes,
-                "index": (s.weight_base + weights - lane) % vectors,
+                "index": (s.weight_base + weights - (0 if s.sparse else lane)) % vectors,
                 "last": int(ky == s.kernel_rows - 1),
                 "tag": {
                     "partial": int(group == s.groups - 1),
@@ -76,14 +79,15 @@ class Run:
         return [{**item, "final": None if word_mode else item["final"]} for item in self.o.payloads]
 
 
-def run(sizes, settings, firsts, *, pauses=None, stalls=None, reset=None, restart=(), limit=20_000, settle=True):
+def run(sizes, settings, firsts, *, pauses=None, stalls=None, reset=None, restart=(), limit=20_000, settle=True, masked=False):
     lanes, words, vectors = sizes
-    dut = WindowGenerator(lanes=lanes, words=words, vectors=vectors)
+    dut = WindowGenerator(lanes=lanes, words=words, vectors=vectors, masked=bool(settings.sparse) or masked)
     bench = Bench(dut)
 
     async def set_up(ctx):
         for field in dataclasses.fields(settings):
-            ctx.set(getattr(dut, field.name), getattr(settings, field.name))
+            if hasattr(dut, field.name):
+                ctx.set(getattr(dut, field.name), getattr(settings, field.name))
 
     bench.process(set_up)
     settling, pauses = [settle], never() if pauses is None else pauses
@@ -157,6 +161,40 @@ def test_matches_the_loops_in_each_cycle(rng, sizes, pauses, stalls):
         assert result.rows.cycles == transfers
         assert result.o.cycles == cycles
         assert len(result.rows.cycles) == len(firsts)
+
+
+@pytest.mark.parametrize("sizes", SIZES[2:], ids=str)
+@pytest.mark.parametrize("pauses, stalls", [(0, 0), (0.7, 0.2), (0.2, 0.7)])
+def test_sparse_ranges_count_masks(rng, sizes, pauses, stalls):
+    """The same ranges, but for the index; built with masks, those without them are as ever."""
+    lanes, _, vectors = sizes
+    for sparse in (1, 1, 0):
+        settings = random_settings(rng, *sizes)
+        if sparse:
+            settings = dataclasses.replace(settings, sparse=1, word_mode=0, shared_weights=0)
+            step = -(-settings.x_step // lanes) * lanes  # all windows begin in one lane
+            span = settings.slot_words * lanes - 1 - settings.offset - settings.range_last
+            width = 1 + min(3, span // max(step, 1)) if span >= 0 else 1
+            settings = dataclasses.replace(settings, width=width, x_step=min(step, sizes[1] * lanes - lanes))
+        firsts, stalling = [1, 0, 0], {"pauses": randomly(rng, pauses), "stalls": randomly(rng, stalls)}
+        result = run(sizes, settings, firsts, masked=True, **stalling)
+        assert result.ranges(settings.word_mode) == list(itertools.chain(*row_ranges(settings, firsts, lanes, vectors)))
+
+
+def test_masks_of_a_hand_made_convolution():
+    """A 2 × 3 kernel over rows of 8 channels and 8 lanes, one channel aside: three bytes short of four words."""
+    settings = Settings(
+        sparse=1, width=2, x_step=8, range_last=20, offset=5, kernel_rows=2, slot_words=5, ring_words=15, advance_words=5,
+        groups=2, weight_base=30,
+    )  # fmt: skip
+    result = run((8, 16, 64), settings, [1])
+    found = [tuple(item[name] for name in ("address", "first", "words", "final", "index")) for item in result.o.payloads]
+    assert found == [
+        (word + x, 5, 3, 1, index)
+        for rows in (((0, 30), (5, 34)), ((0, 38), (5, 42)))  # of each group
+        for x in range(2)
+        for word, index in rows
+    ]
 
 
 def test_a_range_per_cycle_and_a_cycle_between_rows():

@@ -18,11 +18,12 @@ def make_word(mask, address=0, index=0, last=0, clamp=0, tag=0):
 
 
 def elements(word, lanes, vectors):
-    """The elements of a word. What a ``zero`` stands for means nothing."""
+    """The elements of a word. What a ``zero`` stands for means nothing. If there is ``stored`` only its lanes count."""
     found = []
     for lane in range(lanes):
         if word["mask"] >> lane & 1:
-            place = {"address": word["address"], "lane": lane, "index": (word["index"] + lane) % vectors}
+            in_front = sum(word.get("stored", -1) >> before & 1 for before in range(lane))
+            place = {"address": word["address"], "lane": lane, "index": (word["index"] + in_front) % vectors}
             found.append({**place, "zero": 0, "clamp": word["clamp"], "last": 0, "tag": word["tag"]})
     if not found:
         place = {"address": None, "lane": None, "index": None}
@@ -38,7 +39,8 @@ def meaning(element):
 
 def run(sizes, words, *, pauses=None, stalls=None, reset=None, restart=()):
     """Monitors of both streams."""
-    dut = ZeroSkipper(**dict(zip(("lanes", "words", "vectors"), sizes)))
+    masked = any("stored" in word for word in words)
+    dut = ZeroSkipper(**dict(zip(("lanes", "words", "vectors"), sizes)), masked=masked)
     bench = Bench(dut)
     source = bench.source(dut.i, words, pauses)
     monitors = bench.monitor(dut.i), bench.sink(dut.o, stalls)
@@ -86,6 +88,48 @@ def test_matches_a_loop_over_bits_in_each_cycle(rng, sizes, density, pauses, sta
     assert i.cycles == transfers
     assert o.cycles == cycles
     assert o.offers == offers
+
+
+def masked(rng, words, lanes, density):
+    """The words with ``stored`` lanes, and no others in their masks."""
+    found = []
+    for word in words:
+        stored = sum(1 << lane for lane in range(lanes) if rng.random() < density)
+        found.append({**word, "stored": stored, "mask": word["mask"] & stored})
+    return found
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("density", [0.1, 0.5, 1])
+@pytest.mark.parametrize("pauses, stalls", [(0, 0), (0.8, 0), (0, 0.7)])
+def test_the_index_counts_stored_lanes(rng, sizes, density, pauses, stalls):
+    lanes, _, vectors = sizes
+    words = masked(rng, random_words(rng, 20, sizes, 0.6), lanes, density)
+    i, o = run(sizes, words, pauses=randomly(rng, pauses), stalls=randomly(rng, stalls))
+    assert i.payloads == words
+    assert [meaning(element) for element in o.payloads] == [e for word in words for e in elements(word, lanes, vectors)]
+
+
+def test_stored_lanes_by_hand():
+    """A stored vector whose byte is zero counts, a vector that is not stored does not."""
+    _, o = run((8, 1, 64), [{**make_word(0b1001_0010, index=60), "stored": 0b1011_0110}])
+    assert [(element["lane"], element["index"]) for element in o.payloads] == [(1, 60), (4, 62), (7, 0)]
+
+
+def test_masked_words_take_no_more_cycles_than_others():
+    words = [{**make_word(mask), "stored": 0b1111} for mask in (0b1011, 0, 0b1000, 0b1111)]
+    i, o = run((4, 1, 16), words)
+    assert i.cycles == [0, 3, 4, 5]
+    assert o.cycles == list(range(1, 10))
+
+
+@pytest.mark.parametrize("cycle", range(0, 9, 2))
+def test_reset_discards_the_stored_lanes(rng, cycle):
+    first = [{**make_word(0xEE, 1, 2, 1), "stored": 0xFE}] * 3
+    second = masked(rng, random_words(rng, 4, (8, 4, 16), 0.6), 8, 0.6)
+    _, o = run((8, 4, 16), first, reset=cycle, restart=second)
+    expected = [e for word in second for e in elements(word, 8, 16)]
+    assert [meaning(element) for at, element in o.transfers if at > cycle] == expected
 
 
 def test_an_element_per_cycle_without_gaps_between_words():
