@@ -29,6 +29,23 @@ class Settings:
     pixel_step: int = 0
     turn: int = 0
     turn_step: int = 0
+    in_nibbles: int = 0
+    in_bits: int = 0
+
+    @property
+    def per_byte(self):
+        """Values in each byte of a row."""
+        return 2 if self.in_nibbles else 8 if self.in_bits else 1
+
+
+def unpacked(word, part, settings):
+    """The bytes that are made of one of the parts of a word."""
+    per_byte = settings.per_byte
+    if per_byte == 1:
+        return list(word)
+    number = int.from_bytes(bytes(word), "little")
+    values = [number >> n * 8 // per_byte & (1 << 8 // per_byte) - 1 for n in range(len(word) * per_byte)]
+    return [value * (2 if per_byte == 8 else 1) for value in values[part * len(word) : (part + 1) * len(word)]]
 
 
 def command(target, address=0, index=0, blank=0, group_end=0, coded=0, signed=0):
@@ -51,7 +68,11 @@ def words(item, settings, memory, store_bytes, lanes):
         data, asked = [settings.pad] * store_bytes, None
         if i in read:
             asked, data = address, list(memory[address])
-            address += 1
+            part = (i - read.start) % settings.per_byte if target == Target.ROWS else 0
+            if target == Target.ROWS:
+                data = unpacked(data, part, settings)
+            if target != Target.ROWS or part == settings.per_byte - 1:
+                address += 1
             if target == Target.ROWS and i == settings.right_granule - 1:
                 data[settings.tail :] = [settings.pad] * len(data[settings.tail :])
         group_end = int(item["group_end"] and i == number - 1)
@@ -170,6 +191,94 @@ def test_matches_slices_of_a_list_in_each_cycle(rng, lanes, store_bytes, count, 
         assert result.reads == reads
         assert result.writes == writes
         assert result.errors == []
+
+
+@pytest.mark.parametrize("lanes, store_bytes, count", [(8, 8, 32), (16, 8, 64), (16, 16, 32), (64, 8, 64)])
+@pytest.mark.parametrize("field", ["in_nibbles", "in_bits", "neither"])
+@pytest.mark.parametrize("pauses, stalls", [(0, 0), (0.6, 0), (0.3, 0.7)])
+def test_packed_rows_match_shifts_of_numbers_in_each_cycle(rng, lanes, store_bytes, count, field, pauses, stalls):
+    """With odd starts, padding and tails; what is no row is not unpacked."""
+    memory, granules = contents(rng, store_bytes, 128), lanes // store_bytes
+    for _ in range(2):
+        slot_words = int(rng.integers(1, count // granules + 1))
+        edges = sorted(rng.integers(0, slot_words * granules + 1, 2).tolist())
+        settings = Settings(
+            count=int(rng.integers(1, 10)),
+            left_granules=edges[0],
+            right_granule=edges[1],
+            slot_words=slot_words,
+            pad=int(rng.integers(256)),
+            tail=int(rng.integers(0, store_bytes + 1)),
+            **({} if field == "neither" else {field: 1}),
+        )
+        commands = []
+        for n in range(8):
+            item = command(Target.ROWS if n % 3 else list(Target)[rng.integers(6)], blank=int(rng.random() < 0.2))
+            item |= {"address": int(rng.integers(0, 128 - 64)), "group_end": int(rng.integers(2))}
+            commands.append(item)
+        dut = make(lanes=lanes, store_bytes=store_bytes, store_words=128, count=max(count, 64), nibbles=True, bits=True)
+        result = run(dut, commands, settings, memory, pauses=randomly(rng, pauses), stalls=randomly(rng, stalls))
+        transfers, reads, writes = expect(result, [words(c, settings, memory, store_bytes, lanes) for c in commands])
+        assert result.input.cycles == transfers
+        assert result.reads == reads
+        assert result.writes == writes
+
+
+def row_bytes(result):
+    return [list(write[2].to_bytes(4, "little")) for _, write in result.writes]
+
+
+def test_a_word_of_nibbles_by_hand():
+    """Words of four bytes; a granule of padding, three of data, of which the last has a single byte."""
+    settings = Settings(left_granules=1, right_granule=4, slot_words=3, pad=9, tail=1, in_nibbles=1)
+    memory = [[0x21, 0x43, 0x65, 0x87], [0xA9, 0xCB, 0xED, 0x0F]] * 16
+    result = run(make(nibbles=True), [command(Target.ROWS)], settings, memory)
+    assert row_bytes(result) == [[9] * 4, [1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9], [9] * 4, [9] * 4]
+    assert result.reads == [(2, 0), (3, 0), (4, 1)]
+
+
+def test_a_word_of_bits_by_hand():
+    settings = Settings(right_granule=9, slot_words=5, pad=7, tail=4, in_bits=1)
+    result = run(make(bits=True), [command(Target.ROWS)], settings, [[0x01, 0x80, 0xF0, 0x05], [0x0C] * 4] * 16)
+    expected = [[2, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 0, 2], [0] * 4, [2] * 4, [2, 0, 2, 0], [0] * 4, [0, 0, 2, 2], [7] * 4]
+    assert row_bytes(result) == expected
+    assert [address for _, address in result.reads] == [0] * 8 + [1]
+
+
+@pytest.mark.parametrize("field", ["in_nibbles", "in_bits"])
+def test_only_rows_are_unpacked(field):
+    settings, memory = Settings(count=4, **{field: 1}), [[n, n + 1, n + 2, n + 3] for n in range(32)]
+    for target in (Target.STEP, Target.DESCRIPTOR, Target.WEIGHTS, Target.PARAMETERS, Target.MASKS):
+        result = run(make(nibbles=True, bits=True), [command(target, 5)], settings, memory)
+        assert [address for _, address in result.reads] == [5 + n for n in range(16 if target == Target.DESCRIPTOR else 4)]
+        assert [write[2] for _, write in result.writes][:2] == [0x08070605, 0x09080706]
+
+
+@pytest.mark.parametrize("field", ["in_nibbles", "in_bits"])
+@pytest.mark.parametrize("cycle", range(1, 15, 2))
+def test_reset_drops_the_packed_row_in_work(field, cycle):
+    """The next begins with the first part of its first word."""
+    settings = Settings(left_granules=1, right_granule=11, slot_words=6, tail=3, **{field: 1})
+    memory = [[n + 1, 16 * n, 0x5A, 0xC3] for n in range(32)]
+    second = [command(Target.ROWS, 9, 3), command(Target.STEP, 1, 5)]
+    options = {"nibbles": True, "bits": True}
+    result = run(make(**options), [command(Target.ROWS, 4)] * 2, settings, memory, resets=[cycle], restart=second)
+    fresh = run(make(**options), second, settings, memory)
+    assert [(at, what) for at, what in result.writes if at > cycle] == [(at + cycle + 1, what) for at, what in fresh.writes]
+    assert [at for at in result.reads if at[0] > cycle] == [(at + cycle + 1, what) for at, what in fresh.reads]
+
+
+@pytest.mark.parametrize("granules, errors", [(8, []), (9, [8])])
+def test_a_part_of_a_word_behind_the_store_is_an_error(granules, errors):
+    """Four words are eight granules of nibbles, the ninth lies behind the store."""
+    settings = Settings(right_granule=granules, slot_words=5, tail=4, in_nibbles=1)
+    found = run(make(nibbles=True), [command(Target.ROWS, 28)], settings, [[0] * 4] * 32).errors
+    assert [cycle - 2 for cycle in found] == errors
+
+
+def test_masks_go_where_they_are_said_to():
+    result = run(make(), [command(Target.MASKS, 3, 9)], Settings(count=2), [[n] * 4 for n in range(32)])
+    assert [write for _, write in result.writes] == [(Target.MASKS, 9, 0x03030303, 0), (Target.MASKS, 10, 0x04040404, 0)]
 
 
 def test_a_word_per_cycle_and_a_cycle_between_commands():
