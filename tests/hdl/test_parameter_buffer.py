@@ -63,15 +63,18 @@ def writes(entries, layout, granule):
 
 
 def rig(
-    written, sums, *, base=0, add=0, partial_in=0, scale=None, stalls=(None, None), lanes=8, entries=256, granule=8, acc_bits=24
-):
-    """``(bench, source, i, o)``: writes, then ``scale`` for additions, then the sums."""
-    dut = ParameterBuffer(lanes=lanes, acc_bits=acc_bits, entries=entries, granule=granule)
+    written, sums, *, base=0, add=0, partial_in=0, scale=None, stalls=(None, None), lanes=8, entries=256, granule=8,
+    acc_bits=24, int4=None,
+):  # fmt: skip
+    """``(bench, source, i, o)``: writes, then ``scale`` for additions, then the sums. ``int4`` is its port, if there is one."""
+    dut = ParameterBuffer(lanes=lanes, acc_bits=acc_bits, entries=entries, granule=granule, int4=int4 is not None)
     bench = Bench(dut)
     written = [*writes(written, ADD_TABLE if add else PARAMETER, granule)]
 
     async def prepare(ctx):
         ctx.set(dut.base, base)
+        if int4 is not None:
+            ctx.set(dut.int4, int4)
         ctx.set(dut.add, add)
         ctx.set(dut.partial_in, partial_in)
         ctx.set(dut.write.en, 1)
@@ -118,6 +121,46 @@ def test_each_sum_gets_the_entry_of_its_channel(rng, lanes, groups, width, last_
     bench, _, _, o, _ = rig(table, sums, stalls=[randomly(rng, share) for share in stalls], **sizes)
     bench.run()
     assert o.payloads == scaled(sums, [table[base + channel] for channel in channels])
+
+
+@pytest.mark.parametrize("int4", [0, 1])
+@pytest.mark.parametrize("lanes, groups, width, last, base", [(8, 1, 3, 16, 0), (8, 3, 2, 9, 256 - 41), (16, 2, 3, 15, 8)])
+@pytest.mark.parametrize("stalls", [(0, 0), (0.1, 0.7), (0.7, 0.1)])
+def test_a_group_of_int4_has_twice_as_many_channels(rng, int4, lanes, groups, width, last, base, stalls):
+    size = 2 * lanes if int4 else lanes
+    sums, channels = [], []
+    for _ in range(2):
+        row_sums, row_channels = row(rng, lanes=size, groups=groups, width=width, last_lanes=min(last, size))
+        sums += row_sums
+        channels += row_channels
+    table = {base + channel: random_entry(rng) for channel in {*channels}}
+    options = {"lanes": lanes, "base": base, "int4": int4}
+    bench, _, _, o, _ = rig(table, sums, stalls=[randomly(rng, share) for share in stalls], **options)
+    bench.run()
+    assert o.payloads == scaled(sums, [table[base + channel] for channel in channels])
+
+
+@pytest.mark.parametrize("int4", [0, 1])
+@pytest.mark.parametrize("stalls", [(0, 0), (0.1, 0.7)])
+def test_a_window_of_int4_has_twice_as_many_entries_of_its_own(rng, int4, stalls):
+    size = 16 if int4 else 8
+    sums = [s for _ in range(2) for s in row(rng, lanes=size, groups=2, width=2, last_lanes=size - 3)[0]]
+    numbers = [64 + n for n in windows_of(sums, size)]
+    table = {number: random_entry(rng) for number in numbers}
+    options = {"base": 64, "partial_in": 1, "int4": int4}
+    bench, _, _, o, _ = rig(table, sums, stalls=[randomly(rng, share) for share in stalls], **options)
+    bench.run()
+    assert o.payloads == scaled(sums, [table[number] for number in numbers])
+
+
+@pytest.mark.parametrize("cycle", range(0, 24, 5))
+def test_after_a_reset_int4_begins_again_with_the_first_channel(rng, cycle):
+    table = {n: random_entry(rng) for n in range(48)}
+    sums, channels = row(rng, lanes=16, groups=3, width=1, last_lanes=16)
+    bench, source, _, o, _ = rig(table, sums, int4=1)
+    reset = len([*writes(table, PARAMETER, 8)]) + 1 + cycle
+    bench.run(resets={reset: lambda: source.restart(sums)})
+    assert [payload for at, payload in o.transfers if at > reset] == scaled(sums, [table[channel] for channel in channels])
 
 
 def windows_of(sums, lanes):

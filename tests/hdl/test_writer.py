@@ -28,21 +28,28 @@ class Place:
     partial_out: int = 0
     out_coded: int = 0
     out_signed: int = 0
+    out_nibbles: int = 0
+    out_bits: int = 0
+    int4: int = 0
+
+    def group(self, lanes):
+        """Bytes of a group."""
+        return (2 * lanes if self.int4 else lanes) // (2 if self.out_nibbles else 8 if self.out_bits else 1)
 
 
 def windows(place, lanes):
     """``(address, bytes, tag)`` of each window."""
-    row = place.out_address
+    row, group = place.out_address, place.group(lanes)
     for n, (_, g, x) in enumerate(itertools.product(range(place.rows), range(place.groups), range(place.width))):
         last_group, last_x = g == place.groups - 1, x == place.width - 1
-        number = lanes if place.last_bytes is None or not last_group else place.last_bytes
+        number = group if place.last_bytes is None or not last_group else place.last_bytes
         tag = {"partial": int(last_group), "group_last": int(last_x), "row_last": int(last_group and last_x)}
         if place.partial_out:
             yield place.out_address + n * place.out_x_step, number, tag
             continue
-        yield row + g * lanes + x * place.out_x_step, number, tag
+        yield row + g * group + x * place.out_x_step, number, tag
         if last_group and last_x:
-            row += g * lanes + place.out_row_step
+            row += g * group + place.out_row_step
 
 
 def stream(rng, place, lanes):
@@ -76,8 +83,8 @@ def run(dut, place, payloads, cycles, announced, *, hosts=None, reset=None, extr
     store_bytes = dut.write.mask.shape().width
 
     async def drive(ctx):
-        for name in ("out_x_step", "out_row_step", "image_words", "partial_out", "out_coded", "out_signed"):
-            if hasattr(dut, name):
+        for name in (field.name for field in dataclasses.fields(place)):
+            if name != "out_address" and hasattr(dut, name):
                 ctx.set(getattr(dut, name), getattr(place, name))
         for cycle in range(-1, total):
             start = cycle == -1 or cycle - 1 == reset
@@ -166,6 +173,61 @@ def test_matches_a_list_of_bytes_in_each_cycle(rng, lanes, store_bytes, share, a
         dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=store_words)
         seen = run(dut, place, [p for _, p in items], cycles, announced)
         assert seen == expect(place, items, cycles, announced, store_bytes=store_bytes, store_words=store_words)
+
+
+@pytest.mark.parametrize("lanes, store_bytes", [(8, 8), (16, 4), (64, 16)])
+@pytest.mark.parametrize("int4", [0, 1])
+@pytest.mark.parametrize("field", ["out_nibbles", "out_bits", None])
+@pytest.mark.parametrize("share", [0, 0.6])
+def test_a_group_begins_where_the_bytes_of_the_one_before_end(rng, lanes, store_bytes, int4, field, share):
+    """Twice as many with int4, half as many or an eighth with several values per byte; rows and groups follow."""
+    place = Place(
+        out_address=int(rng.integers(20, 400)),
+        out_row_step=int(rng.integers(0, 200)),
+        rows=3,
+        groups=int(rng.integers(2, 5)),
+        width=int(rng.integers(1, 4)),
+        int4=int4,
+        **({field: 1} if field else {}),
+    )
+    size = place.group(lanes)
+    place = dataclasses.replace(place, out_x_step=place.groups * size, last_bytes=int(rng.integers(1, size + 1)))
+    items = stream(rng, place, lanes)
+    cycles = spaced(rng, len(items), share)
+    ends = row_ends(items, cycles)
+    dut = Writer(lanes=lanes, store_bytes=store_bytes, store_words=1024, nibbles=True, bits=True, int4=True)
+    seen = run(dut, place, [p for _, p in items], cycles, ends)
+    assert seen == expect(place, items, cycles, ends, store_bytes=store_bytes, store_words=1024)
+
+
+def test_steps_of_groups_by_hand(rng):
+    """Two groups of 16 lanes, two pixels of 24 channels in four bits: groups of 8 and 4 bytes, pixels of 12."""
+    place = Place(out_address=100, out_x_step=12, out_row_step=16, rows=2, groups=2, width=2, last_bytes=4, out_nibbles=1)
+    items = stream(rng, place, 16)
+    dut = Writer(lanes=16, store_bytes=4, store_words=64, nibbles=True)
+    cycles = list(range(1, len(items) + 1))
+    seen = run(dut, place, [p for _, p in items], cycles, row_ends(items, cycles))
+    words = [min(data) for _, data in seen.writes]
+    assert words == [100, 104, 112, 116, 108, 120, 124, 128, 136, 140, 132, 144]
+
+
+@pytest.mark.parametrize("last", [1, 15, 16])
+def test_a_window_of_int4_has_up_to_twice_as_many_partial_sums(rng, last):
+    place = Place(out_address=64, out_x_step=128, width=3, groups=2, last_bytes=last, partial_out=1, int4=1)
+    items = stream(rng, place, 8)
+    entries = [int.from_bytes(rng.bytes(8), "little") for _ in items]
+    cycles = list(range(1, len(items) + 1))
+    ends = row_ends(items, cycles)
+    dut = Writer(lanes=8, store_bytes=8, store_words=300, int4=True)
+    seen = run(dut, place, [p for _, p in items], cycles, ends, entries=entries)
+    assert seen == expect(place, items, cycles, ends, entries=entries, store_bytes=8, store_words=300)
+
+
+def test_a_window_is_not_longer_than_twice_the_lanes_with_int4():
+    payloads = [MORE] * 15 + [ROW]
+    run(Writer(lanes=8, store_bytes=4, store_words=64, int4=True), Place(int4=1), payloads, range(1, 17), [1])
+    with pytest.raises(AssertionError, match=r"^Assertion violated: a window must have at most 16 bytes$"):
+        run(Writer(lanes=8, store_bytes=4, store_words=64, int4=True), Place(int4=1), [MORE] * 16, range(1, 17), [1])
 
 
 def test_a_word_is_written_in_the_cycle_after_its_last_byte(rng):
