@@ -36,6 +36,14 @@ CONFIGS = [
     Config("coded16", lanes=32, store_bytes=16, store_words=300, fetch_latency=20, fetch_interval=3, codec="bounded"),
 ]
 CODED = CONFIGS[5:]
+WITH_MODES = [
+    Config("masks1", lanes=8, store_words=256, masks=256, nibbles=True, int4=True),
+    Config("masks2", lanes=64, store_bytes=8, store_words=512, masks=512, binary=True, fetch_latency=20, fetch_interval=3),
+]
+MODES = {
+    "masks": ["sparse"], "nibbles": ["in_nibbles", "out_nibbles"], "binary": ["in_bits", "out_bits", "binary"], "int4": ["int4"]
+}  # fmt: skip
+"""The fields of a descriptor that ask for what a configuration may have."""
 KINDS = ("in_coded", "in_signed", "in_coded_odd", "in_signed_odd")
 FETCHING = CONFIGS[3:]
 LAYER = {
@@ -56,6 +64,7 @@ LAYER = {
 RUN = {"opcode": Opcode.RUN, "layer": 1, "rows": 4, "in_rows": 7, "in_address": 80, "lead_rows": 1, "out_address": 999}
 WEIGHTS = {"opcode": Opcode.LOAD_WEIGHTS, "layer": 1, "count": 12, "destination": 6, "in_address": 100}
 PARAMETERS = {"opcode": Opcode.LOAD_PARAMETERS, "layer": 1, "count": 9, "destination": 10, "in_address": 120, "wait": 1}
+MASKS = {"opcode": Opcode.LOAD_MASKS, "layer": 1, "count": 8, "destination": 5, "in_address": 110}
 HOST = {"opcode": Opcode.HOST, "rows": 5, "columns": 9, "in_address": 140, "row_words": 3}
 FETCH = {"opcode": Opcode.FETCH, "layer": 1, "count": 7, "in_address": 130, "external": 0x2A1AB}
 
@@ -151,6 +160,9 @@ def commands(config, layers, steps, warm=0):
             case Opcode.LOAD_PARAMETERS:
                 granule = step["destination"] * 8 // config.store_bytes
                 expected.append((Target.PARAMETERS, step["in_address"], granule, step["count"]))
+            case Opcode.LOAD_MASKS:
+                granule = step["destination"] * config.mask_bytes // config.store_bytes
+                expected.append((Target.MASKS, step["in_address"], granule, step["count"]))
     return [*expected, (Target.STEP, step_word(config, layers, end))]
 
 
@@ -338,10 +350,12 @@ def random_program(rng, config):
                 "add_shift": int(rng.integers(64)),
             }
             | {name: int(rng.integers(2)) * (config.codec != "off") for name in KINDS}
+            | {name: int(rng.integers(2)) for mode, names in MODES.items() if getattr(config, mode) for name in names}
+            | ({"vector_base": int(rng.integers(512))} if config.masks else {})
         )
         loads = [
             step | {"wait": int(rng.integers(2)), "fetched": int(rng.integers(2)), "layer": number}
-            for step in (WEIGHTS, PARAMETERS)
+            for step in (WEIGHTS, PARAMETERS, *([MASKS] if config.masks else []))
         ]
         fetches = [
             FETCH | {"wait": int(rng.integers(2)), "count": int(rng.integers(1, 30)), "external": int(rng.integers(1 << 18))}
@@ -357,7 +371,7 @@ def random_program(rng, config):
             "wrap_address": int(rng.integers(60, 120)),
             "out_address": int(rng.integers(1000, 2000)),
         }
-        steps += [*rng.permutation([*loads[: rng.integers(3)], *fetches]).tolist(), RUN | run]
+        steps += [*rng.permutation([*loads[: rng.integers(len(loads) + 1)], *fetches]).tolist(), RUN | run]
     return layers, steps
 
 
@@ -371,7 +385,12 @@ PACES = {
 
 @pytest.mark.parametrize(
     "config, pace",
-    [(config, pace) for config in CONFIGS for pace in PACES if config.fetch_interval or pace != "slow memory"],
+    [
+        (config, pace)
+        for config in [*CONFIGS, *WITH_MODES]
+        for pace in PACES
+        if config.fetch_interval or pace != "slow memory"
+    ],
     ids=lambda one: getattr(one, "name", one),
 )
 @pytest.mark.parametrize("number", range(2))
@@ -513,7 +532,7 @@ BAD = {
     "lanes": ({"lanes": 9}, [], Error.CONFIG),
     "store bytes": ({"store_bytes": 24}, [], Error.CONFIG),
     "opcode 4": ({}, [{"opcode": 4, "layer": 6}], Error.OPCODE),  # a fetch, for which there is no port
-    "opcode 7": ({}, [{"opcode": 7, "layer": 2}], Error.OPCODE),
+    "opcode 7": ({}, [{"opcode": 7, "layer": 2}], Error.OPCODE),  # a load of masks, for which there is no buffer
     "opcode 15": ({}, [{"opcode": 15, "wait": 1}], Error.OPCODE),
     "weights": ({}, [WEIGHTS | {"count": 0, "wait": 1, "layer": 7}], Error.EMPTY),
     "parameters": ({}, [PARAMETERS | {"count": 0, "layer": 0xFFF}], Error.EMPTY),
@@ -537,6 +556,53 @@ def test_what_is_wrong_in_an_image_has_its_code(config, bad):
     assert (error, layer) == (code, steps[0].get("layer", 0) if steps else 0)
     assert [at for at, _ in around.of("clear")] == [cycle - 1]
     assert not [value for _, value in around.of("command") if value[0] in (Target.WEIGHTS, Target.ROWS)]
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1], *WITH_MODES], ids=lambda config: config.name)
+@pytest.mark.parametrize("mode, field", [(mode, field) for mode, fields in MODES.items() for field in fields])
+def test_a_layer_that_asks_for_what_the_core_has_not_is_an_error(config, mode, field):
+    """At its run; of the steps in front of it nothing is missing, and none of its rows is loaded."""
+    around = Neighbours(config, image(config, [LAYER, LAYER | {field: 1}], [WEIGHTS, RUN, RUN | {"layer": 2, "rows": 1}]))
+    around.run(500)
+    good = bool(getattr(config, mode))
+    assert around.end()[1:] == ((Error.NONE if good else Error.CONFIG), 2)
+    expected = commands(config, [LAYER, LAYER], [WEIGHTS, RUN, RUN | {"layer": 2, "rows": 1}])
+    found = [value for _, value in around.of("command")]
+    assert found == (expected if good else expected[: len(found)])
+    assert len(around.of("row")) == (5 if good else 4)
+    assert len(around.of("clear")) == (0 if good else 1)
+    assert (field in around.dut.descriptor.shape().members) == good
+
+
+def test_a_layer_that_is_empty_too_is_empty():
+    layer = LAYER | {"int4": 1, "groups": 0}
+    around = Neighbours(CONFIGS[0], image(CONFIGS[0], [layer], [RUN]))
+    around.run(100)
+    assert around.end()[1] == Error.EMPTY
+
+
+def test_after_such_a_layer_others_run():
+    config, layers = CONFIGS[0], [LAYER | {"sparse": 1, "binary": 1}, LAYER]
+    steps = [RUN | {"rows": 1}, RUN | {"layer": 2, "rows": 2}]
+    around = Neighbours(config, image(config, layers, steps, warm=1), starts=[0, 100], warm=[100])
+    around.run(500)
+    assert [end for _, end in around.of("done")] == [(Error.CONFIG, 1), (Error.NONE, 2)]
+
+
+def test_the_place_of_vectors_alone_asks_for_nothing():
+    around = Neighbours(CONFIGS[0], image(CONFIGS[0], [LAYER | {"vector_base": 9}], [RUN]))
+    around.run(300)
+    assert around.end()[1] == Error.NONE
+
+
+@pytest.mark.parametrize("config", WITH_MODES, ids=lambda config: config.name)
+@pytest.mark.parametrize("count, code", [(8, Error.NONE), (0, Error.EMPTY)])
+def test_masks_go_to_their_buffer(config, count, code):
+    around = Neighbours(config, image(config, [], [MASKS | {"count": count, "destination": 255}]))
+    around.run(200)
+    masks = [value for _, value in around.of("command") if value[0] == Target.MASKS]
+    assert masks == ([(Target.MASKS, 110, 255 * config.mask_bytes // config.store_bytes, 8)] if count else [])
+    assert around.end()[1] == code
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[1], *CODED], ids=lambda config: config.name)
