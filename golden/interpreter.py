@@ -246,6 +246,8 @@ class Machine:
             data = self._decoded(step, data)
             target, entry, what = self.weights.view(np.uint8), self.config.lanes, "weight vector"
         elif step["opcode"] == Opcode.LOAD_MASKS:
+            if not self.config.masks:
+                raise MachineError(f"a load of masks needs a configuration with masks, which {self.config.name!r} has not")
             target, entry, what = self.masks, self.config.mask_bytes, "mask"
         else:
             target, entry, what = self.parameters, 8, "parameter entry"
