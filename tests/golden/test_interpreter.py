@@ -1,6 +1,7 @@
 """The machine: compiled networks mean what the network means, and what is not defined is refused."""
 
 import dataclasses
+import itertools
 import re
 import zlib
 
@@ -18,13 +19,20 @@ from gossamer.golden.spec import (
     SHIFT_BIAS,
     STEP_LOAD,
     STEP_RUN,
+    Config,
     Error,
     Opcode,
     UserError,
 )
-from tests.networks import NETWORKS, SMALL, Builder, borders, inputs, residual
+from tests.networks import MODES, NETWORKS, SMALL, Builder, block_sparse, borders, inputs, one_bit, residual
 
 UP5K = CONFIGS["up5k"]
+ALL_MODES = {"masks": 256, "nibbles": True, "binary": True, "int4": True}
+MODAL = Config("modal", codec="lossless", **ALL_MODES)
+MODAL_ONES = {
+    config.name: config
+    for config in (MODAL, CONFIGS["ecp5_25_compressed"], *(dataclasses.replace(small, **ALL_MODES) for small in SMALL))
+}
 ALL = {config.name: config for config in (*CONFIGS.values(), *SMALL) if config.name != "gw2a18"}
 
 
@@ -59,11 +67,25 @@ def place_of(compiled, name):
 @pytest.mark.parametrize("build", [*NETWORKS, borders], ids=lambda build: build.__name__)
 @pytest.mark.parametrize("name", ALL)
 def test_compiled_networks_equal_the_network(name, build, rng):
+    assert_equal(ALL[name], build, rng)
+
+
+@pytest.mark.parametrize(
+    "build, name",
+    [*itertools.product(MODES, MODAL_ONES), *((build, "up5k_compressed") for build in (one_bit, block_sparse))],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_networks_of_all_modes_equal_the_network(build, name, rng):
+    assert_equal(MODAL_ONES.get(name) or CONFIGS[name], build, rng)
+
+
+def assert_equal(config, build, rng):
+    """Three networks of a kind that fit, with noise in the rest of the store."""
     ran = 0
     for _ in range(100):
         network = build(rng)
         try:
-            compiled = compile_network(network, ALL[name])
+            compiled = compile_network(network, config)
         except CompileError:  # too large; tests/golden/test_compiler.py pins the sentences
             continue
         x = inputs(rng, network, 1)
@@ -303,6 +325,188 @@ def test_layers_that_the_machine_does_not_define_are_refused(layer, message):
     np.testing.assert_array_equal(machine.store, before)
 
 
+OF_BITS = "have a bit per value only in a configuration with binary"
+OF_NIBBLES = "have four bits per value only in a configuration with nibbles"
+BINARY = "have binary weights only for bytes, of a bit, and no masks then"
+CODED = {"out_coded": 1, "out_x_step": 2, "out_row_step": 8}
+
+
+@pytest.mark.parametrize(
+    "config, layer, message",
+    [
+        ("up5k", {"in_nibbles": 1}, OF_NIBBLES),
+        ("up5k", {"out_nibbles": 1}, OF_NIBBLES),
+        ("up5k", {"in_bits": 1}, OF_BITS),
+        ("up5k", {"out_bits": 1, "last_lanes": 8}, OF_BITS),
+        ("up5k", {"binary": 1}, OF_BITS),
+        ("up5k", {"int4": 1}, "have weights of four bits only in a configuration with int4, and for bytes"),
+        ("up5k", {"sparse": 1}, "have masks only in a configuration with masks, for bytes, and in every group"),
+        ("modal", {"binary": 1, "word_mode": 1, "x_step": 0, "range_last": 0}, BINARY),
+        ("modal", {"binary": 1, "sparse": 1, "width": 1}, BINARY),
+        ("modal", {"binary": 1, "int4": 1}, BINARY),
+        (
+            "modal",
+            {"int4": 1, "word_mode": 1, "x_step": 0, "range_last": 0},
+            "have weights of four bits only in a configuration with int4, and for bytes",
+        ),
+        ("modal", {"int4": 1, "last_lanes": 33}, "have 1 to 32 last lanes"),
+        (
+            "modal",
+            {"int4": 1, "groups": 2, "last_lanes": 16, "parameter_base": 0} | CODED,
+            "have one group of weights of four bits in compressed rows",
+        ),
+        ("modal", {"in_nibbles": 1} | CODED, "have compressed rows only of bytes"),
+        ("modal", {"out_bits": 1, "last_lanes": 8} | CODED, "have compressed rows only of bytes"),
+        ("modal", {"in_nibbles": 1, "in_bits": 1}, "have rows of one kind"),
+        ("modal", {"out_nibbles": 1, "out_bits": 1, "last_lanes": 8}, "have rows of one kind"),
+        ("modal", {"out_nibbles": 1, "partial_out": 1}, "have rows of one kind"),
+        ("modal", {"out_nibbles": 1, "last_lanes": 3}, "have 2 values in each byte of its output"),
+        ("modal", {"out_bits": 1, "last_lanes": 4}, "have 8 values in each byte of its output"),
+        (
+            "modal",
+            {"sparse": 1, "word_mode": 1, "x_step": 0, "range_last": 0},
+            "have masks only in a configuration with masks, for bytes, and in every group",
+        ),
+        (
+            "modal",
+            {"sparse": 1, "shared_weights": 1, "width": 1},
+            "have masks only in a configuration with masks, for bytes, and in every group",
+        ),
+        ("modal", {"sparse": 1}, "step by whole words of 16 bytes with masks"),
+        ("modal", {"sparse": 1, "width": 1, "weight_base": 256}, "use masks 0 to 255, not 256"),
+        ("modal", {"sparse": 1, "width": 1, "offset": 1, "range_last": 14, "weight_base": 256}, "use masks 0 to 255, not 256"),
+    ],
+)
+def test_modes_that_the_machine_does_not_define_are_refused(config, layer, message):
+    machine, program = by_hand({"up5k": UP5K, "modal": MODAL}[config], layer=layer)
+    before = machine.store.copy()
+    with pytest.raises(MachineError, match=f"^{re.escape(f'a layer must {message}')}$"):
+        list(machine.execute(program))
+    np.testing.assert_array_equal(machine.store, before)
+
+
+def run_by_hand(layer, *, weights=None, masks=None, row=None):
+    """The 64 bytes of the output of a run by hand, with ``{vector: its first bytes}``, ``{mask: its bytes}``, and another input
+    row. All channels have the parameters of the first."""
+    machine, program = by_hand(MODAL, layer=layer)
+    loads, run = (dataclasses.replace(program, steps=part) for part in (program.steps[:2], program.steps[2:]))
+    list(machine.execute(loads))
+    machine.parameters[:] = machine.parameters[0]
+    for number, values in (weights or {}).items():
+        machine.weights[number, : len(values)] = np.array(values, np.uint8).view(np.int8)
+    for number, entry in (masks or {}).items():
+        machine.masks[number] = np.frombuffer(entry, np.uint8)
+    put(machine, 512, row or [])
+    list(machine.execute(run))
+    return machine.store[576:640].tolist()
+
+
+def test_a_sparse_window_by_hand():
+    """Bytes 1 and 2 of a row, 0 and 5, in lanes 1 and 2 of a word. The vector of lane 0 lies in front of that of lane 2."""
+    layer = {"sparse": 1, "width": 1, "offset": 1, "weight_base": 3, "vector_base": 10}
+    mask = bytes([0b0000_0101, 0, 4, 0, 0, 0, 0, 0])
+    assert run_by_hand(layer, masks={3: mask}, weights={15: [7, 253]})[:2] == [35, 0]
+    mask = bytes([0b0000_0001, 0, 4, 0, 0, 0, 0, 0])  # neither is stored
+    assert run_by_hand(layer, masks={3: mask}, weights={15: [7, 253]})[:2] == [0, 0]
+
+
+def test_masks_of_groups_and_of_words_by_hand():
+    """A window of three bytes in lanes 14, 15 and 0: two masks for each of two groups, the second with 256 vectors in front."""
+    layer = {
+        "sparse": 1, "width": 1, "offset": 14, "range_last": 2, "groups": 2, "slot_words": 2, "ring_words": 2,
+        "advance_words": 2, "left_granules": 1, "right_granule": 3, "tail": 3, "weight_base": 7, "pad": 0,
+    }  # fmt: skip
+    row = [0, 0, 0, 0, 0, 0, 2, 3, 4]
+    masks = {
+        7: bytes([0, 0b1100_0000, 20, 0, 0, 0, 0, 0]), 8: bytes([1, 0, 22, 0, 0, 0, 0, 0]),
+        9: bytes([0, 0b1000_0000, 0, 1, 0, 0, 0, 0]), 10: bytes([0b0010, 0, 1, 1, 0, 0, 0, 0]),
+    }  # fmt: skip
+    found = run_by_hand(layer, masks=masks, weights={20: [1], 21: [10], 22: [20], 256: [0, 5], 257: [9] * 16}, row=row)
+    assert found[:1] == [2 * 1 + 3 * 10 + 4 * 20]
+    assert found[16:18] == [0, 3 * 5]
+
+
+def test_a_sparse_layer_uses_only_vectors_that_exist():
+    layer = {"sparse": 1, "width": 1, "vector_base": 500}
+    stored = bytes([0b11, 0, 11, 0, 0, 0, 0, 0])
+    with pytest.raises(MachineError, match=r"^a layer must use weight vectors 0 to 511, not 512$"):
+        run_by_hand(layer, masks={0: stored})
+    run_by_hand(layer, masks={0: bytes([0b100, 0, 255, 255, 0, 0, 0, 0])})  # of a byte outside the window
+
+
+def test_binary_counts_agreements_twice_by_hand():
+    # windows (2, 0) and (0, 5); weights (0x02, 0x00) and (0xff, 0x05)
+    found = run_by_hand({"binary": 1}, weights={0: [0x02, 0xFF], 1: [0x00, 0x05]})
+    assert found[:4] == [2 * (8 + 8), 2 * (1 + 6), 2 * (7 + 6), 2 * (0 + 8)]
+
+
+def test_weights_of_four_bits_by_hand():
+    layer = {"int4": 1, "last_lanes": 18, "out_x_step": 18}
+    found = run_by_hand(layer, weights={0: [0x21, 0x80], 1: [0x4F, 0x70]})
+    # windows (2, 0) and (0, 5); channels 0, 1, 16 and 17 have weights (1, -1), (0, 0), (2, 4) and (-8, 7)
+    assert [found[n] for n in (0, 1, 16, 17)] == [2, 0, 4, 0]
+    assert [found[18 + n] for n in (0, 1, 16, 17)] == [0, 0, 20, 35]
+    assert found[36:] == [0] * 28
+
+
+def test_the_next_group_of_weights_of_four_bits_is_twice_the_lanes_away():
+    layer = {"int4": 1, "groups": 2, "last_lanes": 1, "width": 1}
+    found = run_by_hand(layer, weights={0: [0x21], 1: [0], 2: [0x73], 3: [0]})
+    assert (found[0], found[16], found[32], found[33:]) == (2, 4, 6, [0] * 31)
+
+
+def test_rows_of_four_bits_by_hand():
+    # bytes 1, 2 and 3: windows (1, 2) and (2, 3)
+    assert run_by_hand({"in_nibbles": 1}, row=[0x21, 0xF3])[:4] == [1 + 2 * 2, -1 + 2 * 3, 2 + 3 * 2, -2 + 3 * 3]
+
+
+def test_rows_of_bits_by_hand():
+    # bytes 2, 0 and 2
+    assert run_by_hand({"in_bits": 1}, row=[0b1111_1101])[:4] == [2, 0, 2 * 2, 2 * 3]
+
+
+def test_a_last_store_word_counts_only_as_far_as_granules_do():
+    """Three granules of nibbles are the first one and a half words."""
+    layer = {"in_nibbles": 1, "right_granule": 3, "tail": 1, "slot_words": 2, "ring_words": 2, "advance_words": 2, "width": 1}
+    assert run_by_hand(layer | {"offset": 15}, row=[0] * 7 + [0x50, 0x43])[:2] == [5 + 2 * 3, -5 + 3 * 3]
+    assert run_by_hand(layer | {"offset": 16, "pad": 9}, row=[0] * 8 + [0x43])[:2] == [3 + 2 * 9, -3 + 3 * 9]
+
+
+@pytest.mark.parametrize("field, per_word", [("in_nibbles", 2), ("in_bits", 8)])
+def test_only_words_of_which_granules_are_made_are_read(field, per_word):
+    """The store's last word."""
+    for more in (0, 1):
+        rows = {"right_granule": per_word + more, "slot_words": 5, "ring_words": 5, "advance_words": 5}
+        machine, program = by_hand(MODAL, layer={field: 1, **rows}, in_address=16383)
+        if not more:
+            list(machine.execute(program))
+            continue
+        with pytest.raises(MachineError, match=r"^a step must read store words 0 to 16383, not 16383 to 16384$"):
+            list(machine.execute(program))
+
+
+def test_outputs_of_four_bits_by_hand():
+    # sums 2, -2, 10 and 15, less 8
+    layer = {"out_nibbles": 1, "out_x_step": 1, "zero_point": -8, "clamp_min": -8, "clamp_max": 7}
+    assert run_by_hand(layer)[:3] == [0x02, 0xFA, 0]
+
+
+def test_outputs_of_bits_by_hand():
+    # sums 2 and -2, and then 10 and 15, in six channels 0; one is where they are at least 10
+    layer = {"out_bits": 1, "out_x_step": 1, "zero_point": -10, "last_lanes": 8}
+    assert run_by_hand(layer)[:3] == [0b00, 0b11, 0]
+    assert run_by_hand(layer | {"zero_point": 0})[:3] == [0b1111_1101, 0b1111_1111, 0]
+
+
+@pytest.mark.parametrize("per_byte, field", [(2, "out_nibbles"), (8, "out_bits")])
+def test_groups_of_packed_outputs_follow_each_other(per_byte, field):
+    layer = {field: 1, "groups": 2, "width": 1, "last_lanes": 8, "zero_point": 5, "shared_weights": 1}
+    byte = {2: 0xDD, 8: 0xFF}[per_byte]
+    assert run_by_hand(layer, weights={0: [0] * 16, 1: [0] * 16}, row=[0] * 3) == [byte] * (24 // per_byte) + [0] * (
+        64 - 24 // per_byte
+    )
+
+
 @pytest.mark.parametrize("layer", [{"offset": 13}, {"width": 15}, {"weight_base": 510}, {"parameter_base": 254}])
 def test_the_last_that_is_allowed(layer):
     machine, program = by_hand(layer=layer)
@@ -352,6 +556,10 @@ def test_scales_that_leave_32_bits_are_refused(field, value, reason):
             "a load step must fill whole entries up to weight vector 511, not 24 bytes from weight vector 0 on",
         ),
         (
+            {"opcode": Opcode.LOAD_MASKS, "count": 1, "destination": 0},  # of which this core has none
+            "a load of masks needs a configuration with masks, which 'up5k' has not",
+        ),
+        (
             {"opcode": Opcode.LOAD_PARAMETERS, "count": 2, "destination": 255},
             "a load step must fill whole entries up to parameter entry 255, not 16 bytes from parameter entry 255 on",
         ),
@@ -364,6 +572,20 @@ def test_loads_that_do_not_fit_are_refused(step, message):
         list(machine.execute(dataclasses.replace(program, steps=({**step, "fetched": 0, "format": 0, "in_address": 0},))))
     np.testing.assert_array_equal(machine.weights, weights)
     np.testing.assert_array_equal(machine.parameters, parameters)
+
+
+@pytest.mark.parametrize("lanes, count", [(16, 1), (64, 2)])
+def test_loads_fill_masks_of_whole_words(lanes, count):
+    """Of 16 lanes a mask is 4 bytes, in a word of 8; of 64 lanes it is 10, in two."""
+    config = dataclasses.replace(MODAL, lanes=lanes)
+    machine, program = by_hand(config)
+    load = {"opcode": Opcode.LOAD_MASKS, "fetched": 0, "count": 2 * count, "destination": 254, "in_address": 0}
+    list(machine.execute(dataclasses.replace(program, steps=(load,))))
+    assert machine.masks[254:].tobytes() == program.assemble()[: 16 * count]
+    for step in (load | {"destination": 255}, load | {"count": 3 * count}):
+        with pytest.raises(MachineError, match=r"^a load step must fill whole entries up to mask 255, not "):
+            list(machine.execute(dataclasses.replace(program, steps=(step,))))
+    assert machine.masks.shape == (256, 8 * count)
 
 
 @pytest.mark.parametrize("layer", [0, 2])
@@ -594,12 +816,16 @@ def test_a_host_step_waits_for_the_fetches():
     run_steps(FETCH, step, LOAD)
 
 
-@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
-def test_damaged_programs_run_or_are_refused(build, rng):
+@pytest.mark.parametrize(
+    "build, config",
+    [*((build, UP5K) for build in NETWORKS), *((build, CONFIGS["ecp5_25_compressed"]) for build in MODES)],
+    ids=lambda one: getattr(one, "__name__", None) or one.name,
+)
+def test_damaged_programs_run_or_are_refused(build, config, rng):
     """One wrong field: no traceback, and never a write into the image."""
-    compiled = compile_network(build(rng), UP5K)
+    compiled = compile_network(build(rng), config)
     image = compiled.program.assemble()
-    program = Program.disassemble(image, UP5K)
+    program = Program.disassemble(image, config)
     refused = 0
     for _ in range(150):
         records = {"layers": [*program.layers], "steps": [*program.steps]}
@@ -611,7 +837,7 @@ def test_damaged_programs_run_or_are_refused(build, rng):
         high = low + (1 << layout[name].width) - 1
         value = rng.choice([low, high, rng.integers(low, high + 1), min(part[index][name] + 1, high)])
         part[index] = {**part[index], name: int(value)}
-        machine = Machine(UP5K)
+        machine = Machine(config)
         put(machine, 0, image)
         try:
             list(machine.execute(dataclasses.replace(program, **{k: tuple(v) for k, v in records.items()})))
