@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -15,7 +16,7 @@ from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.interpreter import Machine
 from gossamer.golden.network import AveragePool, Conv, Network, Reshape, Tensor
 from gossamer.golden.spec import CONFIGS, Config, Opcode, UserError
-from tests.networks import NETWORKS, Builder, inputs, reshapes, residual
+from tests.networks import NETWORKS, Builder, block_sparse, inputs, narrow_weights, one_bit, reshapes, residual
 
 UP5K = CONFIGS["up5k"]
 TIGHT = Config("tight", row_words=1024, weight_vectors=256)
@@ -340,6 +341,65 @@ def test_a_store_that_is_too_small(rng):
     fits = (image + maps) // 8
     compile_network(network, dataclasses.replace(small, store_words=fits))
     assert refusal(network, dataclasses.replace(small, store_words=fits - 1)).endswith(": 8 are missing")
+
+
+@pytest.mark.parametrize("dtype, there", [("int4", "nibbles"), ("binary", "binary")])
+def test_a_core_without_maps_of_the_type(dtype, there, rng):
+    b = Builder(rng, (4, 4, 8))
+    x = b.conv(b.input, 8, (1, 1), dtype=dtype)
+    b.conv(x, 8, (1, 1))
+    network, other = b.network(), {"nibbles": "binary", "binary": "nibbles"}[there]
+    sentence = f"tensor {x!r} is {dtype}, and configuration 'c' has no maps of that type"
+    assert refusal(network, Config("c")) == sentence
+    assert refusal(network, Config("c", int4=True, masks=256, **{other: True})) == sentence
+    compile_network(network, Config("c", **{there: True}))
+
+
+@pytest.mark.parametrize("channels", [(5, 6), (6, 5)])
+def test_a_concatenation_of_odd_numbers_of_channels_in_four_bits(channels, rng):
+    b = Builder(rng, (4, 4, 8))
+    x = b.conv(b.input, channels[0], (1, 1), dtype="int4")
+    y = b.conv(b.input, channels[1], (1, 1), dtype="int4", like=x)
+    b.conv(b.concat(x, y), 8, (1, 1))
+    assert refusal(b.network(), Config("c", nibbles=True)) == (
+        f"layer {b.layers[2].name!r}: a concatenation of int4 maps must be of even numbers of channels"
+    )
+
+
+def test_a_part_of_the_network_that_ends_in_four_bits(rng):
+    """What the host is to compute needs bytes."""
+    b = Builder(rng, (4, 4, 8))
+    x = b.conv(b.input, 10, (4, 4), same=False, dtype="int4")
+    b.softmax(b.reshape(x, (10,)))
+    sentence = refusal(b.network(), Config("c", nibbles=True))
+    assert re.fullmatch(r"the core's input and output must be int8, and tensor '\w+' is int4", sentence)
+
+
+@pytest.mark.parametrize("build, field", [(block_sparse, "sparse"), (narrow_weights, "int4"), (one_bit, "binary")])
+def test_a_core_without_modes_computes_the_same_without_them(build, field, rng):
+    network = build(rng)
+    has = {"binary": True} if build is one_bit else {"nibbles": True}
+    plain, modal = (Config("c", store_words=65536, **fields) for fields in (has, {**has, "masks": 256, "int4": True}))
+    layers = [compile_network(network, config).program.layers for config in (plain, modal)]
+    assert not any(layer["sparse"] or layer["int4"] for layer in layers[0])
+    assert any(layer[field] for layer in layers[1])
+    assert_equal_to_the_network(network, plain, rng)
+
+
+def test_zero_vectors_and_narrow_weights_make_a_program_smaller(rng):
+    """A quarter of the vectors in half the bytes, and their masks."""
+    b = Builder(rng, (4, 4, 32))
+    b.conv(b.input, 32, (3, 3))
+    network = b.network()
+    (layer,) = network.layers
+    weights = layer.weights >> 4
+    weights[:, rng.permuted(np.arange(288)).reshape(3, 3, 32) >= 72] = 0
+    network = dataclasses.replace(network, layers=(dataclasses.replace(layer, weights=weights),))
+    programs = [
+        compile_network(network, Config("c", **fields)).program for fields in ({}, {"masks": 256}, {"masks": 256, "int4": True})
+    ]
+    masks = 9 * 2 * 8  # words of 16 lanes in a window, 8 bytes each; for each group
+    assert [program.weight_bytes for program in programs] == [2 * 288 * 16, 2 * (72 * 16 + masks), 72 * 16 + masks]
 
 
 def test_a_row_buffer_that_is_too_small(rng):

@@ -4,7 +4,9 @@ import pytest
 
 from gossamer.golden.layout import Layout, map_shape
 from gossamer.golden.network import MaxPool
+from gossamer.golden.program import TensorPlace
 from gossamer.golden.spec import CONFIGS
+from gossamer.golden.tiling import Map
 from tests.networks import Builder
 
 UP5K = CONFIGS["up5k"]
@@ -161,3 +163,43 @@ def test_other_maps_are_dense(b):
     x = b.conv(b.input, 20, (3, 3))
     b.depthwise(x, multiplier=2)  # a convolution
     assert set(layout(b).pitches.values()) == {4, 20, 40}
+
+
+@pytest.mark.parametrize(
+    "dtype, channels, pitch, on_words, per_byte",
+    [("int4", 5, 6, 16, 2), ("int4", 6, 6, 16, 2), ("int4", 17, 18, 32, 2), ("binary", 8, 8, 16, 8), ("binary", 24, 24, 32, 8)],
+)
+def test_pixels_of_packed_maps_have_whole_bytes(dtype, channels, pitch, on_words, per_byte, b):
+    """Which are written as a whole; where words are read, they are whole words of the row buffer."""
+    x = b.conv(b.input, channels, (1, 1), dtype=dtype)
+    b.conv(x, 8, (1, 1))
+    found = layout(b).map(x)
+    assert (found.channels, found.pitch, found.written, found.per_byte) == (channels, pitch, pitch, per_byte)
+    b.conv(b.max_pool(x), 8, (1, 1))
+    found = layout(b).map(x)
+    assert (found.pitch, found.written) == (on_words, on_words)  # also read by a convolution, so that it is filled
+
+
+def test_bytes_of_a_packed_map_that_only_words_are_read_of(b):
+    x = b.conv(b.input, 5, (1, 1), dtype="int4")
+    b.conv(b.max_pool(x), 8, (1, 1))
+    found = layout(b).map(x)
+    assert (found.pitch, found.written) == (16, 6)
+
+
+def test_parts_of_a_concatenation_of_int4_begin_at_bytes(b):
+    first = b.conv(b.input, 6, (1, 1), dtype="int4")
+    second = b.conv(b.input, 8, (1, 1), dtype="int4", like=first)
+    out = b.concat(first, second)
+    b.conv(out, 8, (1, 1))
+    found = layout(b)
+    assert found.root(second) == (out, 6)
+    assert (found.map(second).pitch, found.map(second).offset, found.map(second).per_byte) == (14, 6, 2)
+    assert found.place(second, 64) == TensorPlace(64, 2, 3, 8, 14, 6, 2)
+
+
+def test_values_outside_and_bytes_that_stand_for_them():
+    kinds = {1: (128, -3), 2: (8, -3), 8: (1, -1)}  # what is added to a value, and what is outside the map
+    for per_byte, expected in kinds.items():
+        found = Map("x", 1, 1, 8, 8, 0, 8, -3, per_byte)
+        assert (found.bias, found.outside) == expected

@@ -101,6 +101,44 @@ def test_a_feature_map_in_the_store_by_hand():
     assert (place.row_bytes(), place.row_words(config), place.size(config)) == (9, 2, 32)
 
 
+@pytest.mark.parametrize("config", ["up5k", "ecp5_25"])
+@pytest.mark.parametrize(
+    "per_byte, columns, channels, pitch, offset",
+    [
+        *[(2, 1, 1, 2, 0), (2, 3, 5, 6, 0), (2, 3, 5, 16, 4), (2, 9, 16, 16, 0)],
+        *[(8, 1, 8, 8, 0), (8, 3, 8, 16, 8), (8, 9, 24, 32, 0)],
+    ],
+)
+def test_packed_feature_maps_round_trip(rng, config, per_byte, columns, channels, pitch, offset):
+    config = CONFIGS[config]
+    place = TensorPlace(0, 4, columns, channels, pitch, offset, per_byte)
+    shape = (4, columns, channels)
+    values = rng.integers(-8, 8, shape) if per_byte == 2 else rng.choice([-1, 1], shape)
+    data = place.to_store(values.astype(np.int8), 0, config)
+    assert data.dtype == np.uint8
+    assert place.row_bytes() == columns * pitch // per_byte
+    assert len(data) == place.size(config) == 4 * -(-place.row_bytes() // config.store_bytes) * config.store_bytes
+    found = place.from_store(data, config)
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, values)
+
+
+def test_a_feature_map_of_four_bits_by_hand():
+    place = TensorPlace(0, 2, 3, 3, 4, 0, 2)
+    values = np.array([[[-8, 7, 0], [1, 2, 3], [-1, -2, -3]], [[4] * 3] * 3], np.int8)
+    z = 3  # the zero point -5 as it is stored
+    first = [0xF0, z << 4 | 8, 0xA9, z << 4 | 0xB, 0x67, z << 4 | 5]
+    data = place.to_store(values, -5, CONFIGS["up5k"]).reshape(2, 8)
+    assert data[:, :6].tolist() == [first, [0xCC, z << 4 | 0xC] * 3]
+
+
+def test_a_feature_map_of_bits_by_hand():
+    place = TensorPlace(0, 1, 2, 8, 16, 8, 8)
+    values = np.array([[[1, -1, -1, -1, -1, -1, -1, 1], [-1, 1, 1, -1, 1, -1, -1, -1]]], np.int8)
+    # eight values of another map, or none, in front of each pixel
+    assert place.to_store(values, 0, CONFIGS["up5k"])[:4].tolist() == [0, 0b1000_0001, 0, 0b0001_0110]
+
+
 # Images
 
 

@@ -60,6 +60,16 @@ def test_derived_sizes():
     assert dataclasses.replace(c, parameters=32768).longest_load == 16384  # 8 bytes each, 2 in a store word
 
 
+@pytest.mark.parametrize(
+    "lanes, store_bytes, size", [(8, 8, 8), (16, 8, 8), (16, 16, 16), (32, 8, 8), (64, 8, 16), (64, 16, 16)]
+)
+def test_a_mask_is_a_bit_per_lane_and_two_bytes_in_whole_words(lanes, store_bytes, size):
+    c = Config("c", lanes=lanes, store_bytes=store_bytes, masks=512)
+    assert c.mask_bytes == size
+    many = dataclasses.replace(c, weight_vectors=2048, masks=2048, row_words=256)
+    assert many.longest_load == 2048 * max(size, lanes) // store_bytes
+
+
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Config)])
 @pytest.mark.parametrize("value", [1.0, True, None, "16", 16])
 def test_fields_have_one_type(field, value):
@@ -107,6 +117,11 @@ def test_fields_have_one_type(field, value):
         ({"technology": "ice40", "store_words": 8192}, "an ice40 store must have 16384 words, not 8192"),
         ({"technology": "ice40", "store_bytes": 16}, "an ice40 store must be 8 bytes wide, not 16"),
         ({"technology": "ice40", "store_ports": 2}, "an ice40 store must have 1 port, not 2"),
+        ({"masks": 128}, "masks must be 0 or a power of two, 256 to weight_vectors (512), not 128"),
+        ({"masks": 384}, "masks must be 0 or a power of two, 256 to weight_vectors (512), not 384"),
+        ({"masks": 1024}, "masks must be 0 or a power of two, 256 to weight_vectors (512), not 1024"),
+        ({"masks": -256}, "masks must be 0 or a power of two, 256 to weight_vectors (512), not -256"),
+        ({"technology": "ice40", "store_ports": 1, "int4": True}, "int4 must be false with ice40, not True"),
     ],
 )
 def test_configurations_refuse(fields, rule):
@@ -124,6 +139,9 @@ def test_configurations_refuse(fields, rule):
         {"weight_vectors": 32768, "parameters": 32768, "acc_bits": 28, "interval": 2},
         {"technology": "ice40", "store_ports": 1},
         {"store_bytes": 16, "codec": "bounded", "codec_streams": 16},
+        {"technology": "ice40", "store_ports": 1, "masks": 256, "binary": True, "nibbles": True},
+        {"weight_vectors": 32768, "masks": 32768, "binary": True, "nibbles": True, "int4": True},
+        {"masks": 512},
     ],
 )
 def test_the_ends_of_every_range_are_allowed(fields):
