@@ -224,7 +224,7 @@ class Sequencer(wiring.Component):
         in_address, lead_rows = Signal(address_bits, reset_less=True), Signal(6, reset_less=True)
         at = STEP_RUN["lead_rows"].offset  # these bits of a load step are captured too
         weight_format = lead_rows[STEP_LOAD["format"].offset - at :][: STEP_LOAD["format"].width]
-        best_format = {"off": 0, "nibbles": 1, "palettes": 3}[config.decoder]
+        unable_to_load = {"off": weight_format != 0, "nibbles": weight_format > 1, "palettes": Const(0)}[config.decoder]
         # Where the loads go, and their first words there.
         loads = {
             Opcode.LOAD_WEIGHTS: (Target.WEIGHTS, destination << exact_log2(config.granules)),
@@ -392,7 +392,7 @@ class Sequencer(wiring.Component):
                     with m.Case(*loads):
                         with m.If(count == 0):
                             fail(Error.EMPTY)
-                        with m.Elif((weight_format > best_format) & (opcode == Opcode.LOAD_WEIGHTS)):
+                        with m.Elif(unable_to_load & (opcode == Opcode.LOAD_WEIGHTS)):
                             fail(Error.CONFIG)
                         with m.Elif((idle | ~wait) & (self.fetch_idle | ~fetched)):
                             m.next = "LOAD"
