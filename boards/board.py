@@ -38,11 +38,11 @@ class Board:
     part : str
         Of the FPGA, for people.
     config : Config
-        Of the core.
+        Of the core, unless the build is told another.
     clock_mhz : int
         Clock of core and bridge.
     sources : callable
-        Contents by file name: the board as RTLIL, top module as named by the argument, and the pin constraints.
+        Contents by file name, for the name of the top module and a configuration: the board as RTLIL, and the pin constraints.
     program : str
         The command that loads a bitstream, with ``{bitstream}``.
     synthesis, nextpnr, pack : tuple
@@ -54,7 +54,7 @@ class Board:
     part: str
     config: Config
     clock_mhz: int
-    sources: Callable[[str], dict[str, str]]
+    sources: Callable[[str, Config], dict[str, str]]
     program: str
     nextpnr: tuple[str, ...]
     synthesis: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.boards import BOARDS
 from gossamer.gateware.generate import TOP, emit_verilog
-from gossamer.golden.spec import UserError
+from gossamer.golden.spec import Config, UserError
 
 if TYPE_CHECKING:
     from gossamer.boards.board import Board
@@ -35,6 +35,7 @@ __all__ = [
     "build",
     "critical_path",
     "find_board",
+    "fitting",
     "fmax",
     "resources",
     "without_store_contents",
@@ -46,18 +47,27 @@ class ToolError(UserError, RuntimeError):
 
 
 def build(
-    board: str, folder: Path, *, seeds: int = 1, progress: Callable[[str], None] = lambda sentence: None
+    board: str,
+    folder: Path,
+    *,
+    config: Config | None = None,
+    seeds: int = 1,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Make the bitstream for ``board`` in ``folder``; returns what is written to ``report.json`` there.
+
+    The core is the board's own, or ``config``, which must be of the same technology.
 
     Place and route is tried with the seeds 1 to ``seeds``, as many at once as there are processors; the bitstream is that
     of the fastest. A design that misses its clock is built nevertheless, and ``report["meets_target"]`` says so.
     ``progress`` is told in a sentence what begins or has ended. Minutes pass.
 
     Nothing is written to ``folder`` before everything is made. Raises :class:`ToolError`, and :class:`UserError` for an
-    unknown board.
+    unknown board or a configuration that is not for it.
     """
     described = find_board(board)
+    if config is not None:
+        described = dataclasses.replace(described, config=fitting(described, config))
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, not {seeds}")
     _require_tools(described.family)
@@ -72,6 +82,16 @@ def find_board(name: str) -> "Board":
     return found
 
 
+def fitting(board: "Board", config: Config) -> Config:
+    """``config``, if it is for the board; raises :class:`UserError` if it is not."""
+    own = board.config
+    if config.technology != own.technology:
+        raise UserError(f"a configuration for {board.name} must have technology {own.technology!r}, not {config.technology!r}")
+    if config.fetch_interval and not own.fetch_interval:
+        raise UserError(f"a configuration for {board.name} must have fetch_interval 0, not {config.fetch_interval}")
+    return config
+
+
 def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], None]) -> dict[str, Any]:
     family, name, config = board.family, board.name, board.config
     folder = Path(folder)
@@ -81,7 +101,7 @@ def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], N
         progress(f"synthesising the core {config.name} for {name}")
         (work / f"{TOP}.sv").write_text(without_store_contents(emit_verilog(config)))
         (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        for file, text in {**board.sources(name), **family.files}.items():
+        for file, text in {**board.sources(name, config), **family.files}.items():
             (work / file).write_text(text)
         options = " ".join(board.synthesis)
         period_ps = round(1e6 / board.clock_mhz * family.mapper_share)

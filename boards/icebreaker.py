@@ -8,12 +8,12 @@ from amaranth.lib import io
 
 from gossamer.boards.board import BAUD, Board, CoreOnBoard, prepare
 from gossamer.boards.families import ICE40
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, Config
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "EXTERNAL", "IceBreaker", "pll_settings", "sources"]
 
 CONFIG = CONFIGS["up5k"]
-"""Configuration of the core."""
+"""Configuration of the core, unless the build is told another."""
 
 CLOCK_MHZ = 24
 """Clock of core and bridge."""
@@ -44,12 +44,14 @@ class IceBreaker(CoreOnBoard):
 
     Parameters
     ----------
+    config : Config
+        Of the core.
     clock_mhz : int
     baud : int
         Must divide the clock to a remainder of less than 1 %.
     """
 
-    def __init__(self, *, clock_mhz: int = CLOCK_MHZ, baud: int = BAUD):
+    def __init__(self, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, baud: int = BAUD):
         settings = pll_settings(clock_mhz)
 
         def pll(platform: Platform, clock: Any, locked: Signal) -> Instance:
@@ -67,14 +69,14 @@ class IceBreaker(CoreOnBoard):
         def leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
             return platform.request("led_g", 0, dir="-"), platform.request("led_r", 0, dir="-")
 
-        super().__init__(CONFIG, clock_mhz=clock_mhz, baud=baud, pll=pll, leds=leds, external=EXTERNAL)
+        super().__init__(config, clock_mhz=clock_mhz, baud=baud, pll=pll, leds=leds, external=EXTERNAL)
 
 
-def sources(name: str) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-    return prepare(ICEBreakerPlatform(), IceBreaker(), name, ICE40.constraints)
+    return prepare(ICEBreakerPlatform(), IceBreaker(config), name, ICE40.constraints)
 
 
 BOARD = Board(

@@ -11,7 +11,7 @@ from amaranth.lib import io
 from gossamer.boards.board import Board, CoreOnBoard, prepare, without_memory
 from gossamer.boards.families import ECP5
 from gossamer.boards.plls import ecp5_pll
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, Config
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
@@ -24,14 +24,14 @@ def _leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
     return led.g, led.r
 
 
-def sources(name: str) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.orangecrab_r0_2 import OrangeCrabR0_2_25FPlatform
     from amaranth_boards.resources import UARTResource
 
     platform = OrangeCrabR0_2_25FPlatform()
     platform.add_resources([UARTResource(0, rx="0", tx="1", conn=("io", 0), attrs=Attrs(IO_TYPE="LVCMOS33"))])
-    top = CoreOnBoard(CONFIG, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(48, CLOCK_MHZ), leds=_leds)
+    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(48, CLOCK_MHZ), leds=_leds)
     return prepare(platform, top, name, ECP5.constraints)
 
 

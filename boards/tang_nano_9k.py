@@ -6,7 +6,7 @@ The core has no external memory: the flash is connected by one data line in each
 from gossamer.boards.board import Board, CoreOnBoard, prepare, without_memory
 from gossamer.boards.families import GOWIN
 from gossamer.boards.plls import gowin_pll
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, Config
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
@@ -14,12 +14,12 @@ CONFIG = without_memory(CONFIGS["gw1n9"])
 CLOCK_MHZ = 27
 
 
-def sources(name: str) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.tang_nano_9k import TangNano9kPlatform
 
     pll = gowin_pll(27, CLOCK_MHZ, device="GW1NR-9C")
-    top = CoreOnBoard(CONFIG, clock_mhz=CLOCK_MHZ, pll=pll)
+    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=pll)
     return prepare(TangNano9kPlatform(), top, name, GOWIN.constraints)
 
 

@@ -6,7 +6,7 @@ The core has no external memory: the flash's clock is the pin of the configurati
 from gossamer.boards.board import Board, CoreOnBoard, prepare, without_memory
 from gossamer.boards.families import ECP5
 from gossamer.boards.plls import ecp5_pll
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, Config
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
@@ -14,12 +14,12 @@ CONFIG = without_memory(CONFIGS["ecp5_85"])
 CLOCK_MHZ = 40
 
 
-def sources(name: str) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
     pll = ecp5_pll(25, CLOCK_MHZ)
-    top = CoreOnBoard(CONFIG, clock_mhz=CLOCK_MHZ, pll=pll)
+    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=pll)
     return prepare(ULX3S_85F_Platform(), top, name, ECP5.constraints)
 
 

