@@ -3,7 +3,7 @@
 from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.golden.spec import PARAMETER, REGISTERS, STORE_WINDOW, VERSION, Config
@@ -276,9 +276,11 @@ class Core(wiring.Component):
 
         request = Signal()  # first cycle of an access
         in_store, in_registers = Signal(), Signal()
+        word, bits = bus.adr[sub_bits:window_bit], bits_for(config.store_words - 1)
+        behind = word[bits:].any() if 1 << bits == config.store_words else word >= config.store_words
         m.d.comb += [
             request.eq(bus.cyc & bus.stb & ~bus.ack & ~bus.err),
-            in_store.eq(bus.adr[window_bit] & (bus.adr[sub_bits:window_bit] < config.store_words)),
+            in_store.eq(bus.adr[window_bit] & ~behind),
             in_registers.eq(Cat(bus.adr == r.address // 4 for r in REGISTERS).any()),
         ]
         host = request & in_store & ~sequencer.busy
