@@ -52,8 +52,8 @@ def descriptor_layout(config: Config) -> data.StructLayout:
         "left_granules": 8,
         "right_granule": granules,
         "slot_words": row_words,
-        "ring_words": row_words,
-        "advance_words": row_words,
+        "ring_words": exact_log2(config.row_words),
+        "advance_words": exact_log2(config.row_words),
         "offset": row_bytes,
         "width": 10,
         "x_step": row_bytes,
@@ -259,7 +259,7 @@ class Sequencer(wiring.Component):
 
         # Loading an output row's input rows.
         need = Signal(6, reset_less=True)
-        slot = Signal.like(d.slot_words, reset_less=True)
+        slot = Signal.like(d.ring_words, reset_less=True)
         # Of two rows the even one's step and the odd one's; they take turns.
         row_steps = [Signal(address_bits, name=name, reset_less=True) for name in ("row_step", "row_step_odd")]
         # What they are, likewise.
@@ -475,7 +475,7 @@ class Sequencer(wiring.Component):
                     command.group_end.eq(need == 1),
                 ]
                 with m.If(self.command.ready):
-                    next_slot = slot + d.slot_words
+                    next_slot = (slot + d.slot_words)[: len(slot)]
                     m.d.sync += [need.eq(need - 1), slot.eq(Mux(next_slot == d.ring_words, 0, next_slot))]
                     with m.If(lead_rows != 0):
                         m.d.comb += count_down[0].eq(1)

@@ -96,8 +96,8 @@ class WindowGenerator(wiring.Component):
                 "groups": In(8),
                 "kernel_rows": In(6),
                 "slot_words": In(pointer),
-                "ring_words": In(pointer),
-                "advance_words": In(pointer),
+                "ring_words": In(range(words)),
+                "advance_words": In(range(words)),
                 "weight_base": In(range(vectors)),
                 **({"sparse": In(1)} if masked else {}),
             }
@@ -110,8 +110,8 @@ class WindowGenerator(wiring.Component):
         active = Signal()
         offset = Signal.like(self.offset, reset_less=True)  # of this window in its slot
         group_offset = Signal.like(self.offset, reset_less=True)  # of the group's first window
-        slot = Signal.like(self.slot_words, reset_less=True)  # first word of the kernel row's slot
-        row_slot = Signal.like(self.slot_words, reset_less=True)  # first word of the output row's first slot
+        slot = Signal.like(self.ring_words, reset_less=True)  # first word of the kernel row's slot
+        row_slot = Signal.like(self.ring_words, reset_less=True)  # first word of the output row's first slot
         index = Signal.like(self.weight_base, reset_less=True)  # weight vector of the range's first byte
         group_index = Signal.like(self.weight_base, reset_less=True)  # of the window's first byte
 
@@ -156,24 +156,27 @@ class WindowGenerator(wiring.Component):
         next_index = Signal.like(index)
         m.d.comb += [
             sum_.eq(slot + Mux(active, self.slot_words, self.advance_words)),
-            next_slot.eq(Mux((sum_ == self.ring_words) | (start & self.rows.p.first), 0, sum_)),
+            next_slot.eq(Mux((sum_ == self.ring_words) | (~active & self.rows.p.first), 0, sum_)),
             next_index.eq(index + Mux(sparse, end[lane_bits:], self.range_last) + 1),
         ]
-        with m.If(step | start):
-            m.d.sync += [slot.eq(Mux(window_end, row_slot, next_slot)), index.eq(next_index)]
-        with m.If(start):
-            m.d.sync += [active.eq(1), row_slot.eq(next_slot), offset.eq(group_offset), index.eq(group_index)]
-        with m.If(window_end):
-            m.d.sync += [offset.eq(offset + self.x_step), index.eq(group_index)]
         next_offset = group_offset + Mux(self.word_mode, self._lanes, 0)
-        with m.If(group_end):
-            m.d.sync += [offset.eq(next_offset), group_offset.eq(next_offset)]
-            with m.If(~self.shared_weights):
-                m.d.sync += [index.eq(next_index), group_index.eq(next_index)]
-            with m.If(g_last):
-                m.d.sync += active.eq(0)
-        # Behind a row the first group waits for the next.
-        with m.If(~active | (group_end & g_last)):
+        # What comes next does not depend on `step`, which comes late: it is only an enable.
+        with m.If(step | start):
+            with m.If(~active):
+                m.d.sync += [active.eq(1), slot.eq(next_slot), row_slot.eq(next_slot)]
+                m.d.sync += [offset.eq(group_offset), index.eq(group_index)]
+            with m.Elif(~ky_last):
+                m.d.sync += [slot.eq(next_slot), index.eq(next_index)]
+            with m.Elif(~x_last):
+                m.d.sync += [slot.eq(row_slot), offset.eq(offset + self.x_step), index.eq(group_index)]
+            with m.Else():
+                m.d.sync += [slot.eq(row_slot), offset.eq(next_offset), group_offset.eq(next_offset)]
+                m.d.sync += index.eq(Mux(self.shared_weights, group_index, next_index))
+                with m.If(~self.shared_weights):
+                    m.d.sync += group_index.eq(next_index)
+                with m.If(g_last):  # the first group waits for the next row
+                    m.d.sync += [active.eq(0), group_offset.eq(self.offset), group_index.eq(self.weight_base)]
+        with m.If(~active):
             m.d.sync += [group_offset.eq(self.offset), group_index.eq(self.weight_base)]
         if platform is None:
             settled = Signal()
