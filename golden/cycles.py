@@ -35,13 +35,11 @@ FOREVER = 1 << 62
 
 LOADS = (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS, Opcode.LOAD_MASKS, Opcode.LOAD_PALETTE)
 
-LAST_TO_DRAIN = 5
+LAST_TO_DRAIN = 4
 """From the issue of a window's last element to the cycle in which its sums move to the drain registers."""
 
-SCALE_TO_WRITE = 8
-"""From the cycle in which the requantizer takes a sum to the store write of its byte, if that completes a word, less
-``interval``."""
-
+SCALE_TO_WRITE = 9
+"""From the cycle in which the requantizer takes a sum to the store write of its byte, if that completes a word."""
 
 CODE_TO_WRITE = 2
 """How much later a halfword of a compressed row is written than a raw word would be that ends with the same value."""
@@ -438,18 +436,16 @@ class _Front:
         self._slow = self._slow_sums(run, config)
         self._writes_word = self._word_ends(run, config)
         self._code_ends = self._halfword_ends(run, config) if layer["out_coded"] else None
-        self._scale_to_write = 1 if layer["partial_out"] else SCALE_TO_WRITE + config.interval
+        self._scale_to_write = 1 if layer["partial_out"] else SCALE_TO_WRITE
         self._free = -1  # the first cycle in which the drain registers can be loaded
         self._written = -1  # the cycle in which the last halfword of compressed rows is written
         self._pauses: list[int] = []  # the last cycles in which the drain stands still because the requantizer is busy
-        # When the last sum left the drain registers, when the requantizer takes it, and whether that takes two cycles.
-        self._last_sum = (-1, -1, False)
         # The waits: logical cycle, and cycles waited up to then; those before.
         self._points = np.zeros(0, np.int64)
         self._waited = np.zeros(1, np.int64)
-        # Logical cycles in which: the last row's last range left the generator; its last word was found; came to the row
-        # buffer's output; left for the skipper; and the skipper was done with it.
-        self._generated = self._found = self._kept = self._left = self._skipped = -1
+        # Logical cycles in which: the last row's last range left the generator; its last word was found; left for the skipper;
+        # and the skipper was done with it.
+        self._generated = self._found = self._left = self._skipped = -1
         self.finished: list[int] = []  # per row, the first cycle in which the sequencer knows that it is done
         self.writes = np.zeros(0, np.int64)
         self.issued = 0  # cycles in which there was an element to issue
@@ -508,15 +504,15 @@ class _Front:
 
         def moves(cycle: int) -> int:
             """The row buffer's next step: it stands still while the last row's last words wait for the skipper."""
-            return next((at for at in (self._found, self._kept, self._left) if cycle <= at), cycle)
+            return next((at for at in (self._found, self._left) if cycle <= at), cycle)
 
-        kept_first = moves(moves(walked + 1) + 1)  # its first word, at the row buffer's output
+        found_first = moves(walked + 1)  # its first word
         bits, last = self._words.bits[y], self._words.last
         kept = np.flatnonzero((bits > 0) | last)
         cost = np.maximum(bits[kept], 1)
         # A kept word leaves for the skipper when the skipper is done with the one before, a dropped one at once.
         leave = np.empty(len(kept), np.int64)
-        leave[0] = max(kept_first + int(kept[0]) + 1, self._skipped)
+        leave[0] = max(found_first + int(kept[0]) + 1, self._skipped)
         leave[1:] = leave[0] + np.cumsum(np.maximum(cost[:-1], np.diff(kept)))
 
         def left(word: int) -> int:
@@ -525,14 +521,14 @@ class _Front:
             if before >= 0:
                 return int(leave[before]) + word - int(kept[before])
             if word >= 0:  # dropped in front of the first that is kept
-                return kept_first + word + 1
-            return kept_first if word == -1 else moves(walked + 1) if word == -2 else walked
+                return found_first + word + 1
+            return found_first if word == -1 else walked
 
-        # A range leaves the generator when the last word of the range before it is found, two words behind the one that
+        # A range leaves the generator when the last word of the range before it is found, one word behind the one that
         # leaves.
         final = len(bits) - self._words.final_range
-        self._generated = left(final - 3) if self._words.ranges > 1 else walked
-        self._found, self._kept = left(len(bits) - 3), left(len(bits) - 2)
+        self._generated = left(final - 2) if self._words.ranges > 1 else walked
+        self._found = left(len(bits) - 2)
         self._left = int(leave[-1])
         self._skipped = int(leave[-1] + cost[-1])
         self._drain(y, (leave + cost)[last[kept]])
@@ -586,10 +582,8 @@ class _Front:
 
     def _scale(self, shifted: int, slow: bool) -> int:
         """A sum leaves the drain in cycle ``shifted``; returns the cycle in which the requantizer takes it."""
-        before, scaled, after_slow = self._last_sum
-        # The requantizer is busy for a second cycle with the sum before, and this one waits at its door.
-        if after_slow and self._unpaused(before) == shifted:
-            self._pauses = [scaled + 1, *self._pauses[:1]]
-        taken = self._unpaused(self._unpaused(shifted))
-        self._last_sum = (shifted, taken, slow)
+        taken = self._unpaused(shifted) + 1
+        if slow:  # it stands at the requantizer's door for a cycle
+            self._pauses = [taken, *self._pauses[:1]]
+            taken += 1
         return taken

@@ -33,7 +33,7 @@ class MacArray(wiring.Component):
     twice the number of bits in which ``x[l]`` and ``w[l]`` agree. A product with ``x >= 0`` and weight -1, a ``clamp`` and
     a product with weight 1 together compute ``acc[l] = max(acc[l], x[l])``, which is max pooling.
 
-    Throughput is one beat per cycle, also from window to window. The first sum appears four cycles after the transfer of
+    Throughput is one beat per cycle, also from window to window. The first sum appears three cycles after the transfer of
     ``last``, the others follow one per cycle. A window's sums wait in the accumulators until those of the window before have
     gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
 
@@ -87,9 +87,8 @@ class MacArray(wiring.Component):
         m = Module()
         m.submodules.products = products = self._products
 
-        # What the beats do, one and two cycles behind their transfer; then the products are there.
-        does = data.StructLayout({"valid": 1, "clamp": 1, "last": 1, "tag": tag_layout()})
-        before, now = Signal(does), Signal(does)
+        # What a beat does, when its products are there.
+        now = Signal(data.StructLayout({"valid": 1, "clamp": 1, "last": 1, "tag": tag_layout()}))
         step = Signal()
         m.d.comb += [
             self.i.ready.eq(step),
@@ -102,9 +101,9 @@ class MacArray(wiring.Component):
                 m.d.comb += getattr(products, mode).eq(getattr(self, mode))
         all_sums = Mux(self.int4, self._sums, self._lanes) if hasattr(self, "int4") else self._lanes
         with m.If(step):
-            m.d.sync += [now.eq(before), before.valid.eq(self.i.valid)]
+            m.d.sync += now.valid.eq(self.i.valid)
             for name in ("clamp", "last", "tag"):
-                m.d.sync += before[name].eq(self.i.p[name])
+                m.d.sync += now[name].eq(self.i.p[name])
 
         acc = [Signal(signed(self._acc_bits), name=f"acc{lane}", reset_less=True) for lane in range(self._sums)]
         drain = [Signal(signed(self._acc_bits), name=f"drain{lane}", reset_less=True) for lane in range(self._sums)]

@@ -15,13 +15,13 @@ from gossamer.hdl.counter import popcount
 __all__ = ["ProductArray", "WideMultiplier"]
 
 
-def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=None, addend=None, instead=None):
+def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, addend=None, instead=None):
     """An SB_MAC16 as a multiplier with input and product registers: ``out`` is ``a*b`` of two cycles ago.
 
-    With ``bytes_`` the halves of the operands are multiplied separately; with ``late`` it is three cycles.
-    While ``hold`` is high the register of ``b`` keeps its value. An ``addend`` is added (modulo 2**32) behind the product
-    register, and then with ``late`` there is a register behind the sum. With ``instead = (value, when)``, and ``bytes_``, the
-    sums of the products and the halves of ``value`` come out, and while ``when`` is high the products are 0.
+    With ``bytes_`` the halves of the operands are multiplied separately, without input registers, which makes it one cycle;
+    with ``late`` it is three cycles. An ``addend`` is added (modulo 2**32) behind the product register, and then with ``late``
+    there is a register behind the sum. With ``instead = (value, when)``, and ``bytes_``, the sums of the products and the
+    halves of ``value`` come out, with input registers only, and while ``when`` is high the products are 0.
     """
     registers = {} if bytes_ else {"p_PIPELINE_16x16_MULT_REG2": 1}
     select = 2 if bytes_ else 3
@@ -31,7 +31,7 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
             registers |= {f"p_{half}ADDSUB_LOWERINPUT": 2, f"p_{half}ADDSUB_UPPERINPUT": 1}
         registers |= {"p_TOPADDSUB_CARRYSELECT": 3}
     elif instead is not None:
-        select, addend = 1, instead[0]
+        select, addend = 0, instead[0]
         for half in ("TOP", "BOT"):
             registers |= {f"p_{half}ADDSUB_LOWERINPUT": 1, f"p_{half}ADDSUB_UPPERINPUT": 1}
     elif bytes_ or late:
@@ -43,8 +43,8 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
         p_MODE_8x8=int(bytes_),
         p_A_SIGNED=int(a_signed),
         p_B_SIGNED=int(b_signed),
-        p_A_REG=1,
-        p_B_REG=1,
+        p_A_REG=int(not bytes_ or instead is not None),
+        p_B_REG=int(not bytes_ or instead is not None),
         p_TOPOUTPUT_SELECT=select,
         p_BOTOUTPUT_SELECT=select,
         **registers,
@@ -52,14 +52,13 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
         i_CE=en,
         i_A=a,
         i_B=b,
-        i_BHOLD=Const(0) if hold is None else hold,
         i_C=Const(0, 16) if addend is None else addend[16:],
         i_D=Const(0, 16) if addend is None else addend[:16],
         i_IRSTTOP=Const(0) if instead is None else instead[1],
         **{
             f"i_{name}": Const(0)
             for name in (
-                *("AHOLD", "CHOLD", "DHOLD", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
+                *("AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT"),
                 *("ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI", "ACCUMCI", "SIGNEXTIN"),
             )
         },
@@ -70,13 +69,13 @@ def _mac16(m, a, b, out, *, en, a_signed, b_signed, bytes_, late=False, hold=Non
 
 
 class ProductArray(wiring.Component):
-    """``p[l] = x[l] * w[l]`` in every lane, unsigned times signed byte, two cycles later.
+    """``p[l] = x[l] * w[l]`` in every lane, unsigned times signed byte, one cycle later.
 
     With ``binary`` it is twice the number of bits in which the two bytes agree instead. With ``int4`` it is ``x[l]`` times the
     signed number in the low half of ``w[l]``, and ``p[lanes + l]`` is ``x[l]`` times that in the high half: one multiplier of 9
     by 17 bits makes both, ``x * (2**12 * high + low)``.
 
-    A cycle counts only while ``en`` is high. There is no reset: the products of the first two cycles are meaningless.
+    A cycle counts only while ``en`` is high. There is no reset: the products of the first cycle are meaningless.
 
     Parameters
     ----------
@@ -142,21 +141,17 @@ class ProductArray(wiring.Component):
             for lane in range(self._lanes):
                 x = Signal(8, name=f"x{lane}", reset_less=True)
                 w = Signal(signed(17 if self._int4 else 8), name=f"w{lane}", reset_less=True)
-                p = Signal(signed(16), name=f"p{lane}", reset_less=True)
-                m.d.comb += self.p[lane].eq(p)
                 product, weight = x * w, self.w[lane].as_signed()
                 if self._int4:
                     low, high = (self.w[lane].word_select(half, 4).as_signed() for half in range(2))
                     weight = Mux(self.int4, Cat(low, low[-1].replicate(8), high - low[-1]).as_signed(), weight)
-                    upper = Signal(signed(16), name=f"p{self._lanes + lane}", reset_less=True)
-                    m.d.comb += self.p[self._lanes + lane].eq(upper)
-                    with m.If(self.en):
-                        m.d.sync += upper.eq((product >> 12) + product[11])
+                    m.d.comb += self.p[self._lanes + lane].eq((product >> 12) + product[11])
                     product = Mux(self.int4, product[:12].as_signed(), product)
                 if self._bits:
                     product = Mux(self.binary, self._agreements(m, lane), product)
+                m.d.comb += self.p[lane].eq(product)
                 with m.If(self.en):
-                    m.d.sync += [x.eq(self.x[lane]), w.eq(weight), p.eq(product)]
+                    m.d.sync += [x.eq(self.x[lane]), w.eq(weight)]
         return m
 
     def _agreements(self, m, lane):
@@ -174,8 +169,8 @@ class ProductArray(wiring.Component):
         x, w = self.x[lane], self.w[lane]
         low = Signal(12, name=f"low{lane}", reset_less=True)
         high = Signal(signed(12), name=f"high{lane}", reset_less=True)
-        p = Signal(signed(16), name=f"p{lane}", reset_less=True)
-        m.d.comb += self.p[lane].eq(p)
+        product = low + (high << 4)
+        m.d.comb += self.p[lane].eq(product | self._agreements(m, lane) if self._bits else product)
 
         def rows(bits, name):
             total = Mux(w[bits[0]], x, 0)
@@ -189,20 +184,20 @@ class ProductArray(wiring.Component):
         top, upper = Signal(signed(10), name=f"top{lane}"), Signal(signed(10), name=f"high{lane}_3")
         m.d.comb += [top.eq(total[3:]), upper.eq(~Mux(w[7], ~top + x, ~top))]
         with m.If(self.en):
-            m.d.sync += [
-                low.eq(rows((0, 1, 2, 3), "low")),
-                high.eq(Cat(total[:3], upper)),
-                p.eq(Mux(self.binary, self._agreements(m, lane), low + (high << 4)) if self._bits else low + (high << 4)),
-            ]
+            m.d.sync += [low.eq(rows((0, 1, 2, 3), "low")), high.eq(Cat(total[:3], upper))]
+        if self._bits:
+            with m.If(self.binary):
+                m.d.sync += [low.eq(0), high.eq(0)]
 
 
 class WideMultiplier(wiring.Component):
     """``o = floor((a * b + nudge * 2**30) / 2**23)``, :attr:`latency` cycles later.
 
-    With ``interval`` 2 a pair of operands takes two cycles: there must be one with ``start`` low behind that with ``start``
-    high. One cycle suffices if ``short`` is high; then ``a`` is what its low 15 bits and its sign make as a number of 16
-    bits. With ``interval`` 1 ``start`` and ``short`` do not matter. A cycle counts only while ``en`` is high. There is no
-    reset: the first results are meaningless. ``nudge`` must not be -1 if ``a`` is positive.
+    With ``interval`` 2 a pair of operands takes two cycles, of which ``second`` marks the second; its result is the one that
+    counts, and all operands must be the same in both. One cycle suffices if ``short`` is high; then ``a`` is what its low 15
+    bits and its sign make as a number of 16 bits. With ``interval`` 1 ``second`` and ``short`` do not matter. A cycle counts
+    only while ``en`` is high. There is no reset: the first results are meaningless. ``nudge`` must not be -1 if ``a`` is
+    positive.
 
     Parameters
     ----------
@@ -214,8 +209,8 @@ class WideMultiplier(wiring.Component):
     Members
     -------
     en : ``In(1)``
-    start, short : ``In(1)``
-        ``a`` and ``b`` are operands, and ``a`` is short.
+    second, short : ``In(1)``
+        The operands are those of the cycle before; ``a`` is short.
     a : ``In(signed(29))``
     b : ``In(31)``
     nudge : ``In(signed(2))``
@@ -227,11 +222,11 @@ class WideMultiplier(wiring.Component):
         require_technology(technology)
         require(interval in (1, 2), f"interval must be 1 or 2, not {interval}")
         self._technology, self._interval = technology, interval
-        self.latency = 3 + interval
+        self.latency = 4
         super().__init__(
             {
                 "en": In(1),
-                "start": In(1),
+                "second": In(1),
                 "short": In(1),
                 "a": In(signed(29)),
                 "b": In(31),
@@ -268,59 +263,59 @@ class WideMultiplier(wiring.Component):
                     result.eq((hh << 7) + (middle >> 8)),
                 ]
         elif self._technology == "ice40":
-            self._elaborate_pairs(m, product, result)
+            self._elaborate_pairs(m, product, result, ah, al)
         else:
             a, b = Signal(signed(29), reset_less=True), Signal(31, reset_less=True)
             nudge = Signal(signed(2), reset_less=True)
-            stages = [Signal(signed(61), name=f"p{i}", reset_less=True) for i in range(1 + self._interval)]
+            stages = [Signal(signed(61), name=f"p{i}", reset_less=True) for i in range(2)]
             with m.If(self.en):
                 m.d.sync += [a.eq(Mux(self.short, short, self.a) if self._interval == 2 else self.a), b.eq(self.b)]
                 m.d.sync += [nudge.eq(self.nudge), stages[0].eq(a * b + (nudge << 30)), result.eq(stages[-1] >> 23)]
                 m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
 
         if platform is None and self._interval == 2:
-            busy = Signal()
+            waits = Signal()  # a first cycle was the last
+            operands = Cat(self.a, self.b, self.nudge)
+            last = Signal.like(operands, reset_less=True)
             with m.If(self.en):
-                m.d.sync += [
-                    busy.eq(self.start & ~self.short),
-                    Assert(~(busy & self.start), "start must be low behind operands that are not short"),
-                ]
+                m.d.sync += [waits.eq(~self.short & ~self.second), last.eq(operands)]
+                with m.If(self.second):
+                    m.d.sync += Assert(waits, "second must come behind a first cycle")
+                    m.d.sync += Assert(last == operands, "operands must stay the same in their second cycle")
         if platform is None:
-            with m.If(self.en & (self.start | (self._interval == 1))):
+            with m.If(self.en):
                 m.d.sync += Assert((self.nudge >= 0) | (self.a <= 0), "nudge must not be -1 if a is positive")
         return m
 
-    def _elaborate_pairs(self, m, product, result):
-        """Two blocks: first ``al * b``, then ``ah * b``; they hold ``b`` meanwhile. A short ``a`` is all in the first.
+    def _elaborate_pairs(self, m, product, result, ah, al):
+        """Two blocks: first ``al * b``, then ``ah * b``. A short ``a`` is all in the first.
 
         In each cycle ``low = x*bl + addend`` and ``high = x*bh + floor(low / 2**15)``, summed by the blocks. For ``ah`` the
         addend is what ``al`` made; for others, the nudge.
         """
-        x, later = Signal(signed(16)), Signal(signed(14), reset_less=True)
+        x = Signal(signed(16))
         high, low = Signal(signed(32)), Signal(signed(32))
         addend = Signal(signed(32))
-        second = Signal(4)  # of a pair: now, and up to when it is in `high`
+        second = Signal(3)  # up to when it is in `high`
         nudges = [Signal(signed(2), name=f"nudge{i}", reset_less=True) for i in range(2)]
         # `al * b` as a number of 32 bits plus `ah * bl` may be too large for 32 bits, but then it is positive.
         sign = low[31] & ~(addend[30] & ~addend[31])
         carried = Cat(low[15:], sign.replicate(15)).as_signed()
         m.d.comb += [
-            x.eq(Mux(self.start, Cat(self.a[:15], self.short & self.a[-1]).as_signed(), later)),
-            addend.eq(Mux(second[2], high, nudges[1] << 30)),
-            low.eq(product(x, self.b[:15], "low", hold=~self.start, addend=addend)),
-            high.eq(product(x, self.b[15:], "high", hold=~self.start, addend=carried, late=True)),
+            x.eq(Mux(self.second, ah, Cat(al, self.short & self.a[-1]).as_signed())),
+            addend.eq(Mux(second[1], high, nudges[1] << 30)),
+            low.eq(product(x, self.b[:15], "low", addend=addend)),
+            high.eq(product(x, self.b[15:], "high", addend=carried, late=True)),
         ]
         # With a nudge of -1 a negative product may be too large for 32 bits too.
-        short, fraction = Signal(signed(25), reset_less=True), Signal(7, reset_less=True)
-        negative = Signal(reset_less=True)
+        fraction, negative = Signal(7, reset_less=True), Signal(reset_less=True)
+        short = Cat(high[8:], high[31] | negative).as_signed()
         with m.If(self.en):
             m.d.sync += [
-                later.eq(self.a[15:]),
-                second.eq(Cat(self.start & ~self.short, second)),
+                second.eq(Cat(self.second, second)),
                 nudges[0].eq(self.nudge),
                 nudges[1].eq(nudges[0]),
                 negative.eq(nudges[1][1]),
-                short.eq(Cat(high[8:], high[31] | negative)),
                 fraction.eq(low[8:15]),
-                result.eq(Mux(second[3], Cat(fraction, high[:31]).as_signed(), short)),
+                result.eq(Mux(second[2], Cat(fraction, high[:31]).as_signed(), short)),
             ]

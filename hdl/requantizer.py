@@ -1,7 +1,5 @@
 """Scales a sum to an output byte, exactly as TFLite does."""
 
-from itertools import pairwise
-
 from amaranth.hdl import Array, Assert, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -34,9 +32,9 @@ class Requantizer(wiring.Component):
     :func:`gossamer.golden.arithmetic.multiply_by_quantized_multiplier`.
 
     Throughput is one output per cycle; latency :attr:`latency` cycles. ``i.ready`` depends combinationally on ``o.ready``.
-    With ``interval`` 2 it is low in the cycle after the transfer of a sum that takes two cycles: one outside
-    ``-2**15 <= acc < 2**15``, unless it is negative and ``clamp_min == zero_point`` (ReLU), because then it ends as
-    ``clamp_min`` whatever it is.
+    With ``interval`` 2 it is low in the first of the two cycles that some sums take: those outside
+    ``-2**15 <= acc < 2**15``, unless they are negative and ``clamp_min == zero_point`` (ReLU), because then they end as
+    ``clamp_min`` whatever they are. It depends combinationally on ``i.p.acc`` then.
 
     ``shift`` must be 1 to 38 (from a left shift by 6 to a right shift by 31). Reset discards what is in work.
 
@@ -50,13 +48,14 @@ class Requantizer(wiring.Component):
     i : ``In(stream.Signature(scaling_layout()))``
     o : ``Out(stream.Signature(output_layout()))``
     zero_point, clamp_min, clamp_max, double_rounding : ``In``
-        Fields of the layer descriptor; they must not change while a sum is in work.
+        Fields of the layer descriptor; they must be there in the cycle before a sum comes, and not change while one is in
+        work.
     """
 
     def __init__(self, *, technology: str = "generic", interval: int = 1):
         self._interval = interval
         self._multiplier = WideMultiplier(technology=technology, interval=interval)
-        self.latency = self._multiplier.latency + 4
+        self.latency = 2 * self._multiplier.latency
         super().__init__(
             {
                 "i": In(stream.Signature(scaling_layout())),
@@ -71,50 +70,54 @@ class Requantizer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.multiplier = multiplier = self._multiplier
-        step, second, short = Signal(), Signal(), Signal()
-        start = self.i.valid & ~second
+        step, second, short, taken = Signal(), Signal(), Signal(), Signal()
         acc = self.i.p.acc
         if self._interval == 2:
-            relu = self.zero_point == self.clamp_min
+            relu = Signal(reset_less=True)  # the comparison would be on a long path
+            m.d.sync += relu.eq(self.zero_point == self.clamp_min)
             m.d.comb += short.eq((acc[15:] == acc[-1].replicate(len(acc) - 15)) | (acc[-1] & relu))
+            m.d.comb += taken.eq(short | second)
             with m.If(step):
-                m.d.sync += second.eq(start & ~short)
+                m.d.sync += second.eq(self.i.valid & ~taken)
+        else:
+            m.d.comb += taken.eq(1)
         # Round to a multiple of 2**31, by adding 2**30 to the product: the shifter's rounding is the second. For a negative
         # product that subtracts one; here it is folded into the first, where it can change sign and value only of a
         # product in (-1/2, 0], which ends as 0 either way.
-        twice = self.double_rounding & (self.i.p.shift >= 8)
+        twice = self.double_rounding & self.i.p.shift[3:].any()
         m.d.comb += [
             step.eq(~self.o.valid | self.o.ready),
-            self.i.ready.eq(step & ~second),
+            self.i.ready.eq(step & taken),
             multiplier.en.eq(step),
-            multiplier.start.eq(start),
+            multiplier.second.eq(second),
             multiplier.short.eq(short),
             multiplier.a.eq(acc),
             multiplier.b.eq(self.i.p.multiplier),
             multiplier.nudge.eq(Cat(twice, twice & acc[-1]).as_signed()),
         ]
 
-        # What travels beside the numbers waits for the product in a memory, and then goes on from stage to stage.
-        beside = data.StructLayout({"shift": 6, "last": 1, "tag": tag_layout()})
+        # What travels beside the numbers waits for the product in a memory. There are as many stages behind the product: the
+        # mark and the tag go through the memory once more.
+        marks = data.StructLayout({"last": 1, "tag": tag_layout()})
+        beside = data.StructLayout({"shift": 6, "before": marks, "behind": marks})
         wait = multiplier.latency - 1  # and a cycle to read
-        m.submodules.waiting = waiting = Memory(shape=beside, depth=1 << bits_for(wait), init=[], attrs=UNCHECKED)
+        m.submodules.waiting = waiting = Memory(shape=beside, depth=1 << bits_for(self.latency - 1), init=[], attrs=UNCHECKED)
         write, read = waiting.write_port(), waiting.read_port()
         place = Signal(range(waiting.depth))
-        stages = [Signal(beside, name=f"stage{i}", reset_less=True) for i in range(self.latency - multiplier.latency)]
         valid = Signal(self.latency)
         m.d.comb += [
             write.en.eq(step),
             write.addr.eq(place),
             write.data.shift.eq(self.i.p.shift),
-            write.data.last.eq(self.i.p.last),
-            write.data.tag.eq(self.i.p.tag),
+            write.data.before.last.eq(self.i.p.last),
+            write.data.before.tag.eq(self.i.p.tag),
+            write.data.behind.eq(read.data.before),
             read.en.eq(step),
             read.addr.eq(place - wait),
         ]
         with m.If(step):
-            m.d.sync += [place.eq(place + 1), valid.eq(Cat(start, valid))]
-            m.d.sync += [after.eq(before) for before, after in pairwise([read.data, *stages])]
-        product_shift, coarse_shift = read.data.shift, stages[0].shift
+            m.d.sync += [place.eq(place + 1), valid.eq(Cat(self.i.valid & taken, valid))]
+        product_shift, fine_shift = read.data.shift, Signal(3, reset_less=True)
 
         # Shift right by 0…4 bytes, then by 0…7 bits. The product counts in units of 2**23, so that a left shift finds its
         # bits. The result needs 10 bits; `over` tells that it has more.
@@ -127,6 +130,7 @@ class Requantizer(wiring.Component):
         overs = [Cat(uniform[c:]).any() if c < len(uniform) else 0 for c in range(5)]
         with m.If(step):
             m.d.sync += [
+                fine_shift.eq(product_shift[:3]),
                 coarse.eq(Array(extended[8 * c : 8 * c + 18] for c in range(5))[product_shift[3:]]),
                 over1.eq(Array(overs)[product_shift[3:]]),
                 sign1.eq(sign),
@@ -134,7 +138,7 @@ class Requantizer(wiring.Component):
         fine = Signal(signed(11), reset_less=True)
         over2, sign2 = Signal(reset_less=True), Signal(reset_less=True)
         shifted = Signal(signed(18))
-        m.d.comb += shifted.eq(coarse >> coarse_shift[:3])
+        m.d.comb += shifted.eq(coarse >> fine_shift)
         with m.If(step):
             m.d.sync += [
                 fine.eq(shifted),
@@ -143,22 +147,25 @@ class Requantizer(wiring.Component):
             ]
 
         # `fine` is the result with one bit more, still to be rounded.
-        rounded, total, result = Signal(signed(11)), Signal(signed(8), reset_less=True), Signal(signed(8), reset_less=True)
-        below, above = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.comb += rounded.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1)
+        rounded, result = Signal(signed(11), reset_less=True), Signal(signed(8), reset_less=True)
+        over3, sign3, below, above = Signal(reset_less=True), Signal(reset_less=True), Signal(), Signal()
+        m.d.comb += [
+            below.eq(Mux(over3, sign3, rounded < self.clamp_min)),
+            above.eq(over3 | (rounded > self.clamp_max)),
+        ]
         with m.If(step):
             m.d.sync += [
-                total.eq(rounded),
-                below.eq(Mux(over2, sign2, rounded < self.clamp_min)),
-                above.eq(over2 | (rounded > self.clamp_max)),
-                result.eq(Mux(below, self.clamp_min, Mux(above, self.clamp_max, total))),
+                rounded.eq((fine + Cat(1, self.zero_point).as_signed()) >> 1),
+                over3.eq(over2),
+                sign3.eq(sign2),
+                result.eq(Mux(below, self.clamp_min, Mux(above, self.clamp_max, rounded))),
             ]
 
         m.d.comb += [
             self.o.valid.eq(valid[-1]),
             self.o.p.data.eq(result ^ 0x80),
-            self.o.p.last.eq(stages[-1].last),
-            self.o.p.tag.eq(stages[-1].tag),
+            self.o.p.last.eq(read.data.behind.last),
+            self.o.p.tag.eq(read.data.behind.tag),
         ]
 
         if platform is None:

@@ -46,7 +46,7 @@ class RowBuffer(wiring.Component):
     entry at ``stored`` come the word's ``stored`` lanes and, with ``vector_base`` added, its ``index``; ``mask`` has the stored
     lanes only.
 
-    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises three cycles
+    Throughput is one word per cycle, dropped ones included, without gaps from range to range. ``o.valid`` rises two cycles
     after the transfer of a range on ``i`` that finds the buffer idle. ``i.ready`` depends combinationally on ``o.ready``.
     ``read.data`` follows ``read.address`` by one cycle and holds while ``read.en`` is low. A granule written in one cycle is
     seen from the next.
@@ -154,43 +154,43 @@ class RowBuffer(wiring.Component):
             self.read.data.eq(byte_read.data),
         ]
 
-        # Three stages, which move together: `word` is being looked up, `found` has its mask on the way, and the word at the
-        # output is kept if it has a set bit.
+        # Two stages, which move together: `word` is being looked up, `found` has its mask, and is kept if that has a set bit.
         active, found_valid, kept = Signal(), Signal(), Signal()
         word = Signal(range_layout(lanes=self._lanes, words=self._words, vectors=self._vectors), reset_less=True)
         turn = Signal(2)
         beside = {name: shape for name, shape in self.o.p.shape().members.items() if name not in ("mask", "stored")}
-        bounds = {"begun": self._lanes, "ended": self._lanes}  # by lane: at or behind the range's first, behind its last byte
+        bounds = {"first": range(self._lanes), "final": range(self._lanes)}  # lanes of its first and last byte in the range
         found = Signal(data.StructLayout({**beside, **bounds}), reset_less=True)
-        output = Signal.like(self.o.p, reset_less=True)
-        step = Signal()
+        begun = Cat(*(found.first <= lane for lane in range(self._lanes - 1)), Const(1, 1))
+        inside = begun & Cat(Const(1, 1), *(found.final >= lane for lane in range(1, self._lanes)))
+        step, take, move = Signal(), Signal(), Signal()  # take: a range, or none
         words_gone = Signal.like(word.words, reset_less=True)  # the complement of the words left
         range_end = words_gone.all()
 
         m.d.comb += [
             step.eq(self.enable & (~kept | self.o.ready)),
-            self.i.ready.eq(self.enable & (~active | (step & range_end))),
+            take.eq(~active | range_end),
+            move.eq(self.enable & (~active | step)),
+            self.i.ready.eq(move & take),
             mask_read.addr.eq(word.address),
             mask_read.en.eq(step),
         ]
+        # What comes next does not depend on `move`, which comes late: it is only an enable.
         turn_last = turn == self.repeat - 1
-        load = self.i.valid & self.i.ready
         sparse, binary = (getattr(self, name, Const(0)) for name in ("sparse", "binary"))
-        with m.If(active & step):
-            m.d.sync += word.first.eq(0)
-            with m.If(self.word_mode):
-                m.d.sync += turn.eq(Mux(turn_last, 0, turn + 1))
-            with m.If(~self.word_mode | turn_last):
-                m.d.sync += word.address.eq(word.address + Mux(self.word_mode, self.tap_step, 0) + ~self.word_mode)
-            with m.If(range_end):
-                m.d.sync += active.eq(0)
-        with m.If(load):
-            m.d.sync += [active.eq(1), word.eq(self.i.p), turn.eq(0)]
-        with m.If((active & step) | load):
-            # As in `counted`, the second operand is mostly `load`.
-            increment = Mux(self.word_mode | sparse, 1, self._lanes) | load.replicate(len(word.index))
-            m.d.sync += word.index.eq(Mux(load, self.i.p.index, word.index + increment))
-            m.d.sync += words_gone.eq(counted(words_gone, load, ~self.i.p.words))
+        with m.If(move):
+            with m.If(take):
+                m.d.sync += [active.eq(self.i.valid), word.eq(self.i.p), turn.eq(0)]
+            with m.Else():
+                m.d.sync += word.first.eq(0)
+                with m.If(self.word_mode):
+                    m.d.sync += turn.eq(Mux(turn_last, 0, turn + 1))
+                with m.If(~self.word_mode | turn_last):
+                    m.d.sync += word.address.eq(word.address + Mux(self.word_mode, self.tap_step, 0) + ~self.word_mode)
+            # As in `counted`, the second operand is mostly `take`.
+            increment = Mux(self.word_mode | sparse, 1, self._lanes) | take.replicate(len(word.index))
+            m.d.sync += word.index.eq(Mux(take, self.i.p.index, word.index + increment))
+            m.d.sync += words_gone.eq(counted(words_gone, take, ~self.i.p.words))
 
         stored = Const(-1, self._lanes)
         if self._masks:
@@ -198,27 +198,24 @@ class RowBuffer(wiring.Component):
             m.d.comb += [self.stored.en.eq(step), self.stored.address.eq(word.index)]
         mask = Signal(self._lanes)
         m.d.comb += [
-            mask.eq((mask_read.data | binary.replicate(self._lanes)) & found.begun & ~found.ended & stored),
+            mask.eq(Mux(self.word_mode, 1, (mask_read.data | binary.replicate(self._lanes)) & inside & stored)),
+            kept.eq(found_valid & (mask.any() | found.last)),
             self.o.valid.eq(kept),
-            self.o.p.eq(output),
+            self.o.p.mask.eq(mask),
+            *(self.o.p[name].eq(found[name]) for name in beside),
         ]
+        if self._masks:
+            m.d.comb += self.o.p.stored.eq(stored)
+            with m.If(sparse):
+                m.d.comb += self.o.p.index.eq(self.stored.data[self._lanes :] + self.vector_base)
         with m.If(step):
             m.d.sync += [
                 *(found_valid.eq(active), found.last.eq(word.last & range_end)),
                 *(found[name].eq(word[name]) for name in ("address", "index", "tag")),
-                found.begun.eq(Cat(*(word.first <= lane for lane in range(self._lanes - 1)), Const(1, 1))),
-                found.ended.eq(Mux(range_end, Cat(Const(0, 1), *(word.final < lane for lane in range(1, self._lanes))), 0)),
+                found.first.eq(word.first),
+                found.final.eq(Mux(range_end, word.final, self._lanes - 1)),
                 found.clamp.eq(self.maximum & (turn == 1)),
-                kept.eq(found_valid & (self.word_mode | mask.any() | found.last)),
-                *(output[name].eq(found[name]) for name in beside),
-                output.mask.eq(mask),
             ]
-            with m.If(self.word_mode):
-                m.d.sync += output.mask.eq(1)
-            if self._masks:
-                m.d.sync += output.stored.eq(stored)
-                with m.If(sparse):
-                    m.d.sync += output.index.eq(self.stored.data[self._lanes :] + self.vector_base)
 
         if platform is None:
             with m.If(active & self.word_mode):

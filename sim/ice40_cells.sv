@@ -36,8 +36,8 @@ module SB_MAC16 #(
     output CO, ACCUMCO, SIGNEXTOUT
 );
     localparam [0:0] SUM = ~MODE_8x8 & ~TOPOUTPUT_SELECT[1];
-    localparam [0:0] SUMS = MODE_8x8 & TOPOUTPUT_SELECT == 1;
-    localparam [1:0] SELECT = SUMS ? 1 : MODE_8x8 ? 2 : SUM ? TOPOUTPUT_SELECT : 3;
+    localparam [0:0] SUMS = MODE_8x8 & TOPOUTPUT_SELECT == 0;
+    localparam [1:0] SELECT = SUMS ? 0 : MODE_8x8 ? 2 : SUM ? TOPOUTPUT_SELECT : 3;
     localparam [0:0] PARTIAL = TOP_8x8_MULT_REG & BOT_8x8_MULT_REG;
     localparam [0:0] LATE = ~MODE_8x8 & PARTIAL & PIPELINE_16x16_MULT_REG1;
     localparam [0:0] REGISTERED = SUMS ? ~(TOP_8x8_MULT_REG | BOT_8x8_MULT_REG) : MODE_8x8 ? PARTIAL & ~PIPELINE_16x16_MULT_REG1 :
@@ -45,11 +45,12 @@ module SB_MAC16 #(
     localparam [0:0] ADDEND = TOPADDSUB_UPPERINPUT & BOTADDSUB_UPPERINPUT & TOPADDSUB_LOWERINPUT == (SUMS ? 1 : 2) &
         BOTADDSUB_LOWERINPUT == (SUMS ? 1 : 2) & TOPADDSUB_CARRYSELECT == (SUMS ? 0 : 3);
     initial begin
-        if (!(A_REG & B_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
-            $fatal(1, "SB_MAC16: only registered multiplication is modelled");
+        if (!(A_REG == (~MODE_8x8 | SUMS) & B_REG == A_REG & REGISTERED & TOPOUTPUT_SELECT == SELECT & BOTOUTPUT_SELECT == SELECT))
+            $fatal(1, "SB_MAC16: only multiplication of two cycles, of bytes in one, is modelled");
         if ((SUM & LATE) | ((SUM | SUMS) & ~ADDEND)) $fatal(1, "SB_MAC16: only sums of products, C and D are modelled");
     end
-    reg [15:0] a, b;
+    reg [15:0] ra, rb;
+    wire [15:0] a = A_REG ? ra : A, b = B_REG ? rb : B;
     reg [31:0] partial, product, held;
     wire [31:0] sum = product + {C, D};
     wire signed [8:0] a0 = {A_SIGNED & a[7], a[7:0]}, a1 = {A_SIGNED & a[15], a[15:8]};
@@ -59,12 +60,12 @@ module SB_MAC16 #(
     wire signed [33:0] pw = aw * bw;
     always @(posedge CLK)
         if (CE) begin
-            a <= IRSTTOP ? 0 : A;
-            if (!BHOLD) b <= B;
+            ra <= IRSTTOP ? 0 : A;
+            rb <= B;
             partial <= pw[31:0];
             held <= sum;
-            product <= SUMS ? {p1[15:0] + C, p0[15:0] + D} : MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
+            product <= MODE_8x8 ? {p1[15:0], p0[15:0]} : LATE ? partial : pw[31:0];
         end
-    assign O = ~SUM ? product : TOPOUTPUT_SELECT[0] ? held : sum;
+    assign O = SUMS ? {p1[15:0] + C, p0[15:0] + D} : ~SUM ? product : TOPOUTPUT_SELECT[0] ? held : sum;
     assign {CO, ACCUMCO, SIGNEXTOUT} = 0;
 endmodule

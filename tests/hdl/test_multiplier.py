@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from amaranth.hdl import Value
+from amaranth.hdl import Const, Value
 
 from gossamer.hdl.multiplier import ProductArray, WideMultiplier
 from gossamer.sim.streams import Bench
@@ -71,10 +71,10 @@ def test_products_of_random_bytes(rng, kind, lanes, share):
     rows = [*product_rows(rng.integers(0, 256, (150, 2)).tolist(), lanes)]
     table, _ = with_pauses(rng, rows, share)
     dut = product_array(lanes, kind)
-    seen = play(dut, Value.cast(dut.p), [*table, {"en": 0}, {"en": 1}, {"en": 0}, {"en": 0}])
+    seen = play(dut, Value.cast(dut.p), [*table, {"en": 0}, {"en": 0}])
     count, expected = 0, []
-    for row in [*table, {"en": 0}, {"en": 1}, {"en": 0}, {"en": 0}]:
-        expected.append(products(rows[count - 2], lanes) if count >= 2 else None)
+    for row in [*table, {"en": 0}, {"en": 0}]:
+        expected.append(products(rows[count - 1], lanes) if count else None)
         count += row["en"]
     assert [found for found, wanted in zip(seen, expected) if wanted is not None] == [e for e in expected if e is not None]
 
@@ -83,16 +83,16 @@ def test_products_of_random_bytes(rng, kind, lanes, share):
 def test_luts_multiply_all_bytes(lanes):
     rows = [*product_rows(itertools.product(range(256), range(256)), lanes)]
     dut = product_array(lanes, "luts")
-    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}])
-    assert seen[2:] == [products(row, lanes) for row in rows]
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}])
+    assert seen[1:] == [products(row, lanes) for row in rows]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_of_extreme_bytes_two_cycles_later(kind):
+def test_products_of_extreme_bytes_a_cycle_later(kind):
     rows = [*product_rows(itertools.product(BYTES, BYTES), 2)]
     dut = product_array(2, kind)
-    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}])
-    assert seen[2:] == [products(row, 2) for row in rows]
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}])
+    assert seen[1:] == [products(row, 2) for row in rows]
     x, w = 255 << 8 | 255, 0x80 << 8 | 0x7F
     assert products({"x": x, "w": w}, 2) == (-255 * 128 & 0xFFFF) << 16 | 255 * 127
 
@@ -101,8 +101,8 @@ def test_products_of_extreme_bytes_two_cycles_later(kind):
 def test_products_survive_a_reset(kind):
     rows = [*product_rows([(200, 100)] * 6, 2)]
     dut = product_array(2, kind)
-    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}, {}], resets=[1, 2, 4])
-    assert seen[2:] == [20000 << 16 | 20000] * len(seen[2:])
+    seen = play(dut, Value.cast(dut.p), [*({"en": 1} | row for row in rows), {}], resets=[1, 2, 4])
+    assert seen[1:] == [20000 << 16 | 20000] * len(seen[1:])
 
 
 # Modes
@@ -198,34 +198,31 @@ def test_lut_lanes_must_be_even_and_not_more_than_lanes(lanes, lut_lanes):
         ProductArray(lanes=lanes, technology="ice40", lut_lanes=lut_lanes)
 
 
-def wide_row(a, b, start=1, short=0, nudge=0):
-    return {"a": int(a) & (1 << 29) - 1, "b": int(b), "start": int(start), "short": int(short), "nudge": int(nudge) & 3}
+def wide_row(a, b, second=0, short=0, nudge=0):
+    return {"a": int(a) & (1 << 29) - 1, "b": int(b), "second": int(second), "short": int(short), "nudge": int(nudge) & 3}
 
 
 def noise(rng):
     a, nudge = -rng.integers(1, 1 << 28), rng.integers(-1, 2)
-    return wide_row(a, rng.integers(1 << 31), start=0, short=rng.integers(2), nudge=nudge)
+    return wide_row(a, rng.integers(1 << 31), short=rng.integers(2), nudge=nudge)
 
 
 def operation(rng, a, b, interval, short=False, nudge=None):
     """What one pair of operands takes, as ``(row, result or None)`` per cycle."""
     nudge = rng.integers(-1 if a <= 0 else 0, 2 if a >= 0 else 1) if nudge is None else nudge
+    result = (int(a) * int(b) + (int(nudge) << 30)) // (1 << 23)
     if interval == 1:
-        row = wide_row(a, b, start=rng.integers(2), short=rng.integers(2), nudge=nudge)
-    else:
-        row = wide_row(a, b, short=short, nudge=nudge)
-        if short:
-            a = (a & 0x7FFF) - (0x8000 if a < 0 else 0)
-    cycles = [(row, (int(a) * int(b) + (int(nudge) << 30)) // (1 << 23))]
-    if interval == 2 and not short:
-        cycles.append((noise(rng), None))
-    return cycles
+        return [(wide_row(a, b, second=rng.integers(2), short=rng.integers(2), nudge=nudge), result)]
+    if short:
+        cut = (a & 0x7FFF) - (0x8000 if a < 0 else 0)
+        return [(wide_row(a, b, short=1, nudge=nudge), (int(cut) * int(b) + (int(nudge) << 30)) // (1 << 23))]
+    return [(wide_row(a, b, nudge=nudge), None), (wide_row(a, b, second=1, nudge=nudge), result)]
 
 
 def check_wide(rng, interval, cycles, share):
     """Run ``cycles`` with pauses; each result must be on ``o`` for as long as it is not pushed out."""
     dut = WideMultiplier(interval=interval)
-    assert dut.latency == 3 + interval
+    assert dut.latency == 4
     flush = [(noise(rng), None)] * (dut.latency + 1)
     table, positions = with_pauses(rng, [row for row, _ in [*cycles, *flush]], share)
     seen = play(dut, dut.o, table)
@@ -262,10 +259,10 @@ def test_wide_products_of_extreme_numbers(rng, interval, short):
 @pytest.mark.parametrize("interval", [1, 2])
 def test_wide_products_survive_a_reset(interval):
     dut = WideMultiplier(interval=interval)
-    table = [{"en": 1, **wide_row(3 << 20, 5 << 20)}, *[{"en": 1, **wide_row(0, 0, start=0)}] * 8]
-    seen = play(dut, dut.o, table, resets=range(8))
-    assert seen[dut.latency] == 15 << 17
-    assert not any(seen[dut.latency + 1 :])
+    rows = [wide_row(3 << 20, 5 << 20), wide_row(3 << 20, 5 << 20, second=1), *[wide_row(0, 0, short=1)] * 8]
+    seen = play(dut, dut.o, [{"en": 1, **row} for row in rows], resets=range(2, 8))
+    assert seen[dut.latency + 1] == 15 << 17
+    assert not any(seen[dut.latency + 2 :])
 
 
 @pytest.mark.parametrize("interval", [0, 3])
@@ -274,13 +271,21 @@ def test_interval_must_be_1_or_2(interval):
         WideMultiplier(interval=interval)
 
 
-@pytest.mark.parametrize("between", [[], [{"en": 0, "start": 1}]])
-def test_start_must_be_low_behind_operands_that_are_not_short(between):
-    table = [{"en": 1, **wide_row(1, 1)}, *between, {"en": 1, **wide_row(1, 1, short=1)}, {}]
-    message = "start must be low behind operands that are not short"
-    dut = WideMultiplier(interval=2)
+@pytest.mark.parametrize("first", [wide_row(1, 1, short=1), wide_row(1, 1, second=1)])
+def test_second_must_come_behind_a_first_cycle(first):
+    rows = [wide_row(1, 1), wide_row(1, 1, second=1), first, wide_row(1, 1, second=1)]
+    message = "second must come behind a first cycle"
     with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
-        play(dut, dut.o, table)
+        play(WideMultiplier(interval=2), Const(0), [*({"en": 1, **row} for row in rows), {}])
+
+
+@pytest.mark.parametrize("changed", [wide_row(2, 1, 1), wide_row(1, 2, 1), wide_row(1, 1, 1, nudge=1)])
+@pytest.mark.parametrize("between", [[], [{"en": 0, "a": 7}]])
+def test_operands_must_stay_the_same_in_their_second_cycle(changed, between):
+    table = [{"en": 1, **wide_row(1, 1)}, *between, {"en": 1, **changed}, {}]
+    message = "operands must stay the same in their second cycle"
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
+        play(WideMultiplier(interval=2), Const(0), table)
 
 
 @pytest.mark.parametrize("interval", [1, 2])
@@ -291,8 +296,10 @@ def test_nudge_must_not_be_negative_if_a_is_positive(interval):
 
 
 def test_a_reset_is_the_end_of_a_pair():
-    dut = WideMultiplier(interval=2)
-    assert len(play(dut, dut.o, [{"en": 1, **wide_row(1, 1)}, {"start": 0}, {"start": 1}, {"start": 0}], resets=[1])) == 4
+    rows = [wide_row(1, 1), wide_row(2, 1), wide_row(1, 1, second=1)]
+    message = "second must come behind a first cycle"
+    with pytest.raises(AssertionError, match=rf"^Assertion violated: {message}$"):
+        play(WideMultiplier(interval=2), Const(0), [{"en": 1, **rows[0]}, {"en": 0}, {"en": 1, **rows[2]}, {}], resets=[1])
 
 
 @pytest.mark.parametrize(

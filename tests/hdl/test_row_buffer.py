@@ -160,7 +160,7 @@ def check(result, ranges, settings, memory, sizes, masks=()):
         begin = sum(cycle <= transfers[-1] for cycle in moving)
         for place, word in enumerate(found, begin):
             if word:
-                offers.append(moving[place + 1] + 1)
+                offers.append(moving[place] + 1)
         free = moving[begin + len(found) - 1]
     assert result.i.cycles == transfers
     assert result.o.offers == offers
@@ -280,7 +280,7 @@ def test_words_follow_without_gaps_from_range_to_range():
     ranges = [make_range(0, 0, 1, 7), make_range(1, 2, 0, 3), make_range(2, 7, 2, 0)]
     result = run((8, 8, 8, 64), Settings(), ranges, fill([1] * 64, 8))
     assert result.i.cycles == [8, 10, 11]
-    assert result.o.cycles == list(range(11, 17))
+    assert result.o.cycles == list(range(10, 16))
     assert [word["mask"] for word in result.o.payloads] == [0xFF, 0xFF, 0x0C, 0x80, 0xFF, 0x01]
     assert [word["index"] for word in result.o.payloads] == [0, 8, 0, 0, 8, 16]
 
@@ -288,13 +288,13 @@ def test_words_follow_without_gaps_from_range_to_range():
 def test_a_dropped_word_takes_a_cycle():
     memory = [0] * 8 + [0, 5, 0, 0, 0, 0, 0, 0] + [0] * 16
     result = run((8, 8, 4, 64), Settings(), [make_range(0, 0, 3, 7)], fill(memory, 8))
-    assert [(cycle, word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(8, 2, 0), (10, 0, 1)]
+    assert [(cycle, word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(7, 2, 0), (9, 0, 1)]
 
 
 def test_a_range_without_anything_is_dropped_unless_it_is_the_last():
     ranges = [make_range(0, 0, 3, 7, last=0), make_range(0, 0, 3, 7, last=0), make_range(0, 0, 3, 7, last=1)]
     result = run((8, 8, 4, 64), Settings(), ranges, fill([0] * 32, 8))
-    assert [(cycle, word["address"], word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(18, 3, 0, 1)]
+    assert [(cycle, word["address"], word["mask"], word["last"]) for cycle, word in result.o.transfers] == [(17, 3, 0, 1)]
 
 
 def test_bytes_outside_the_range_do_not_count():

@@ -22,7 +22,7 @@ INPUTS = {
     "x": 32,
     "w": 32,
     "binary": 1,
-    "start": 1,
+    "second": 1,
     "short": 1,
     "a": 29,
     "b": 31,
@@ -141,15 +141,17 @@ def stimuli(rng):
         (int(rng.random() < 0.4), rng.integers(-(1 << 28), 1 << 28) >> rng.integers(28), rng.integers(1 << 31))
         for _ in range(600)
     ]
-    operations = []
+    operations = []  # each with all that the multipliers get but for the stalls, and whether the result counts
     for short, a, b in pairs:
+        operands = {"a": int(a) & (1 << 29) - 1, "b": int(b), "nudge": int(rng.integers(-1 if a < 0 else 0, 2)) & 3}
         if rng.random() < 0.2:
-            operations.append((0, 0, rng.integers(1 << 29), rng.integers(1 << 31)))
-        operations.append((1, short, a, b))
+            noise = {"a": int(rng.integers(1 << 28)), "b": int(rng.integers(1 << 31)), "nudge": 0, "second": 0}
+            operations.append(({**noise, "short": int(rng.integers(2))}, False))
+        operations.append(({**operands, "second": 0, "short": int(short)}, bool(short)))
         if not short:
-            operations.append((0, rng.integers(2), rng.integers(1 << 29), rng.integers(1 << 31)))
+            operations.append(({**operands, "second": 1, "short": 0}, True))
     rows = []
-    for start, short, a, b in operations:
+    for operands, counts in operations:
         while True:
             en = int(rng.random() < 0.7)
             source = BYTES if rng.random() < 0.5 else bytes(range(256))
@@ -162,11 +164,9 @@ def stimuli(rng):
                     "x": x,
                     "w": w,
                     "binary": len(rows) // 50 % 2,
-                    "start": int(start) if en else int(rng.integers(2)),
-                    "short": int(short) if en else int(rng.integers(2)),
-                    "a": int(a) & (1 << 29) - 1,
-                    "b": int(b),
-                    "nudge": int(rng.integers(-1 if a & 1 << 28 else 0, 2)) & 3,
+                    **operands,
+                    **({} if en else {"second": int(rng.integers(2)), "short": int(rng.integers(2))}),
+                    "counts": counts,
                     "read_en": int(rng.random() < 0.7 and len(rows) >= len(ADDRESSES)),
                     "read_address": ADDRESSES[rng.integers(len(ADDRESSES))],
                     "write_en": int(write),
@@ -189,14 +189,14 @@ def defined(rows):
         known = {"read_ready"}
         if cycle and before["read_en"] and not before["write_en"]:
             known.add("read_data")
-        if len(history) >= 2:
+        if len(history) >= 1:
             known.add("products")
         if cycle % 50 >= 3 and sum(row["en"] for row in rows[cycle - cycle % 50 : cycle]) >= 3:
             known.add("agreements")
         if len(history) >= 4:
             known.add("wide1")
-        if len(history) >= 5 and history[-5]["start"]:
-            known.add("wide2")
+            if history[-4]["counts"]:
+                known.add("wide2")
         names.append(known)
         if row["en"]:
             history.append(row)
