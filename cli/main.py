@@ -17,6 +17,7 @@ from rich.table import Table
 from gossamer.boards import BOARDS
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in, samples
+from gossamer.cli.models import VARIANTS as MODEL_VARIANTS
 from gossamer.golden import spec
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
@@ -67,7 +68,8 @@ calibrate_option = click.option(
     help="Inputs (.npy) whose longest compressed rows, and a tenth more, are the sizes of rows in the store. Default: the "
     "inputs that are used anyway.",
 )
-MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({', '.join(BUILT_IN)})."
+NAMES = ", ".join([*BUILT_IN, *MODEL_VARIANTS])
+MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({NAMES})."
 
 
 @contextmanager

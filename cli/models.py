@@ -13,18 +13,23 @@ from gossamer.golden import arithmetic, denoise, digits
 from gossamer.golden.network import Network, Quantize
 from gossamer.golden.tflite_import import load_tflite
 
-__all__ = ["BUILT_IN", "Samples", "labels", "load_model", "models_in", "samples", "samples_file"]
+__all__ = ["BUILT_IN", "VARIANTS", "Samples", "labels", "load_model", "models_in", "samples", "samples_file"]
 
 BUILT_IN: dict[str, Callable[[], Network]] = {"digits": digits.load, "denoise": denoise.load}
+
+VARIANTS = {f"digits_{name}": name for name in digits.VARIANTS if name != "int8"}
+"""Names of the digits networks with fewer bits or fewer weights, which need a core for them."""
 
 
 def load_model(name: str) -> Network:
     """The built-in network ``name``, or the one in the TFLite model or network file ``name``."""
     if name in BUILT_IN:
         return BUILT_IN[name]()
+    if name in VARIANTS:
+        return digits.load(VARIANTS[name])
     path = Path(name)
     if not path.is_file():
-        known = ", ".join(BUILT_IN)
+        known = ", ".join([*BUILT_IN, *VARIANTS])
         raise InputError(f"a model must be a .tflite file, a network file or one of {known}, not {name!r}")
     with open(path, "rb") as file:
         identifier = file.read(8)[4:]
@@ -47,9 +52,10 @@ def samples(name: str, network: Network, count: int) -> Samples:
     ``NAME_samples.npz`` beside it, where NAME may lack an ``_int8`` or ``_fp32`` at its end. Random inputs of a float32
     model are the values that its quantization can tell apart.
     """
+    if name == "digits" or name in VARIANTS:
+        return Samples(digits.test_set()[0][:count], "held-out samples")
     if name in BUILT_IN:
-        held_out = digits.test_set()[0] if name == "digits" else denoise.to_input(denoise.noisy(denoise.photograph()))
-        return Samples(held_out[:count], "held-out samples")
+        return Samples(denoise.to_input(denoise.noisy(denoise.photograph()))[:count], "held-out samples")
     file = samples_file(name)
     if file:
         x, output = load_samples(file, network)
@@ -70,7 +76,7 @@ def labels(name: str, network: Network, count: int) -> NDArray[np.int64]:
     built-in network, or in the array ``y`` beside a model. Empty if the network does not classify."""
     if network.tensors[network.output].shape == network.tensors[network.input].shape:
         return np.zeros(0, np.int64)
-    if name == "digits":
+    if name == "digits" or name in VARIANTS:
         return np.asarray(digits.test_set()[1][:count], np.int64)
     file = samples_file(name)
     if file:

@@ -282,7 +282,8 @@ def test_network_that_does_not_fit(refused, tmp_path):
 @pytest.mark.parametrize("command", [["compile", "-o", "out"], ["run", "--input", "x.npy", "-o", "y.npy"]], ids=lambda c: c[0])
 @pytest.mark.parametrize("model", ["digit", "missing.gsm", "."])
 def test_unknown_model(refused, command, model):
-    known = "a .tflite file, a network file or one of digits, denoise"
+    built_in = "digits, denoise, digits_w4a8, digits_w4a4, digits_sparse75, digits_palette, digits_binary"
+    known = f"a .tflite file, a network file or one of {built_in}"
     assert refused(*command, model) == f"a model must be {known}, not {model!r}"
 
 
