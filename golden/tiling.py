@@ -254,6 +254,8 @@ def cut_window(kernel: Kernel, config: Config, refuse: Callable[[str], Exception
     vectors = 0 if kernel.shared else max(kernel.vectors(part, whole.beats) for part in parts)
     groups = min(config.parameters // 2 // kernel.group, config.weight_vectors // 2 // max(vectors, 1), MOST_GROUPS)
     masks = max(kernel.masks(whole.columns, part, whole.beats) for part in parts)
+    if masks > config.masks:
+        return []
     groups = min(groups, config.masks // 2 // masks if masks else groups)
     return [
         [

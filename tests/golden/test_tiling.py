@@ -248,11 +248,14 @@ CASES = {
     "one row of words": lambda c: depthwise((1, 700, 20), (1, 3, 20), (1, 698), c),
     "many rows": lambda c: conv((4100, 1, 1), (2050, 1, 1), (2, 1), c, stride=(2, 1)),
     "many kernel rows": lambda c: conv((200, 1, 1), (4, 1, 1), (197, 1), c),
+    "masks of groups": lambda c: sparse((3, 3, 16), (3, 3, 700), (3, 3), c, 0.4, padding=(1, 1, 1, 1)),
+    "masks of a window": lambda c: sparse((40, 20, 8), (1, 1, 90), (40, 20), c, 0.02),
 }
 BIG = dataclasses.replace(UP5K, name="wide28", technology="generic", acc_bits=28, store_ports=2, lut_lanes=0)
+MASKED = dataclasses.replace(SMALL[3], name="masked", masks=256)
 
 
-@pytest.mark.parametrize("config", [*SMALL, UP5K], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [*SMALL, UP5K, MASKED], ids=lambda config: config.name)
 @pytest.mark.parametrize("case", CASES)
 def test_pieces_cover_every_tap_of_every_output_once(case, config):
     kernel = CASES[case](config)
@@ -262,14 +265,16 @@ def test_pieces_cover_every_tap_of_every_output_once(case, config):
     assert (done == 1).all()
 
 
-@pytest.mark.parametrize("config", [*SMALL, UP5K], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [*SMALL, UP5K, MASKED], ids=lambda config: config.name)
 @pytest.mark.parametrize("case", CASES)
 def test_every_piece_fits(case, config):
     kernel = CASES[case](config)
     for piece in cut(kernel, config, CompileError):
         assert len(kernel.weights_of(piece)) <= config.weight_vectors * config.lanes
         entries = piece.windows if piece.partial_in else len(piece.groups)
-        assert entries * config.lanes <= config.parameters
+        assert entries * kernel.group <= config.parameters
+        if kernel.sparse:
+            assert len(kernel.masks_of(piece, config)) <= config.masks * config.mask_bytes
         found = fields(kernel, piece, config)
         assert found["ring_words"] <= config.row_words
         assert found["ring_words"] >= found["slot_words"] * len(piece.kernel_rows)
@@ -386,3 +391,175 @@ def test_sums_that_overflow_are_cut():
         cut(dense(5, 1, config, weight=-127), config, CompileError)
     pieces = cut(dense(40, 1, config, weight=32), config, CompileError)  # 255 * 32 * 16 = 130560
     assert [piece.beats for piece in pieces] == [range(16), range(16, 32), range(32, 40)]
+
+
+# Masks and weights of four bits
+
+
+MODAL = dataclasses.replace(BIG, name="modal", masks=256, int4=True, binary=True, nibbles=True)
+
+
+def sparse(shape, outputs, window, config, density, **geometry):
+    """A convolution with zeros in all but so many of its vectors; block-sparse, if the configuration has masks."""
+    rng = np.random.default_rng(7)
+    weights = rng.choice([-100, 100], (outputs[2], *window, shape[2])).astype(np.int8)
+    for group in range(0, outputs[2], config.lanes):
+        weights[group : group + config.lanes, rng.random((*window, shape[2])) >= density] = 0
+    layer = Conv("c", ("x",), "y", weights, np.zeros(outputs[2], np.int32), np.ones(outputs[2]) / 64, **geometry)
+    return kernel_of(layer, shape, outputs, config)
+
+
+def of_vectors(stored, shape, outputs, window, config=MODAL, **geometry):
+    """The same with the vectors of ``stored``, of group, kernel row and byte of the window, whose weights are their number."""
+    weights = np.zeros((outputs[2], *window, shape[2]), np.int8)
+    for number, (group, row, byte) in enumerate(stored, 1):
+        weights[group * 16, row, byte // shape[2], byte % shape[2]] = number + 20  # too much for four bits
+    layer = Conv("c", ("x",), "y", weights, np.zeros(outputs[2], np.int32), np.ones(outputs[2]) / 64, **geometry)
+    return kernel_of(layer, shape, outputs, config)
+
+
+def masks_by_hand(kernel, piece, config=MODAL):
+    """``(lanes that are stored, first)`` of each mask."""
+    entries = np.frombuffer(kernel.masks_of(piece, config), np.uint8).reshape(-1, config.mask_bytes)
+    found = []
+    for entry in entries.tolist():
+        bits = int.from_bytes(bytes(entry[:2]), "little")
+        assert not any(entry[4:])
+        found.append(([lane for lane in range(16) if bits >> lane & 1], entry[2] + 256 * entry[3]))
+    return found
+
+
+def test_masks_and_vectors_by_hand():
+    """Windows of 2 rows and 40 bytes, from lane 8 on: a pixel of padding of 8 bytes is behind half a word."""
+    stored = [(0, 0, 0), (0, 0, 7), (0, 0, 8), (0, 1, 39), (1, 0, 39), (1, 1, 23), (1, 1, 24)]
+    kernel = of_vectors(stored, (2, 8, 8), (1, 3, 20), (2, 5), stride=(1, 2), padding=(0, 0, 1, 0))
+    assert kernel.sparse
+    assert kernel.phase(range(3), range(40)) == 8
+    assert masks_by_hand(kernel, whole(kernel)) == [
+        *[([8, 15], 0), ([0], 2), ([], 3), ([], 3), ([], 3), ([15], 3)],
+        *[([], 4), ([], 4), ([15], 4), ([], 5), ([15], 5), ([0], 6)],
+    ]
+    vectors = np.frombuffer(kernel.weights_of(whole(kernel)), np.int8).reshape(-1, 16)
+    assert vectors[:, 0].tolist() == [20 + n for n in range(1, 8)]
+    assert kernel.vectors(range(2), range(40)) == 4
+    assert kernel.vectors(range(1), range(8)) == 2
+    assert (kernel.masks(range(3), range(2), range(40)), kernel.masks(range(3), range(1), range(16, 40))) == (6, 2)
+
+
+def test_masks_of_a_part_count_its_own_vectors():
+    stored = [(0, 0, 0), (0, 0, 7), (0, 0, 8), (0, 1, 39), (1, 0, 39), (1, 1, 23), (1, 1, 24)]
+    kernel = of_vectors(stored, (2, 8, 8), (1, 3, 20), (2, 5), stride=(1, 2), padding=(0, 0, 1, 0))
+    part = dataclasses.replace(whole(kernel), groups=range(1, 2), kernel_rows=range(1, 2), beats=range(16, 40))
+    # from byte 16 on, which is in lane 8 of a word
+    assert masks_by_hand(kernel, part) == [([15], 0), ([0], 1)]
+    assert np.frombuffer(kernel.weights_of(part), np.int8).reshape(-1, 16)[:, 0].tolist() == [26, 27]
+
+
+@pytest.mark.parametrize("density, pitch, stride, masks, chosen", [
+    (0.5, 16, 1, 256, True), (0.5, 8, 2, 256, True), (0.5, 8, 1, 256, False), (0.5, 16, 1, 0, False), (1, 16, 1, 256, False),
+])  # fmt: skip
+def test_masks_are_used_if_vectors_are_zero_and_windows_begin_in_one_lane(density, pitch, stride, masks, chosen):
+    config = dataclasses.replace(MODAL, masks=masks)
+    kernel = sparse((4, 9, pitch), (4, 9 // stride, 16), (1, 1), config, density, stride=(1, stride))
+    assert kernel.sparse == chosen
+
+
+def test_a_single_window_may_begin_anywhere():
+    assert sparse((4, 3, 5), (1, 1, 16), (4, 3), MODAL, 0.5).sparse
+
+
+@pytest.mark.parametrize("share, chosen", [(90, True), (91, False)])
+def test_masks_are_used_up_to_nine_vectors_in_ten(share, chosen):
+    weights = np.zeros((16, 100), np.int8)
+    weights[:, :share] = 99
+    layer = FullyConnected("f", ("x",), "y", weights, np.zeros(16, np.int32), np.ones(16) / 64)
+    assert kernel_of(layer, (100,), (16,), MODAL).sparse == chosen
+
+
+def test_masks_that_are_few_cut_groups_and_windows():
+    # a window of 9 pixels of 16 channels has 9 masks; 28 groups of 9 are 252 masks
+    def groups(count, masks):
+        config = dataclasses.replace(MODAL, masks=masks, parameters=1024)
+        kernel = sparse((3, 3, 16), (1, 1, 16 * count), (3, 3), config, 0.05)
+        return [len(piece.groups) for piece in cut(kernel, config, CompileError)]
+
+    assert groups(28, 256) == [28]
+    assert groups(29, 256) == [14, 14, 1]  # each half of the buffer
+    assert groups(29, 512) == [29]
+    # 40 rows of 10 words are 400 masks; 25 rows have 250
+    kernel = sparse((40, 20, 8), (1, 1, 16), (40, 20), MODAL, 0.02)
+    assert [len(piece.kernel_rows) for piece in cut(kernel, MODAL, CompileError)] == [20, 20]
+
+
+def test_zero_vectors_make_windows_fit_that_would_not():
+    kernel = sparse((1, 1, 2000), (1, 1, 16), (1, 1), MODAL, 0.1)
+    assert kernel.vectors(range(1), range(2000)) < 256
+    assert len(list(cut(kernel, MODAL, CompileError))) == 1
+    plain = dataclasses.replace(MODAL, masks=0)
+    assert len(list(cut(sparse((1, 1, 2000), (1, 1, 16), (1, 1), plain, 0.1), plain, CompileError))) == 4
+
+
+def test_parts_of_the_only_window_have_masks_for_their_rows():
+    """A row of 128 pixels of 8 bytes has 64 masks: four rows have as many as there are, eight too many."""
+    config = dataclasses.replace(MODAL, weight_vectors=8192, row_words=1024)
+    kernel = sparse((16, 128, 8), (1, 1, 32), (16, 128), config, 0.1)
+    parts = cut_window(kernel, config, CompileError, 4)
+    assert [[(len(p.kernel_rows), len(p.groups)) for p in part] for part in parts] == [[(4, 1), (4, 1)]] * 4
+    assert cut_window(kernel, config, CompileError, 8) == []
+
+
+def test_weights_of_four_bits_are_two_in_a_byte():
+    # 40 channels are a group of 32, and one of 8; channel n of byte b of the window has weight (n + b) % 16 - 8
+    weights = ((np.arange(40)[:, None] + np.arange(3)) % 16 - 8).astype(np.int8)
+    layer = FullyConnected("f", ("x",), "y", weights, np.zeros(40, np.int32), np.ones(40) / 64)
+    kernel = kernel_of(layer, (3,), (40,), MODAL)
+    assert (kernel.fields["int4"], kernel.group, kernel.groups, kernel.lanes) == (1, 32, 2, 16)
+    assert_fields(kernel, whole(kernel), MODAL, groups=2, last_lanes=8, int4=1, out_row_step=40 - 32)
+    vectors = np.frombuffer(kernel.weights_of(whole(kernel)), np.uint8).reshape(2, 3, 16)
+    for byte in range(3):
+        low, high = weights[:16, byte], weights[16:32, byte]
+        assert vectors[0, byte].tolist() == [int(a) & 15 | (int(b) & 15) << 4 for a, b in zip(low, high)]
+        assert vectors[1, byte].tolist() == [*(int(a) & 15 for a in weights[32:, byte]), *[0] * 8]
+    second = dataclasses.replace(whole(kernel), groups=range(1, 2))
+    assert_fields(kernel, second, MODAL, groups=1, last_lanes=8, out_address=32, out_row_step=40)
+
+
+def test_partial_sums_of_weights_of_four_bits_have_twice_as_many_entries():
+    config = dataclasses.replace(MODAL, weight_vectors=256, masks=0)
+    kernel = dense(700, 40, config, weight=7)
+    pieces = list(cut(kernel, config, CompileError))
+    assert [(len(p.groups), p.beats) for p in pieces] == [
+        (1, part) for _ in range(2) for part in (range(256), range(256, 512), range(512, 700))
+    ]
+    assert_fields(kernel, pieces[0], config, partial_out=1, out_x_step=256, last_lanes=32)
+
+
+def test_fields_of_packed_maps_by_hand():
+    """Four bits in, a bit per value out: five pixels of 6 channels are 15 bytes, of 40 channels 25."""
+    weights = np.full((40, 1, 2, 6), 99, np.int8)
+    layer = Conv("c", ("x",), "y", weights, np.zeros(40, np.int32), np.ones(40) / 64)
+    tensors = {"x": Tensor("x", (2, 5, 6), 1.0, 2, "int4"), "y": Tensor("y", (2, 4, 40), 1.0, 0, "binary")}
+    maps = Map("x", 2, 5, 6, 6, 0, 6, 2, 2), Map("y", 2, 4, 40, 40, 0, 40, 0, 8)
+    (kernel,) = lower(SimpleNamespace(tensors=tensors), layer, maps[:1], maps[1], MODAL, CompileError)
+    assert_fields(
+        kernel, whole(kernel), MODAL,
+        in_nibbles=1, in_bits=0, out_nibbles=0, out_bits=1, groups=3, last_lanes=8, pad=10, x_step=6, range_last=11,
+        right_granule=4, tail=6,  # 30 bytes of the row buffer
+        out_x_step=5, out_row_step=24 - 2 * 2,
+    )  # fmt: skip
+    tile = dataclasses.replace(whole(kernel), columns=range(3, 4), groups=range(1, 3))
+    _, _, position = descriptor(kernel, tile, MODAL)
+    assert position.out_byte == 3 * 5 + 2
+    assert_fields(kernel, tile, MODAL, offset=2, in_address=1)  # byte 18 of the row buffer's is in its second word
+
+
+def test_a_slot_of_a_packed_map_begins_with_a_word_of_the_store():
+    """A store word of bits is 64 bytes of the row buffer."""
+    weights = np.full((8, 1, 1, 8), 99, np.int8)
+    layer = Conv("c", ("x",), "y", weights, np.zeros(8, np.int32), np.ones(8) / 64)
+    tensors = {"x": Tensor("x", (1, 40, 8), 1.0, 0, "binary"), "y": Tensor("y", (1, 40, 8), 1.0, 0)}
+    maps = Map("x", 1, 40, 8, 8, 0, 8, 0, 8), Map("y", 1, 40, 8, 8, 0, 8, 0)
+    (kernel,) = lower(SimpleNamespace(tensors=tensors), layer, maps[:1], maps[1], MODAL, CompileError)
+    tile = dataclasses.replace(whole(kernel), columns=range(19, 25))
+    # bytes 152 to 199 are in the third and fourth words; the slot begins with byte 128
+    assert_fields(kernel, tile, MODAL, in_bits=1, in_address=2, offset=24, left_granules=0, right_granule=9, tail=8, pad=0)
