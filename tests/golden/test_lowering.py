@@ -1,5 +1,6 @@
 """What layers become: weights in lane order by hand, folded biases, what is exact, and what is refused."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ from gossamer.golden.network import (
     Tensor,
 )
 from gossamer.golden.program import decode
-from gossamer.golden.spec import ADD_TABLE, CONFIGS, PARAMETER, SHIFT_BIAS
+from gossamer.golden.spec import ADD_TABLE, CONFIGS, PARAMETER, SHIFT_BIAS, Config
 from gossamer.golden.tiling import Map
 
 UP5K = CONFIGS["up5k"]
@@ -33,7 +34,8 @@ def place(tensor, pitch=None):
     """The map of a tensor that shares its bytes with no other."""
     rows, columns, channels = map_shape(tensor.shape)
     pitch = pitch or channels
-    return Map(tensor.name, rows, columns, channels, pitch, 0, pitch, tensor.zero_point)
+    per_byte = {"int4": 2, "binary": 8}.get(tensor.dtype, 1)
+    return Map(tensor.name, rows, columns, channels, pitch, 0, pitch, tensor.zero_point, per_byte)
 
 
 def kernels(layer, inputs, output, *, config=UP5K, pitch=None, out_pitch=None):
@@ -62,6 +64,89 @@ def dense(weights, bias, scales, **fields):
 
 def parameters(lowered):
     return [decode(PARAMETER, bytes(entry)) for entry in lowered.parameters.reshape(-1, 8)]
+
+
+# Modes
+
+MODAL = Config("modal", masks=256, nibbles=True, binary=True, int4=True)
+
+
+def signs(rng, *shape):
+    return rng.choice([-1, 1], shape).astype(np.int8)
+
+
+def test_weights_of_minus_one_and_one_on_a_binary_map_are_bits(rng):
+    """A vector per byte; the map has the pitch of its bytes, and so have the weights, with 0 between pixels."""
+    weights = signs(rng, 20, 2, 3, 16)
+    layer = conv(weights, bias=[5] * 20)
+    lowered = kernel(layer, [((4, 5, 16), 1.0, 0, "binary")], ((3, 3, 20), 1.0, 0), config=MODAL, pitch=32)
+    assert (lowered.fields["binary"], lowered.fields["int4"], lowered.fields["pad"], lowered.sparse) == (1, 0, 0, False)
+    assert (lowered.source.per_byte, lowered.source.pitch, lowered.source.channels) == (1, 4, 2)
+    assert lowered.weights.shape == (2, 2, 3 * 4, 16)
+    for group, row, pixel, byte, lane in np.ndindex(2, 2, 3, 4, 16):
+        channel = 16 * group + lane
+        bits = [channel < 20 and byte < 2 and weights[channel, row, pixel, 8 * byte + bit] > 0 for bit in range(8)]
+        assert lowered.weights[group, row, 4 * pixel + byte, lane].astype(np.uint8) == sum(b << n for n, b in enumerate(bits))
+    # every product is one less than what is counted, and 0 and 0 between pixels count 2
+    assert [p["bias"] for p in parameters(lowered)][:20] == [5 - 6 * (16 + 2 * 16)] * 20
+
+
+def test_other_weights_on_a_binary_map_see_bytes_of_0_and_2(rng):
+    weights = signs(rng, 3, 1, 1, 8)
+    weights[2, 0, 0, 5] = 2
+    lowered = kernel(conv(weights), [((4, 5, 8), 1.0, 0, "binary")], ((4, 5, 3), 1.0, 0), config=MODAL)
+    assert (lowered.fields["binary"], lowered.source.per_byte, lowered.source.bias, lowered.fields["pad"]) == (0, 8, 1, 0)
+    assert [p["bias"] for p in parameters(lowered)][:3] == (-weights.reshape(3, 8).sum(1)).tolist()
+
+
+def test_a_binary_output_is_the_sign_of_the_sum():
+    """Whatever its scales are; the bytes behind its channels are -1."""
+    layer = conv(np.full((8, 1, 1, 4), 3, np.int8), bias=[*range(-4, 4)], scales=[1e-9] * 8, clamp=(-1, 1))
+    lowered = kernel(layer, [((2, 2, 4), 1.0, -128)], ((2, 2, 8), 1.0, 0, "binary"), config=MODAL, out_pitch=16)
+    found = parameters(lowered)
+    assert [p["bias"] for p in found] == [*range(-3, 5), *[0] * 8]  # one more, and a zero point of -1
+    assert (lowered.fields["zero_point"], lowered.fields["clamp_min"], lowered.fields["clamp_max"]) == (-1, -128, 127)
+    assert all(unmoved(p) for p in found[:8])
+
+
+def test_the_bias_takes_the_zero_point_of_four_bits():
+    layer = conv(np.full((2, 1, 1, 3), 50, np.int8), bias=[1, 2])
+    lowered = kernel(layer, [((2, 2, 3), 1.0, -3, "int4")], ((2, 2, 2), 1.0, 0, "int4"), config=MODAL)
+    assert [p["bias"] for p in parameters(lowered)][:2] == [1 - 5 * 150, 2 - 5 * 150]
+    assert (lowered.fields["pad"], lowered.fields["clamp_min"], lowered.fields["clamp_max"]) == (5, -8, 7)
+
+
+@pytest.mark.parametrize("dtype, zero, lift", [("int8", -128, 0), ("int4", -8, 0), ("binary", -1, -1)])
+def test_a_maximum_begins_with_the_smallest_value(dtype, zero, lift):
+    """Byte 0 of the row buffer; a binary output is the sign of the largest value, which is 0 or 2 there."""
+    layer = MaxPool("p", ("x",), "y", (2, 2), (1, 1))
+    lowered = kernel(layer, [((3, 3, 16), 1.0, 0, dtype)], ((2, 2, 16), 1.0, 0, dtype), config=MODAL)
+    assert (lowered.fields["pad"], lowered.fields["zero_point"]) == (0, zero)
+    assert {p["bias"] for p in parameters(lowered)} == {lift + (dtype == "binary")}
+
+
+@pytest.mark.parametrize(
+    "low, high, outputs, int4, chosen",
+    [
+        *[(-8, 7, 17, True, True), (-8, 7, 16, True, False), (-8, 7, 17, False, False)],
+        *[(-9, 7, 17, True, False), (-8, 8, 17, True, False)],
+    ],
+)
+def test_weights_of_four_bits_are_used_for_more_channels_than_lanes(low, high, outputs, int4, chosen):
+    weights = np.full((outputs, 1, 1, 2), low, np.int8)
+    weights[1] = high
+    config = dataclasses.replace(MODAL, int4=int4)
+    lowered = kernel(conv(weights), [((2, 2, 2), 1.0, 0)], ((2, 2, outputs), 1.0, 0), config=config)
+    assert lowered.fields["int4"] == chosen
+    groups, group = (1, 32) if chosen else (-(-outputs // 16), 16)
+    assert (lowered.groups, lowered.weights.shape) == (groups, (groups, 1, 2, group))
+
+
+def test_depthwise_layers_have_no_modes():
+    """Their weights belong to words."""
+    layer = Depthwise("d", ("x",), "y", np.zeros((2, 2, 40), np.int8), np.zeros(40, np.int32), np.ones(40) / 64)
+    lowered = kernel(layer, [((3, 3, 40), 1.0, 0)], ((2, 2, 40), 1.0, 0), config=MODAL, pitch=48)
+    assert (lowered.fields["int4"], lowered.fields["binary"], lowered.sparse) == (0, 0, False)
 
 
 # Weights

@@ -487,8 +487,9 @@ def test_masks_that_are_few_cut_groups_and_windows():
     assert groups(29, 256) == [14, 14, 1]  # each half of the buffer
     assert groups(29, 512) == [29]
     # 40 rows of 10 words are 400 masks; 25 rows have 250
-    kernel = sparse((40, 20, 8), (1, 1, 16), (40, 20), MODAL, 0.02)
-    assert [len(piece.kernel_rows) for piece in cut(kernel, MODAL, CompileError)] == [20, 20]
+    config = dataclasses.replace(MODAL, row_words=1024)
+    kernel = sparse((40, 20, 8), (1, 1, 16), (40, 20), config, 0.02)
+    assert [len(piece.kernel_rows) for piece in cut(kernel, config, CompileError)] == [20, 20]
 
 
 def test_zero_vectors_make_windows_fit_that_would_not():
