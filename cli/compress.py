@@ -80,7 +80,7 @@ def predicted(found: Network, config: Config, x: NDArray[Any], progress: Callabl
     for done, one in enumerate(x, 1):
         inferences.append(infer(compiled, one))
         progress(done)
-    return compile_report(compiled, inferences, inferences[0], "")
+    return {**compile_report(compiled, inferences, inferences[0], ""), "stored": compiled.program.weight_bytes}
 
 
 def compress_report(
@@ -124,7 +124,7 @@ def compress_report(
         "source_bytes": given.own_bytes,
         "int8_bytes": count,
         "weight_bytes": sum(layer["weight_bytes"] for layer in layers),
-        "core_weight_bytes": after.get("weight_bytes"),
+        "core_weight_bytes": after.get("stored"),
         "density": round(kept / count, 4) if count else 1.0,
         "macs": done.network.macs,
         "configuration": after.get("configuration"),
@@ -171,7 +171,7 @@ def sentences(report: Report) -> list[str]:
     core = report["core_weight_bytes"]
     found = [
         f"weights: {report['source_bytes']:,} bytes before, {report['int8_bytes']:,} in int8, {report['weight_bytes']:,.0f} "
-        + (f"in their format; the core of today stores {core:,}, one each" if core is not None else "in their format")
+        + (f"in their format; {report['configuration']} stores {core:,}" if core is not None else "in their format")
     ]
     if "refused" in report:
         found.append(f"no cycles: {report['refused']}")

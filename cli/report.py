@@ -38,7 +38,7 @@ def streamed(compiled: Compiled) -> dict[str, int]:
             if pending:
                 found[names[number]] = found.get(names[number], 0) + pending
             pending = 0
-        elif step["opcode"] in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_PARAMETERS):
+        elif step["opcode"] in (Opcode.LOAD_WEIGHTS, Opcode.LOAD_MASKS, Opcode.LOAD_PARAMETERS):
             if step["fetched"]:
                 words = fetched.pop(0)
                 left = len(words)
