@@ -268,7 +268,7 @@ class Machine:
             raise MachineError(f"a load of format {step['format']} needs a configuration with decoder {least!r}")
         width = self.config.lanes // self.config.store_bytes // 2  # words of a vector, but for bytes
         words = step["count"] - -(-step["count"] // 5) * (step["format"] == 3)
-        if words % width:
+        if words % width or not words:
             raise MachineError(f"a load of format {step['format']} must have whole vectors of {width} words, not {words} words")
         vectors = weight_formats.decode(data, step["format"], self.palette, bool(step["shared"]), self.config)
         return np.ascontiguousarray(vectors).view(np.uint8).reshape(-1)

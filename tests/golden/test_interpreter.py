@@ -544,6 +544,43 @@ def test_scales_that_leave_32_bits_are_refused(field, value, reason):
 
 
 @pytest.mark.parametrize(
+    "decoder, step, message",
+    [
+        ("off", {"format": 1}, "a load of format 1 needs a configuration with decoder 'nibbles'"),
+        ("nibbles", {"format": 2}, "a load of format 2 needs a configuration with decoder 'palettes'"),
+        (
+            "palettes",
+            {"format": 3, "count": 1},
+            "a load of format 3 must have whole vectors of 2 words, not 0 words",
+        ),
+        (
+            "nibbles",
+            {"opcode": Opcode.LOAD_PALETTE},
+            "a palette needs a configuration with decoder 'palettes', which 'other' has not",
+        ),
+        (
+            "palettes",
+            {"opcode": Opcode.LOAD_PALETTE, "shared": 1, "count": 33},
+            "a palette must have 1 to 32 entries of 8 bytes from entry 0 on, not 264 bytes from entry 0 on",
+        ),
+        (
+            "palettes",
+            {"opcode": Opcode.LOAD_PALETTE, "count": 3},
+            "a palette must have 1 to 32 entries of 32 bytes from entry 0 on, not 24 bytes from entry 0 on",
+        ),
+    ],
+)
+def test_loads_in_formats_that_do_not_fit_are_refused(decoder, step, message):
+    machine, program = by_hand(Config("other", lanes=32, store_bytes=8, decoder=decoder))
+    load = dict.fromkeys(STEP_LOAD, 0) | {"opcode": Opcode.LOAD_WEIGHTS, "count": 4, **step}
+    weights, palette = machine.weights.copy(), machine.palette.copy()
+    with pytest.raises(MachineError, match=f"^{re.escape(message)}$"):
+        list(machine.execute(dataclasses.replace(program, steps=(load,))))
+    np.testing.assert_array_equal(machine.weights, weights)
+    np.testing.assert_array_equal(machine.palette, palette)
+
+
+@pytest.mark.parametrize(
     "step, message",
     [
         (
