@@ -178,12 +178,13 @@ def configurations() -> str:
 def modes() -> str:
     """What the named configurations have beyond bytes."""
     modes = ["binary", "nibbles", "int4"]
-    rows = [
-        [f"`{c.name}`", c.masks, c.mask_bytes if c.masks else "", *("yes" if getattr(c, mode) else "" for mode in modes)]
-        for c in spec.CONFIGS.values()
-        if c.masks or any(getattr(c, mode) for mode in modes)
-    ]
-    return table("|".join(["configuration", "`masks`", "`mask_bytes`", *(f"`{mode}`" for mode in modes)]), rows)
+    rows: list[list[object]] = []
+    for c in spec.CONFIGS.values():
+        has = ["yes" if getattr(c, mode) else "" for mode in modes]
+        if c.masks or any(has) or c.decoder != "off":
+            rows.append([f"`{c.name}`", c.masks, c.mask_bytes if c.masks else "", *has, f"`{c.decoder}`"])
+    names = ["masks", "mask_bytes", *modes, "decoder"]
+    return table("|".join(["configuration", *(f"`{name}`" for name in names)]), rows)
 
 
 def opcodes() -> str:
@@ -197,6 +198,7 @@ def opcodes() -> str:
         "HOST": "wait until the host has given input rows, or taken output rows",
         "LOOP": "go back a number of times",
         "LOAD_MASKS": "copy store words to the mask buffer, in a core that has one",
+        "LOAD_PALETTE": "copy store words to the palette, in a core that has one",
     }
     return table("opcode|value|meaning", [[f"`{name}`", getattr(Opcode, name), text] for name, text in meanings.items()])
 

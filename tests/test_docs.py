@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gossamer.cli.main import cli
+from gossamer.golden import weight_formats
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS, Config
@@ -253,6 +254,7 @@ class Reader:
         self.lanes, self.word = self.header["lanes"], self.header["store_bytes"]
         self.weights, self.entries, self.masks = bytearray(buffer), bytearray(buffer), bytearray(buffer)
         self.mask = -(-(self.lanes // 8 + 2) // self.word) * self.word
+        self.palette = b""
 
     def execute(self) -> None:
         at = self.header["steps"] * self.word
@@ -267,10 +269,32 @@ class Reader:
                 self.store[start : start + count] = self.external[source : source + count]
             else:
                 step = read("step-load", record)
-                target, size = {1: (self.weights, self.lanes), 2: (self.entries, 8), 7: (self.masks, self.mask)}[opcode]
-                start, source, count = step["destination"] * size, step["in_address"] * self.word, step["count"] * self.word
-                target[start : start + count] = self.store[source : source + count]
+                data = bytes(self.store[step["in_address"] * self.word :][: step["count"] * self.word])
+                if opcode == 8:
+                    self.palette = data
+                else:
+                    target, size = {1: (self.weights, self.lanes), 2: (self.entries, 8), 7: (self.masks, self.mask)}[opcode]
+                    data = bytes(self.decoded(step, data)) if step["format"] else data
+                    target[step["destination"] * size : step["destination"] * size + len(data)] = data
             at += 16
+
+    def decoded(self, step: dict[str, int], data: bytes) -> Iterator[int]:
+        """The bytes of weights in fewer bits."""
+        words, high, n = [data[i : i + self.word] for i in range(0, len(data), self.word)], 0, 0
+        for number, word in enumerate(words):
+            if step["format"] == 3 and number % 5 == 0:
+                high = int.from_bytes(word, "little")
+                continue
+            for byte in word:
+                for c in (byte % 16, byte // 16):
+                    if step["format"] == 1:
+                        yield (c - 16 * (c > 7)) % 256
+                    else:
+                        width = self.word if step["shared"] else self.lanes
+                        c += 16 * (high & 1) if step["format"] == 3 else 0
+                        high >>= 1
+                        yield self.palette[c * width + n % width]
+                    n += 1
 
     def rows(self, step: dict[str, int], d: dict[str, int]) -> list[bytes]:
         rows, address = [], step["in_address"]
@@ -432,6 +456,44 @@ def test_page_is_enough_to_run_a_program_with_modes(build, config: str, fields: 
     network, compiled, x = first_that_fits(build, CONFIGS[config], seed)
     assert fields <= {name for layer in compiled.program.layers for name in fields if layer[name]}
     check_program(network, compiled, x)
+
+
+@pytest.mark.parametrize("lanes, word", [(16, 8), (32, 16), (64, 8)])
+@pytest.mark.parametrize("per_lane", [False, True])
+@pytest.mark.parametrize("values, kind", [(2, 2), (16, 2), (17, 3), (32, 3)])
+@pytest.mark.parametrize("vectors", [1, 7, 50])
+def test_page_is_enough_to_read_weights_in_fewer_bits(rng, lanes, word, per_lane, values, kind, vectors) -> None:
+    config = Config("c", lanes=lanes, store_bytes=word, decoder="palettes")
+    palette = np.array([rng.permutation(np.arange(8, 128))[:values] for _ in range(lanes if per_lane else 1)]).T
+    weights = np.take_along_axis(np.tile(palette, (1, lanes // palette.shape[1])), rng.integers(0, values, (vectors, lanes)), 0)
+    raw = weights.astype(np.int8).tobytes()
+    encoded = weight_formats.encode(raw, config)
+    reader = Reader(bytearray(6) + bytes([lanes, word]) + bytes(56), b"", acc_bits=24, buffer=0)
+    if encoded.format:
+        reader.palette = encoded.palette
+        assert bytes(reader.decoded({"format": encoded.format, "shared": int(encoded.shared)}, encoded.data)) == raw
+    if vectors == 50 and not per_lane:
+        assert (encoded.format, encoded.shared) == (kind, True)
+
+
+def test_page_is_enough_to_read_a_palette_of_each_lane(rng) -> None:
+    """Which is worth its bytes from some hundred vectors on."""
+    config = Config("c", decoder="palettes")
+    for values, kind in ((16, 2), (30, 3)):
+        palette = np.array([rng.permutation(np.arange(-128, 128))[:values] for _ in range(16)])
+        raw = palette[np.arange(16), rng.integers(0, values, (400, 16))].astype(np.int8).tobytes()
+        encoded = weight_formats.encode(raw, config)
+        assert (encoded.format, encoded.shared) == (kind, False)
+        reader = Reader(bytearray(6) + bytes([16, 8]) + bytes(56), b"", acc_bits=24, buffer=0)
+        reader.palette = encoded.palette
+        assert bytes(reader.decoded({"format": kind, "shared": 0}, encoded.data)) == raw
+
+
+def test_page_is_enough_to_read_numbers_of_four_bits(rng) -> None:
+    raw = rng.integers(-8, 8, (20, 16)).astype(np.int8).tobytes()
+    encoded = weight_formats.encode(raw, Config("c", decoder="nibbles"))
+    reader = Reader(bytearray(6) + bytes([16, 8]) + bytes(56), b"", acc_bits=24, buffer=0)
+    assert bytes(reader.decoded({"format": 1, "shared": 0}, encoded.data)) == raw
 
 
 def check_program(network: Network, compiled: Compiled, x: np.ndarray) -> None:
