@@ -352,8 +352,8 @@ CODED = {"out_coded": 1, "out_x_step": 2, "out_row_step": 8}
         ("modal", {"int4": 1, "last_lanes": 33}, "have 1 to 32 last lanes"),
         (
             "modal",
-            {"int4": 1, "groups": 2, "last_lanes": 16, "parameter_base": 0} | CODED,
-            "have one group of weights of four bits in compressed rows",
+            {"int4": 1, "last_lanes": 16} | CODED,
+            "have weights of eight bits where it compresses rows",
         ),
         ("modal", {"in_nibbles": 1} | CODED, "have compressed rows only of bytes"),
         ("modal", {"out_bits": 1, "last_lanes": 8} | CODED, "have compressed rows only of bytes"),

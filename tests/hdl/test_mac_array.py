@@ -134,8 +134,8 @@ def test_sums_of_low_halves_come_before_those_of_high_ones():
 
 def test_a_drain_of_int4_takes_twice_as_many_cycles():
     i, o = run([beat for n in range(6) for beat in constant(4, n, n)], mode="int4")
-    assert i.cycles == [0, 1, 2, 3, 11, 19]
-    assert o.offers == o.cycles == [*range(4, 52)]
+    assert i.cycles == [0, 1, 2, 10, 18, 26]
+    assert o.offers == o.cycles == [*range(3, 51)]
 
 
 @pytest.mark.parametrize("cycle", range(1, 12))
