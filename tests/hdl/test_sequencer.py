@@ -680,7 +680,7 @@ def test_an_access_out_of_bounds_stops_it_whatever_it_does(names, code, cycle):
     [
         *[(3, "loader", 0), (12, "loader", 3), (50, "loader", 1), (70, "loader", 5)],
         *[(150, "writer", 1), (200, "writer", 1), (370, "writer", 2)],
-        *[(150, "code", 1), (150, "slot", 1), (200, "slot", 1), (370, "slot", 2)],
+        *[(50, "code", 1), (150, "slot", 1), (200, "slot", 1), (370, "slot", 2)],
     ],
 )
 def test_the_layer_of_an_error_is_that_of_the_step_that_failed(cycle, name, layer):
