@@ -14,9 +14,12 @@ from tests.sim.test_rtl import compare, random_networks
 PACKED = {
     config.name: config
     for config in (
-        dataclasses.replace(CONFIGS["up5k"], name="packed16", binary=True, nibbles=True, decoder="nibbles"),
+        dataclasses.replace(
+            CONFIGS["up5k"], name="packed16", masks=256, binary=True, nibbles=True, decoder="nibbles"
+        ),
         Config(
-            "packed8", lanes=8, row_words=512, binary=True, nibbles=True, int4=True, fetch_latency=3, fetch_interval=2
+            "packed8", lanes=8, row_words=512, masks=256, binary=True, nibbles=True, int4=True, fetch_latency=3,
+            fetch_interval=2,
         ),
         Config(
             "packed64", lanes=64, store_bytes=16, store_ports=1, store_words=32768, masks=256, binary=True, nibbles=True,

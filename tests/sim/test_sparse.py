@@ -1,25 +1,18 @@
 """Block-sparse weights: the emitted Verilog against the golden network, the interpreter and the cycle model."""
 
-import dataclasses
-
 import pytest
 
 from gossamer.golden.compiler import CompileError, compile_network
-from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.spec import Config
 from gossamer.sim.rtl import Simulator
 from tests.networks import inputs, pruned, pyramid
+from tests.sim.test_packed import PACKED
 from tests.sim.test_rtl import compare
 
-SPARSE = {
-    config.name: config
-    for config in (
-        dataclasses.replace(CONFIGS["up5k"], name="sparse16", masks=256, weight_vectors=256),
-        Config(
-            "sparse8", lanes=8, store_ports=1, interval=2, masks=256, row_words=512, fetch_latency=3, fetch_interval=2
-        ),
-        Config("sparse64", lanes=64, store_bytes=8, weight_vectors=1024, masks=1024, store_words=32768),
-    )
-}
+TWO_WORDS = Config("sparse64", lanes=64, store_bytes=8, weight_vectors=1024, masks=1024, store_words=32768)
+"""Its masks take two store words each."""
+
+SPARSE = {**{name: PACKED[name] for name in ("packed8", "packed16")}, TWO_WORDS.name: TWO_WORDS}
 
 
 @pytest.fixture(scope="module", params=SPARSE)
