@@ -79,6 +79,7 @@
 #define GOSSAMER_OPCODE_HOST 5u
 #define GOSSAMER_OPCODE_LOOP 6u
 #define GOSSAMER_OPCODE_LOAD_MASKS 7u
+#define GOSSAMER_OPCODE_LOAD_PALETTE 8u
 
 /* Fields of HEADER: first bit, number of bits. */
 #define GOSSAMER_HEADER_MAGIC 0u, 32u
