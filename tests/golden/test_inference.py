@@ -119,11 +119,11 @@ def test_windows_larger_than_the_drain_do_not_wait(channels, rng):
 @pytest.mark.parametrize("name", ["up5k", "ecp5_25"])
 @pytest.mark.parametrize("outputs", [1, 8, 16])
 def test_the_last_sums_are_on_their_way_as_long_as_the_latencies_say(name, outputs, rng):
-    """From the issue of the last element, by docs/architecture.md: 6 cycles to the drain registers, 2 to the requantizer, one
-    per further sum, 8 and the interval to the packing register, and 1 to the store."""
+    """From the issue of the last element, by docs/architecture.md: 5 cycles to the drain registers, 2 to the requantizer, one
+    per further sum, 9 to the packing register, and 1 to the store."""
     config = CONFIGS[name]
     network = row(rng, 1, channels=50, outputs=outputs)
-    assert took(network, ones(network), config)["requantize"] == 6 + 2 + (outputs - 1) + 8 + config.interval + 1 - 1
+    assert took(network, ones(network), config)["requantize"] == 5 + 2 + (outputs - 1) + 9 + 1 - 1
 
 
 def test_zeros_cost_no_compute(rng):
