@@ -218,7 +218,8 @@ def test_icarus_simulates_the_verilog(emitted, tmp_path):
     (tmp_path / "testbench.sv").write_text(TESTBENCH)
     command = ["iverilog", "-g2012", "-o", "testbench", "-s", "testbench", "testbench.sv", emitted(ONE) / f"{TOP}.sv"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    done = subprocess.run(["vvp", "-n", "testbench"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    run = ["vvp", "-n", "testbench"]
+    done = subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
     config = CONFIGS[ONE]
     lines = [line for line in done.stdout.splitlines() if "ack" in line or "outputs" in line]
     assert lines[0] == f"000000 ack 1 err 0 data {VERSION | config.lanes << 16 | config.store_bytes << 24:08x}"
