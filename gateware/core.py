@@ -66,8 +66,8 @@ class Core(wiring.Component):
         config = self._config
         sizes = {"lanes": config.lanes, "words": config.row_words, "vectors": config.weight_vectors}
         store_size = {"store_bytes": config.store_bytes, "store_words": config.store_words}
-        # Only the block RAMs of an iCE40 have masks of their own.
         masked = config.masks > 0
+        # Only the block RAMs of an iCE40 have masks of their own.
         byte_writes = config.codec != "off" and config.technology == "ice40" and config.codec_streams == 1
 
         m.submodules.store = store = Store(**store_size, ports=config.store_ports, technology=config.technology)

@@ -78,7 +78,8 @@ class WeightDecoder(wiring.Component):
         wide, high_word = [Cat(code, code[-1].replicate(4)) for code in codes], Const(0)
         if self._palettes:
             high_word = (kind == 3) & (phase == 0)
-            wide = self._elaborate_palette(m, codes, weights & high_word, kind, shared, pair[:sub_bits], phase)
+            entries = self._elaborate_palette(m, codes, weights & high_word, kind, shared, pair[:sub_bits], phase)
+            wide = [Mux(kind == 1, number, entry) for number, entry in zip(wide, entries)]
         with m.If(kind == 0):
             m.d.comb += [
                 self.o.address.eq(self.i.index >> 1),
@@ -94,7 +95,7 @@ class WeightDecoder(wiring.Component):
         return m
 
     def _elaborate_palette(self, m, codes, take_high, kind, shared, sub, phase):
-        """The weights for the codes of a word: a memory for each, whose entries have the bytes of the lanes that it serves."""
+        """The entries for the codes of a word: a memory for each, which has the bytes of the lanes that it serves."""
         half_bits = exact_log2(self._pairs)
         high = Signal(8 * self._granule, reset_less=True)  # the fifth bits of four words
         with m.If(take_high):
@@ -113,5 +114,5 @@ class WeightDecoder(wiring.Component):
                 write.data.eq(self.i.data.word_select(i % self._granule, 8)),
                 read.addr.eq(Cat(code, fifth[i] & (kind == 3), Mux(shared, 0, sub))),
             ]
-            found.append(Mux(kind == 1, Cat(code, code[-1].replicate(4)), read.data))
+            found.append(read.data)
         return found
