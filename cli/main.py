@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
 from click.core import ParameterSource
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -30,6 +31,9 @@ from gossamer.golden.program import Program
 from gossamer.golden.pruning import BLOCKS
 from gossamer.golden.ranges import METHODS
 from gossamer.golden.weights import FORMATS, PALETTES, Options
+
+if TYPE_CHECKING:
+    from gossamer.sim.rtl import RtlResult, Simulator
 
 __all__ = ["main"]
 
@@ -286,11 +290,7 @@ def _demo_digits(config: spec.Config, count: int) -> None:
     x, known = images[:count], all_labels[:count]
     golden = network.run(x)[compiled.device_output]
     inferences = predict(compiled, x)
-    simulator = Simulator(config, say)
-    with progress_bar("RTL", count) as update:
-        result = simulator.run(compiled, x, progress=update)
-    outputs = np.stack([compiled.output_values(data) for data in result.outputs])
-    equal = int((outputs == golden).reshape(count, -1).all(1).sum())
+    result, outputs, equal = _compare(Simulator(config, say), compiled, x, golden, "RTL")
     interpreted = all((i.output == g).all() for i, g in zip(inferences, golden))
     predicted = [i.cycles for i in inferences]
     accuracy = float((compiled.finish(outputs).argmax(1) == known).mean())
@@ -317,6 +317,16 @@ def _demo_digits(config: spec.Config, count: int) -> None:
         raise SystemExit(1)
 
 
+def _compare(
+    simulator: "Simulator", compiled: Compiled, x: NDArray[Any], golden: NDArray[np.int8], label: str
+) -> tuple["RtlResult", NDArray[np.int8], int]:
+    """Run ``x`` on the RTL: the result, the device's outputs, and how many are ``golden``."""
+    with progress_bar(label, len(x)) as update:
+        result = simulator.run(compiled, x, progress=update)
+    outputs = np.stack([compiled.output_values(data) for data in result.outputs])
+    return result, outputs, int((outputs == golden).reshape(len(x), -1).all(1).sum())
+
+
 def _demo_variants(config: spec.Config, names: Sequence[str], count: int) -> None:
     from gossamer.golden import digits
     from gossamer.sim.rtl import Simulator
@@ -333,10 +343,7 @@ def _demo_variants(config: spec.Config, names: Sequence[str], count: int) -> Non
         x = images[:count]
         golden = network.run(images)
         predicted = [inference.cycles for inference in predict(compiled, x)]
-        with progress_bar(name, count) as update:
-            result = simulator.run(compiled, x, progress=update)
-        outputs = np.stack([compiled.output_values(data) for data in result.outputs])
-        equal = int((outputs == golden[compiled.device_output][:count]).reshape(count, -1).all(1).sum())
+        result, _, equal = _compare(simulator, compiled, x, golden[compiled.device_output][:count], name)
         accuracy = float((golden[network.output].argmax(1) == labels).mean())
         same &= equal == count and result.cycles == predicted
         table.add_row(

@@ -1,6 +1,7 @@
 """What the weight and parameter buffers hold in each run step, and what must be loaded for that."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gossamer.golden.program import Record
@@ -46,7 +47,7 @@ class _Buffer:
     """
 
     def __init__(
-        self, opcode: int, size: int, entry: int, longest: int, encode: Callable[[bytes], Encoded] = lambda raw: Encoded(raw)
+        self, opcode: int, size: int, entry: int, longest: int, encode: Callable[[bytes], Encoded] = Encoded
     ):
         self.opcode, self._size, self._entry, self._longest, self._encode = opcode, size, entry, longest, encode
         self._start = 0
@@ -132,31 +133,32 @@ def loads_of(
     """The loads of what stays in the buffers; and per item the fields of its descriptor that say where its weights, masks and
     parameters begin, and the loads in front of it. What the run step before does not use is loaded while it runs."""
     pieces = [item for item in items if not isinstance(item, Transfer)]
-    given: dict[tuple[int, range, range, range], bytes] = {}
+    made: dict[tuple[object, ...], bytes] = {}
+
+    def once(make: Callable[[], bytes], *key: object) -> bytes:
+        if key not in made:
+            made[key] = make()
+        return made[key]
 
     def weights_of(kernel: Kernel, piece: Piece) -> bytes:
-        key = id(kernel), piece.groups, piece.kernel_rows, piece.beats
-        if key not in given:
-            given[key] = kernel.weights_of(piece)
-        return given[key]
+        return once(lambda: kernel.weights_of(piece), id(kernel), piece.groups, piece.kernel_rows, piece.beats)
+
+    def masks_of(kernel: Kernel, piece: Piece) -> bytes:
+        part = piece.groups, piece.kernel_rows, piece.beats, kernel.phase(piece.columns, piece.beats)
+        return once(lambda: kernel.masks_of(piece, config), id(kernel), *part)
 
     sparse = [(kernel, piece) for kernel, piece in pieces if kernel.sparse]
 
     # What is fetched at a time must leave room in the store.
     longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
-    encoded: dict[bytes, Encoded] = {}
-
-    def encoding(raw: bytes) -> Encoded:
-        if raw not in encoded:
-            encoded[raw] = encode(raw, config)
-        return encoded[raw]
-
-    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest, encoding)
+    weights = _Buffer(
+        Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest, functools.cache(lambda raw: encode(raw, config))
+    )
     masks = _Buffer(Opcode.LOAD_MASKS, config.masks, config.mask_bytes, longest)
     parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer
     cold = [*weights.keep({weights_of(kernel, piece): 1 for kernel, piece in pieces})]
-    cold += masks.keep({kernel.masks_of(piece, config): 1 for kernel, piece in sparse})
+    cold += masks.keep({masks_of(kernel, piece): 1 for kernel, piece in sparse})
     if not sums:
         tables = {kernel.parameters_of(piece): 256 if kernel.fields["add"] else 1 for kernel, piece in pieces}
         cold += parameters.keep(tables)
@@ -172,7 +174,7 @@ def loads_of(
         loads = [*weights.load(data, base, parts, number)]
         bases = {"weight_base": base, "vector_base": 0}
         if kernel.sparse:
-            data = kernel.masks_of(piece, config)
+            data = masks_of(kernel, piece)
             first, parts = masks.place(data, len(data) // config.mask_bytes)
             loads += masks.load(data, first, parts, number)
             bases = {"weight_base": first, "vector_base": base}

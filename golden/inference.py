@@ -56,8 +56,10 @@ def products(run: Run, config: Config, channels: int) -> int:
     and of weight vectors that are stored, and of binary layers eight for every byte."""
     layer = run.layer
     windows = run.step["rows"] * layer["width"] * layer["kernel_rows"] * (layer["range_last"] + 1)
-    if layer["word_mode"] or layer["binary"]:
-        return channels * (8 * windows if layer["binary"] else windows // layer["repeat"])
+    if layer["word_mode"]:
+        return channels * (windows // layer["repeat"])
+    if layer["binary"]:
+        return channels * windows * 8
     if run.stored is not None:
         per_group = words(run, config).bits.reshape(run.step["rows"], layer["groups"], -1).sum((0, 2))
         group = run.sums.shape[3]

@@ -9,6 +9,7 @@ A kernel is computed in one run step if everything fits. Otherwise it is cut, in
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -123,15 +124,23 @@ class Kernel:
         groups = slice(0, 1) if self.shared else _slice(piece.groups)
         weights = self.weights[groups, _slice(piece.kernel_rows), _slice(piece.beats)]
         if self.sparse:
-            weights = weights[weights.any(3)]
+            weights = weights[self._stored(piece.groups, piece.kernel_rows, piece.beats)]
         if self.fields["int4"]:
             weights = weights[..., : self.lanes] & 15 | weights[..., self.lanes :] << 4
         return weights.tobytes()
 
+    @functools.cached_property
+    def _nonzero(self) -> NDArray[np.bool_]:
+        return np.asarray(self.weights.any(3))
+
+    def _stored(self, groups: range, kernel_rows: range, beats: range) -> NDArray[np.bool_]:
+        """Of a part of sparse weights, ``(groups, kernel_rows, beats)``: whether a vector is not zero."""
+        return self._nonzero[_slice(groups), _slice(kernel_rows), _slice(beats)]
+
     def vectors(self, kernel_rows: range, beats: range) -> int:
         """Weight vectors of a part of the window, in the group that has most."""
         if self.sparse:
-            return int(self.weights[:, _slice(kernel_rows), _slice(beats)].any(3).sum((1, 2)).max())
+            return int(self._stored(range(self.groups), kernel_rows, beats).sum((1, 2)).max())
         return len(kernel_rows) * len(beats)
 
     def phase(self, columns: range, beats: range) -> int:
@@ -145,7 +154,7 @@ class Kernel:
 
     def masks_of(self, piece: "Piece", config: Config) -> bytes:
         """The masks that a piece needs, in the order in which they lie in the buffer."""
-        stored = self.weights[_slice(piece.groups), _slice(piece.kernel_rows), _slice(piece.beats)].any(3)
+        stored = self._stored(piece.groups, piece.kernel_rows, piece.beats)
         phase = self.phase(piece.columns, piece.beats)
         behind = -(phase + len(piece.beats)) % self.lanes
         words = np.pad(stored, ((0, 0), (0, 0), (phase, behind))).reshape(-1, self.lanes)
