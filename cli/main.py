@@ -364,7 +364,7 @@ def _demo_variants(config: spec.Config, names: Sequence[str], count: int) -> Non
 @config_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def generate(config_name: str, output: Path) -> None:
-    """Write the core as SystemVerilog, with C header, register documentation and file lists."""
+    """Write the core as Verilog, with C header, register documentation and file lists."""
     from gossamer.gateware.generate import emit
     from gossamer.sim.rtl import cells
 

@@ -29,7 +29,7 @@ LINT_WAIVERS = (
 
 
 def emit_verilog(config: Config) -> str:
-    """The core as SystemVerilog. The same configuration gives the same text."""
+    """The core as Verilog. The same configuration gives the same text."""
     core = Core(config)
     ports = {
         "_".join(("wb", *path[1:]) if path[0] == "bus" else path): (value, None)
@@ -39,16 +39,14 @@ def emit_verilog(config: Config) -> str:
 
 
 def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]]) -> str:
-    """A design as SystemVerilog, top module :data:`TOP`."""
+    """A design as Verilog, top module :data:`TOP`."""
     text = rtlil.convert(design, name=TOP, emit_src=False, platform="verilog", ports=ports)
     # YoWASP tools see a private /tmp, so the files are in the current folder.
     with tempfile.TemporaryDirectory(dir=".", prefix=".gossamer-") as folder:
         source, target = Path(folder, "core.il"), Path(folder, "core.sv")
         source.write_text(text)
-        script = (
-            f"read_rtlil {source}; proc -nomux -norom; memory_collect; "
-            f"write_verilog -sv -norename {target}"
-        )
+        # Without `-sv`: Icarus Verilog 11 never ends in some of its always_comb blocks.
+        script = f"read_rtlil {source}; proc -nomux -norom; memory_collect; write_verilog -norename {target}"
         status = run_yosys(["-qq", "-w", "contains processes", "-p", script])
         if status:
             raise RuntimeError(f"yosys must translate the core to Verilog, and ended with status {status}")

@@ -348,5 +348,5 @@ def test_an_inference_that_does_not_end_is_given_up():
 
 def test_an_image_for_another_configuration_stops_with_the_reason():
     images, _ = digits.test_set()
-    with pytest.raises(RtlError, match=r"^the core stopped with error 3: the image was compiled for other lanes"):
+    with pytest.raises(RtlError, match=r"^the core stopped with error 3: the image was compiled for another configuration"):
         simulator("up5k").run(compiled_digits("ecp5_85"), images[:1])
