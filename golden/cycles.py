@@ -454,12 +454,12 @@ class _Front:
 
     def _slow_sums(self, run: Run, config: Config) -> list[list[list[bool]]]:
         """By row, window and lane: whether the requantizer takes two cycles."""
-        sums, layer = run.sums, run.layer
+        layer = run.layer
         relu = layer["clamp_min"] == layer["zero_point"]
-        slow = (sums >= 1 << 15) | (sums < -1 << 15) & (not relu)
+        slow = ~run.small & ((run.sums >= 0) | (not relu))
         if config.interval == 1 or layer["partial_out"]:
             slow[:] = False
-        return slow.reshape(len(sums), -1, self._group).tolist()
+        return slow.reshape(len(slow), -1, self._group).tolist()
 
     def _word_ends(self, run: Run, config: Config) -> list[list[list[bool]]]:
         """By row, window and lane: whether a word goes to the store when this byte has come."""

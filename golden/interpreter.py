@@ -44,9 +44,10 @@ class Run:
     """One run step, as it was executed.
 
     ``rows`` are the rows that went through the row buffer, one slot each; ``blank`` says which of them are padding;
-    ``sums`` is what was scaled and ``output`` the bytes that it became, both ``(rows, groups, width, group)`` before the last
-    group was cut to ``last_lanes``. Of partial sums ``output`` has the 8 bytes of an entry in a last axis. ``stored`` says of a
-    block-sparse layer which vectors of a window the weight buffer has, ``(groups, kernel_rows, vectors of a kernel row)``.
+    ``sums`` is what was scaled, ``small`` which of them the requantizer is told to be small, and ``output`` the bytes that they
+    became, all ``(rows, groups, width, group)`` before the last group was cut to ``last_lanes``. Of partial sums ``output`` has
+    the 8 bytes of an entry in a last axis. ``stored`` says of a block-sparse layer which vectors of a window the weight buffer
+    has, ``(groups, kernel_rows, vectors of a kernel row)``.
     """
 
     step: Record
@@ -54,6 +55,7 @@ class Run:
     rows: NDArray[np.uint8]
     blank: NDArray[np.bool_]
     sums: NDArray[np.int64]
+    small: NDArray[np.bool_]
     output: NDArray[np.uint8]
     stored: NDArray[np.bool_] | None = None
 
@@ -295,13 +297,15 @@ class Machine:
         sums = (self._word_sums if layer["word_mode"] else self._byte_sums)(step, layer, rows, weights)
         bits = self.config.acc_bits
         sums = ((sums + (1 << bits - 1)) & (1 << bits) - 1) - (1 << bits - 1)
-        sums, multiplier, shift = self._parameters(layer, sums)
+        accumulated = sums
+        sums, multiplier, shift = self._parameters(layer, accumulated)
+        small = _has_bits(accumulated, 15) & _has_bits(sums - accumulated, 15) & (not layer["add"])
         if layer["partial_out"]:
             output = self._entries(sums, multiplier, shift)
         else:
             output = self._scale(layer, sums, multiplier, shift)
         self._write(step, layer, output, protected)
-        return Run(step, layer, rows, blank, sums, output, stored)
+        return Run(step, layer, rows, blank, sums, small, output, stored)
 
     def _check(self, step: Record, layer: Record) -> None:
         stride = layer["stride_rows"]
@@ -649,6 +653,11 @@ class Machine:
             self.store[address[live][:, None] + np.arange(size)] = output[live]
         else:
             self.store[address[live]] = output[live]
+
+
+def _has_bits(numbers: NDArray[np.int64], bits: int) -> NDArray[np.bool_]:
+    """Which of the numbers have no more than so many bits."""
+    return (numbers >= -1 << bits - 1) & (numbers < 1 << bits - 1)
 
 
 def _field(field: Field, entries: NDArray[np.uint8]) -> NDArray[np.int64]:

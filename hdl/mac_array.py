@@ -37,7 +37,7 @@ class MacArray(wiring.Component):
     ``last``, the others follow one per cycle. A window's sums wait in the accumulators until those of the window before have
     gone, and everything behind them waits too; ``i.ready`` then depends combinationally on ``o.ready``.
 
-    A window must not begin with a clamp. Reset discards all windows in work.
+    A window must not begin with a clamp, and with ``clamp`` all ``x`` must be 0. Reset discards all windows in work.
 
     Parameters
     ----------
@@ -130,11 +130,10 @@ class MacArray(wiring.Component):
                 m.d.sync += first.eq(now.last)
         for lane in range(self._sums):
             # The sum is one LUT and carry per bit, its choice against the product fits the same LUT, and the clamp is a
-            # reset of the register.
+            # reset of the register: otherwise zero is added.
             with m.If(step & now.valid):
-                with m.If(~now.clamp):
-                    m.d.sync += acc[lane].eq(Mux(first, products.p[lane], acc[lane] + products.p[lane]))
-                with m.Elif(acc[lane][-1]):
+                m.d.sync += acc[lane].eq(Mux(first, products.p[lane], acc[lane] + products.p[lane]))
+                with m.If(now.clamp & acc[lane][-1]):
                     m.d.sync += acc[lane].eq(0)
         with m.If(load | shift):
             for lane in range(self._sums):
@@ -153,6 +152,8 @@ class MacArray(wiring.Component):
         if platform is None:
             with m.If(now.valid & first):
                 m.d.comb += Assert(~now.clamp, "a window must not begin with a clamp")
+            with m.If(self.i.valid & self.i.ready & self.i.p.clamp):
+                m.d.sync += Assert(~self.i.p.x.as_value().any(), "x must be 0 with clamp")
             with m.If(load & tag.partial):
                 twice = ", with int4 to twice as many" if hasattr(self, "int4") else ""
                 m.d.sync += Assert(

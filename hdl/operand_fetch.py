@@ -13,7 +13,7 @@ __all__ = ["OperandFetch", "beat_layout"]
 
 def beat_layout(*, lanes: int) -> data.StructLayout:
     """One step of the array with its operands: unsigned activations ``x``, signed weights ``w``, one pair per lane. With
-    ``clamp`` it is not a product but a clamp; ``last`` marks the window's last step."""
+    ``clamp`` it is a clamp, and all ``x`` are 0; ``last`` marks the window's last step."""
     return data.StructLayout(
         {
             "x": data.ArrayLayout(8, lanes),
@@ -29,7 +29,7 @@ class OperandFetch(wiring.Component):
     """Elements in, operands out.
 
     ``x[l]`` is byte ``lane`` of row buffer word ``address``, the same for all lanes; in word mode it is byte ``l`` of that
-    word; with ``zero`` it is 0. ``w`` is weight vector ``index``.
+    word; with ``zero`` or ``clamp`` it is 0. ``w`` is weight vector ``index``.
 
     Throughput is one element per cycle; latency two cycles. ``i.ready`` is ``o.ready``: the stages move together, so that
     the distance between elements is kept, and only then, so that ``o.ready`` must not wait for ``o.valid``. Reset discards
@@ -89,7 +89,7 @@ class OperandFetch(wiring.Component):
             for lane in range(self._lanes):
                 # The zero is a reset of the register, not a LUT in front of it.
                 m.d.sync += x2[lane].eq(Mux(self.word_mode, self.rows.data.word_select(lane, 8), byte))
-            with m.If(element1.zero):
+            with m.If(element1.zero | element1.clamp):
                 m.d.sync += x2.eq(0)
 
         m.d.comb += [self.o.valid.eq(valid2), self.o.p.x.eq(x2), self.o.p.w.eq(self.weights.data)]

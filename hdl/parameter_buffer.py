@@ -16,9 +16,10 @@ __all__ = ["ParameterBuffer", "scaling_layout"]
 
 
 def scaling_layout() -> data.StructLayout:
-    """An accumulator with its bias, and the multiplier and right shift (plus 7) that scale it."""
+    """An accumulator with its bias, and the multiplier and right shift (plus 7) that scale it; ``small`` says that accumulator
+    and bias have 15 bits each, so that ``acc`` has 16."""
     return data.StructLayout(
-        {"acc": signed(29), "multiplier": 31, "shift": 6, "last": 1, "tag": tag_layout()},
+        {"acc": signed(29), "small": 1, "multiplier": 31, "shift": 6, "last": 1, "tag": tag_layout()},
     )
 
 
@@ -29,8 +30,8 @@ class ParameterBuffer(wiring.Component):
     ``base + g*lanes + l`` and leaves as ``acc + bias``, ``multiplier + 2**30`` (``multiplier`` if
     ``small_multipliers``), ``shift``. With ``add``, entries are those of
     ``ADD_TABLE``, and the sum's two low bytes ``u``, ``v`` are indices: it leaves as ``first(base + u) + second(base + v)``,
-    with the scale that came last on ``add_scale``. With ``partial_in`` there is an entry for every sum: lane ``l`` of the
-    ``n``-th window since the last ``add_scale.en`` gets entry ``base + n*lanes + l``.
+    never ``small``, with the scale that came last on ``add_scale``. With ``partial_in`` there is an entry for every sum: lane
+    ``l`` of the ``n``-th window since the last ``add_scale.en`` gets entry ``base + n*lanes + l``.
 
     Throughput is one sum per cycle; latency two cycles. ``i.ready`` depends combinationally on ``o.ready``. The channel
     count restarts at ``base`` behind the last window of a row, unless ``partial_in``; with ``add_scale.en``; and after reset.
@@ -142,8 +143,10 @@ class ParameterBuffer(wiring.Component):
                     m.d.sync += [group.eq(Mux(first, self.base, group) + channels), first.eq(0)]
                 with m.If(self.i.p.tag.row_last & ~self.partial_in):
                     m.d.sync += first.eq(1)
+        # Looked at before they are added, so that the size of the sum is known as early as the sum.
+        small = Cat(_small(sum1.acc), _small(field("bias")), ~self.add).all()
         with m.If(step):
-            m.d.sync += [valid1.eq(self.i.valid), sum1.eq(self.i.p), valid2.eq(valid1)]
+            m.d.sync += [valid1.eq(self.i.valid), sum1.eq(self.i.p), valid2.eq(valid1), scaling2.small.eq(small)]
             # The second operand of an addition lies in an entry where the bias does.
             m.d.sync += [
                 scaling2.acc.eq(Mux(self.add, field("first", ADD_TABLE), sum1.acc) + field("bias")),
@@ -166,3 +169,8 @@ class ParameterBuffer(wiring.Component):
             with m.If(self.i.valid & step & self.add):
                 m.d.sync += Assert(self.base[:8] == 0, "base must be a multiple of 256 in an addition")
         return m
+
+
+def _small(value):
+    """Whether a number has 15 bits."""
+    return value[14:-1] == value[-1].replicate(len(value) - 15)

@@ -32,9 +32,9 @@ class Requantizer(wiring.Component):
     :func:`gossamer.golden.arithmetic.multiply_by_quantized_multiplier`.
 
     Throughput is one output per cycle; latency :attr:`latency` cycles. ``i.ready`` depends combinationally on ``o.ready``.
-    With ``interval`` 2 it is low in the first of the two cycles that some sums take: those outside
-    ``-2**15 <= acc < 2**15``, unless they are negative and ``clamp_min == zero_point`` (ReLU), because then they end as
-    ``clamp_min`` whatever they are. It depends combinationally on ``i.p.acc`` then.
+    With ``interval`` 2 it is low in the first of the two cycles that some sums take: those that are not ``small``, unless they
+    are negative and ``clamp_min == zero_point`` (ReLU), because then they end as ``clamp_min`` whatever they are. It depends
+    combinationally on ``i.p`` then.
 
     ``shift`` must be 1 to 38 (from a left shift by 6 to a right shift by 31). Reset discards what is in work.
 
@@ -75,7 +75,7 @@ class Requantizer(wiring.Component):
         if self._interval == 2:
             relu = Signal(reset_less=True)  # the comparison would be on a long path
             m.d.sync += relu.eq(self.zero_point == self.clamp_min)
-            m.d.comb += short.eq((acc[15:] == acc[-1].replicate(len(acc) - 15)) | (acc[-1] & relu))
+            m.d.comb += short.eq(self.i.p.small | (acc[-1] & relu))
             m.d.comb += taken.eq(short | second)
             with m.If(step):
                 m.d.sync += second.eq(self.i.valid & ~taken)
@@ -171,4 +171,6 @@ class Requantizer(wiring.Component):
         if platform is None:
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += Assert(self.i.p.shift != 0, "shift must be at least 1")
+                with m.If(self.i.p.small):
+                    m.d.sync += Assert(acc == acc[:16].as_signed(), "a small sum must have 16 bits")
         return m

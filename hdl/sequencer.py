@@ -294,7 +294,9 @@ class Sequencer(wiring.Component):
 
         # Whatever it is doing, an access out of bounds stops it.
         failed = self.writer_error | self.writer_overflow
-        abort = self.busy & ~self.clear & (self.loader_error | self.loader_left | failed | self.fetch_error)
+        left = Signal()  # it comes late in its cycle; the row's outputs are far behind
+        m.d.sync += left.eq(self.loader_left & self.busy & ~self.clear)
+        abort = self.busy & ~self.clear & (self.loader_error | left | failed | self.fetch_error)
 
         @contextmanager
         def state(name):
@@ -302,7 +304,7 @@ class Sequencer(wiring.Component):
                 yield
                 with m.If(abort):
                     access = Mux(self.writer_error | self.fetch_error, Error.WRITE, Error.READ)
-                    fail(Mux(self.writer_overflow, Error.SLOT, Mux(self.loader_left, Error.CODE, access)))
+                    fail(Mux(self.writer_overflow, Error.SLOT, Mux(left, Error.CODE, access)))
                     # Steps are fetched while the layer before still writes.
                     with m.If(failed):
                         m.d.sync += self.layer.eq(self.layer)

@@ -15,7 +15,7 @@ WHOLE, PARTIAL = TAGS[0], TAGS[-1]
 def window(beats, tag=WHOLE):
     """Beats ``(x, w)`` or None for a clamp, ``x`` and ``w`` being lists of a number per lane, as payloads."""
     lanes = next(len(beat[0]) for beat in beats if beat is not None)
-    noise = [173] * lanes, [95] * lanes
+    noise = [0] * lanes, [95] * lanes
     payloads = []
     for number, beat in enumerate(beats):
         x, w = noise if beat is None else beat
@@ -250,6 +250,13 @@ def test_reset_discards_all_windows_in_work(cycle, slow):
 def test_a_window_must_not_begin_with_a_clamp(before):
     payloads = constant(4, 1, 1) * before + window([None, ([1] * 4, [1] * 4)])
     with pytest.raises(AssertionError, match=r"a window must not begin with a clamp$"):
+        run(payloads)
+
+
+def test_the_activations_of_a_clamp_must_be_zero():
+    payloads = window([([1] * 4, [1] * 4), None])
+    payloads[1]["x"][3] = 128
+    with pytest.raises(AssertionError, match=r"x must be 0 with clamp$"):
         run(payloads)
 
 

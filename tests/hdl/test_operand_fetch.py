@@ -39,7 +39,7 @@ def beat(item, rows, weights, word_mode):
     """The operands of an element."""
     word = rows[item["address"]]
     x = word if word_mode else [word[item["lane"]]] * len(word)
-    x = [0] * len(word) if item["zero"] else x
+    x = [0] * len(word) if item["zero"] or item["clamp"] else x
     return {"x": x, "w": weights[item["index"]], "clamp": item["clamp"], "last": item["last"], "tag": item["tag"]}
 
 
@@ -146,7 +146,8 @@ def test_flags_are_handed_through(field):
     fields = {"tag": {**zeros, field: 1}} if field in zeros else {field: 1}
     result = run([element(), element(**fields), element()], [[1]], [[2]])
     plain = beat(element(), [[1]], [[2]], 0)
-    assert result.o.payloads == [plain, {**plain, **fields}, plain]
+    zero = {"x": [0]} if field == "clamp" else {}
+    assert result.o.payloads == [plain, {**plain, **fields, **zero}, plain]
 
 
 @pytest.mark.parametrize("cycle", range(8))

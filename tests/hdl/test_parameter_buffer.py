@@ -14,11 +14,17 @@ MOST = (1 << 27) - 1  # largest bias, and largest of 28 accumulator bits
 NO_TAG = {"partial": 0, "group_last": 0, "row_last": 0}
 
 
+def random_number(rng, most):
+    """Of at most so many bits, and any number of them."""
+    half = 1 << int(rng.integers(most))
+    return int(rng.integers(-half, half))
+
+
 def random_entry(rng):
     return {
         "multiplier": int(rng.integers(1 << 30)),
         "shift": int(rng.integers(64)),
-        "bias": int(rng.integers(-MOST - 1, MOST + 1)),
+        "bias": random_number(rng, 28),
     }
 
 
@@ -28,14 +34,13 @@ def random_table_entry(rng):
 
 def row(rng, *, lanes, groups, width, last_lanes, acc_bits=24):
     """``(sums of an output row, channel of each)``."""
-    half = 1 << acc_bits - 1
     sums, channels = [], []
     for group, x in itertools.product(range(groups), range(width)):
         partial, group_last = group == groups - 1, x == width - 1
         tag = {"partial": int(partial), "group_last": int(group_last), "row_last": int(partial and group_last)}
         count = last_lanes if partial else lanes
         for lane in range(count):
-            sums.append({"acc": int(rng.integers(-half, half)), "last": int(lane == count - 1), "tag": tag})
+            sums.append({"acc": random_number(rng, acc_bits), "last": int(lane == count - 1), "tag": tag})
             channels.append(group * lanes + lane)
     return sums, channels
 
@@ -44,6 +49,7 @@ def scaled(sums, entries):
     return [
         {
             "acc": s["acc"] + entry["bias"],
+            "small": int(all(-(1 << 14) <= part < 1 << 14 for part in (s["acc"], entry["bias"]))),
             "multiplier": entry["multiplier"] + (1 << 30),
             "shift": entry["shift"],
             "last": s["last"],
@@ -224,6 +230,18 @@ def test_extreme_sums_and_entries():
     assert o.payloads[-1]["acc"] == (1 << 28) - 2
 
 
+@pytest.mark.parametrize("acc_bits", [16, 28])
+def test_a_small_sum_is_of_two_numbers_of_15_bits(acc_bits):
+    edges = [-(1 << 14) - 1, -(1 << 14), -1, 0, (1 << 14) - 1, 1 << 14]
+    values = [*itertools.product(edges, edges)]
+    sums = [{"acc": acc, "last": int(n % 8 == 7), "tag": NO_TAG} for n, (acc, _) in enumerate(values)]
+    table = {n: {"bias": bias, "multiplier": 0, "shift": 0} for n, (_, bias) in enumerate(values)}
+    bench, _, _, o, _ = rig(table, sums, partial_in=1, acc_bits=acc_bits)
+    bench.run()
+    assert [payload["small"] for payload in o.payloads] == ([0] * 6 + [0, 1, 1, 1, 1, 0] * 4 + [0] * 6)
+    assert o.payloads == scaled(sums, table.values())
+
+
 @pytest.mark.parametrize("entries, granule, base", [(256, 8, 0), (512, 16, 256), (1024, 16, 512)])
 @pytest.mark.parametrize("stalls", [(0, 0), (0.1, 0.7), (0.7, 0.1)])
 def test_additions_look_both_bytes_up(rng, entries, granule, base, stalls):
@@ -238,6 +256,7 @@ def test_additions_look_both_bytes_up(rng, entries, granule, base, stalls):
     expected = [
         {
             "acc": table[base + (s["acc"] & 255)]["first"] + table[base + (s["acc"] >> 8 & 255)]["second"],
+            "small": 0,
             "multiplier": scale[0] + (1 << 30),
             "shift": scale[1],
             "last": s["last"],

@@ -17,9 +17,12 @@ MULTIPLIERS = [0, 1, (1 << 15) - 1, 1 << 15, 1 << 30, (1 << 30) + 1, (1 << 31) -
 UNCLAMPED = {"zero_point": 0, "clamp_min": -128, "clamp_max": 127, "double_rounding": 0}
 
 
-def sum_(acc, multiplier=1 << 30, shift=7, last=0, tag=0):
+def sum_(acc, multiplier=1 << 30, shift=7, last=0, tag=0, small=None):
+    """``small`` if it may be, unless it is given."""
     tags = {"partial": tag & 1, "group_last": tag >> 1 & 1, "row_last": tag >> 2}
-    return {"acc": int(acc), "multiplier": int(multiplier), "shift": int(shift), "last": int(last), "tag": tags}
+    small = -(1 << 15) <= acc < 1 << 15 if small is None else small
+    scale = {"multiplier": int(multiplier), "shift": int(shift)}
+    return {"acc": int(acc), "small": int(small), **scale, "last": int(last), "tag": tags}
 
 
 def random_sums(rng, count):
@@ -28,7 +31,8 @@ def random_sums(rng, count):
         bits = int(rng.integers(1, 30))
         acc = int(rng.integers(-(1 << bits - 1), 1 << bits - 1))
         shift = int(np.clip(bits + rng.integers(-2, 9), 1, 38)) if rng.random() < 0.9 else int(rng.integers(1, 39))
-        yield sum_(acc, rng.integers(1 << 30, 1 << 31), shift, rng.integers(2), int(rng.integers(8)))
+        small = bits <= 16 and rng.random() < 0.7
+        yield sum_(acc, rng.integers(1 << 30, 1 << 31), shift, rng.integers(2), int(rng.integers(8)), small)
 
 
 def byte(s, settings):
@@ -66,8 +70,8 @@ def run(interval, sums, settings, stalls=(None, None)):
     return i, o
 
 
-def takes_two(acc, relu):
-    return not -(1 << 15) <= acc < 1 << 15 and not (relu and acc < 0)
+def takes_two(s, relu):
+    return not s["small"] and not (relu and s["acc"] < 0)
 
 
 @pytest.mark.parametrize("interval", INTERVALS)
@@ -162,11 +166,17 @@ def test_every_sum_takes_one_cycle_with_interval_1(relu):
 def test_long_sums_take_two_cycles_with_interval_2(zero_point, clamp_min):
     settings = UNCLAMPED | {"zero_point": zero_point, "clamp_min": clamp_min}
     accs = [*EDGES, *EDGES[::-1], *(sign << bit for bit in range(28) for sign in (1, -1)), 0]
-    i, o = run(2, [sum_(acc) for acc in accs], settings, [itertools.chain([True], never()), None])
-    times = [1 + takes_two(acc, relu=zero_point == clamp_min) for acc in accs]
+    sums = [sum_(acc) for acc in accs] + [sum_(acc, small=False) for acc in (-(1 << 15), -1, 0, 1, (1 << 15) - 1)]
+    i, o = run(2, sums, settings, [itertools.chain([True], never()), None])
+    times = [1 + takes_two(s, relu=zero_point == clamp_min) for s in sums]
     assert i.cycles == [*itertools.accumulate(times)]
     assert o.offers == [cycle + 8 for cycle in i.cycles]
-    assert o.payloads == expect([sum_(acc) for acc in accs], settings)
+    assert o.payloads == expect(sums, settings)
+
+
+def test_a_small_sum_must_have_16_bits():
+    with pytest.raises(AssertionError, match=r"a small sum must have 16 bits$"):
+        run(2, [sum_(1 << 15, small=True)], UNCLAMPED)
 
 
 @pytest.mark.parametrize("interval", INTERVALS)
@@ -180,11 +190,11 @@ def test_the_second_cycle_of_a_sum_waits_for_the_output_too(rng, interval, stall
     async def watch(ctx):
         second = False
         while True:
-            _, _, valid, acc, i_ready, o_valid, o_ready = await ctx.tick().sample(
-                dut.i.valid, dut.i.p.acc, dut.i.ready, dut.o.valid, dut.o.ready
+            _, _, valid, s, i_ready, o_valid, o_ready = await ctx.tick().sample(
+                dut.i.valid, dut.i.p, dut.i.ready, dut.o.valid, dut.o.ready
             )
             moves = o_ready or not o_valid
-            first = interval == 2 and not second and takes_two(acc, relu=False)
+            first = interval == 2 and not second and takes_two({"small": s.small, "acc": s.acc}, relu=False)
             ready.append((i_ready, moves and not first))
             if moves:
                 second = valid and first
