@@ -660,16 +660,17 @@ CONFIGS: Mapping[str, Config] = {
         # memory is a serial flash over four lines, see gossamer.hdl.flash_reader.
         _UP5K,
         dataclasses.replace(_UP5K, name="up5k_codec", codec="lossless"),
+        # With 16 lanes, this would take 94 % of the device, and not be routed.
         dataclasses.replace(
             _UP5K,
             name="up5k_compressed",
+            lanes=8,
+            row_words=512,
+            interval=1,
+            lut_lanes=0,
             codec="lossless",
-            weight_vectors=256,
             masks=256,
             binary=True,
-            decoder="nibbles",
-            fetch_latency=0,
-            fetch_interval=0,
         ),
         Config("gw1n9", store_words=3072, weight_vectors=256, fetch_latency=39, fetch_interval=16),
         Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),

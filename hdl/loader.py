@@ -182,9 +182,10 @@ class Loader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         decoder = self._decoder
-        active, inside = Signal(), Signal()  # inside: among the words of a row that are read
+        active = Signal()
         command = Signal.like(self.i.p, reset_less=True)
         position, after, size = (Signal.like(self.count, name=name) for name in ("position", "after", "size"))
+        # row_body: among the words of a row that are read
         rows, at_right, row_body = (Signal(name=name) for name in ("rows", "at_right", "row_body"))
         body, last, step = (Signal(name=name) for name in ("body", "last", "step"))
         start, outside, go_on = (Signal(name=name) for name in ("start", "outside", "go_on"))
@@ -204,7 +205,6 @@ class Loader(wiring.Component):
             rows.eq(command.target == Target.ROWS),
             after.eq(position + 1),
             last.eq(after == size),
-            row_body.eq((inside | (position == self.left_granules)) & ~at_right),
             body.eq(~rows | (row_body & ~command.blank)),
             outside.eq(command.address >= self._store_words),
             self.read.en.eq(active & body),
@@ -215,11 +215,11 @@ class Loader(wiring.Component):
         ]
         first = Signal(reset_less=True)  # no word has been asked for
         with m.If(step):
-            m.d.sync += [position.eq(after), inside.eq(row_body), first.eq(0)]
+            m.d.sync += [position.eq(after), first.eq(0)]
             with m.If(last):
                 m.d.sync += active.eq(0)
         with m.If(start):
-            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), inside.eq(0), first.eq(1)]
+            m.d.sync += [active.eq(1), command.eq(self.i.p), position.eq(0), first.eq(1)]
         word, part_last = self._elaborate_unpacking(m, start, go_on, rows)
         with m.If(start | (go_on & part_last)):
             m.d.sync += command.address.eq(counted(command.address, start, self.i.p.address))
@@ -248,7 +248,15 @@ class Loader(wiring.Component):
         )
 
         if decoder is None:
-            m.d.comb += at_right.eq(position == self.right_granule)
+            inside = Signal()
+            m.d.comb += [
+                at_right.eq(position == self.right_granule),
+                row_body.eq((inside | (position == self.left_granules)) & ~at_right),
+            ]
+            with m.If(step):
+                m.d.sync += inside.eq(row_body)
+            with m.If(start):
+                m.d.sync += inside.eq(0)
             with m.If(start | (step & ~first)):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:
@@ -272,10 +280,14 @@ class Loader(wiring.Component):
                     m.d.sync += final.eq(to_right)
             else:
                 m.d.comb += final.eq(position + 1 == self.right_granule)
+            # What the decoder's long way begins with is a register: whether a unit is in work in this cycle.
+            coming, run = Signal(), Signal()
+            m.d.comb += coming.eq((row_body | (after == self.left_granules)) & ~to_right)
             with m.If(step):
-                m.d.sync += at_right.eq(to_right)
+                m.d.sync += [at_right.eq(to_right), row_body.eq(coming), run.eq(coming & coded & ~last)]
             with m.If(start):
-                m.d.sync += at_right.eq(0)
+                begins = self.left_granules == 0
+                m.d.sync += [at_right.eq(0), row_body.eq(begins), run.eq(begins & self.i.p.coded & ~self.i.p.blank)]
             word_end = position[: exact_log2(self._granules)].all()
             m.d.comb += [
                 jump.eq(number_last & word_end & ~final),
@@ -284,7 +296,7 @@ class Loader(wiring.Component):
                 self.left.eq(decoder.left),
                 decoder.start.eq(start),
                 decoder.word.eq(self.read.data),
-                decoder.run.eq(active & coded & body),
+                decoder.run.eq(run),
                 decoder.signed.eq(command.signed),
                 *([decoder.rate.eq(command.rate)] if hasattr(decoder, "rate") else []),
             ]

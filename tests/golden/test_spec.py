@@ -29,7 +29,7 @@ def test_named_configurations_are_those_of_the_devices():
     assert {name: (c.technology, c.lanes, c.store_bytes) for name, c in CONFIGS.items()} == {
         "up5k": ("ice40", 16, 8),
         "up5k_codec": ("ice40", 16, 8),
-        "up5k_compressed": ("ice40", 16, 8),
+        "up5k_compressed": ("ice40", 8, 8),
         "gw1n9": ("generic", 16, 8),
         "gw2a18": ("generic", 64, 16),
         "ecp5_25": ("generic", 16, 16),
