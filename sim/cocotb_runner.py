@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import cocotb_tools.config
 from cocotb_tools.runner import get_runner
 
-from gossamer.gateware.generate import TOP
+from gossamer.gateware.generate import TOP, emit_verilog
 from gossamer.golden.spec import Config
 from gossamer.sim.rtl import build_simulation
 
@@ -25,6 +25,7 @@ def run_bench(
     module: str,
     folder: Path,
     *,
+    bus: str = "wishbone",
     seed: int = 1,
     testcase: str | None = None,
     report: Callable[[str], None] = lambda sentence: None,
@@ -43,9 +44,11 @@ def run_bench(
         Dotted name.
     folder : Path
         Where log and results are written.
+    bus : str
+        One of :data:`gossamer.gateware.generate.BUSES`.
     """
     folder = folder.resolve()
-    program = build_simulation(config, "cocotb", _sources(), _options(), report)
+    program = build_simulation(config, "cocotb", _sources(), _options(), report, verilog=emit_verilog(config, bus))
     runner = get_runner("verilator")
     results = folder / "results.xml"
     log = folder / "bench.log"
