@@ -27,10 +27,10 @@ def axi4lite_signature() -> wiring.Signature:
 class Axi4LiteBridge(wiring.Component):
     """Turns transactions on AXI4-Lite into accesses on classic Wishbone, one at a time.
 
-    A write begins when its address and its data are both there, in whichever order they have come; a read with its address. If a
-    write and a read wait, that goes first which did not go last. Neither begins before the answer to the last of its kind
-    leaves, so that an answer that is not taken stops its own kind only. Address and data are not kept: their channels are
-    ready in the cycle in which the bus answers. What the bus answers with ``err`` is answered with ``SLVERR``.
+    A write begins when its address and its data are both there, in whichever order they have come; a read with its address.
+    If a write and a read wait, that goes first which did not go last. Neither begins before the answer to the last of its
+    kind leaves, so that an answer that is not taken stops its own kind only. Address and data are not kept: their channels
+    are ready in the cycle in which the bus answers. What the bus answers with ``err`` is answered with ``SLVERR``.
 
     The two low bits of an address are ignored: a write changes the bytes of the word that ``wstrb`` names, a read gives the
     word. ``awprot`` and ``arprot`` are ignored.
@@ -39,9 +39,10 @@ class Axi4LiteBridge(wiring.Component):
     answers in the cycle behind that, ``awready`` and ``wready``, or ``arready``, are high two cycles after the first, and
     the answer is valid three cycles after it, when the next may begin: a transaction every three cycles.
 
-    All outputs come from registers, but the ready ones from the bus's ``ack`` and ``err``: there are no combinational paths between
-    inputs and outputs if there are none on the bus. Masters must keep the rules of AXI, which simulation asserts: what is valid
-    stays so, and does not change, until it is taken. Reset drops the transaction, and the answers.
+    The outputs of ``axi`` come from registers, but that the ready ones depend combinationally on the bus's ``ack`` and
+    ``err``: with a bus that answers from registers no path leads from an input of ``axi`` to an output, as AXI demands.
+    Masters must keep the rules of AXI, which simulation asserts: what is valid stays so, and does not change, until it is
+    taken. Reset drops the transaction, and the answers.
 
     Members
     -------

