@@ -87,6 +87,17 @@ def test_generate_writes_every_file(gossamer, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize(
+    "bus, port", [("wishbone", "wb_err"), ("wishbone-pipelined", "wb_stall"), ("axi4lite", "s_axi_awready")]
+)
+def test_generate_takes_a_bus(gossamer, tmp_path, bus, port):
+    assert gossamer("generate", "--config", "gw1n9", "--bus", bus, "-o", tmp_path)[0] == 0
+    text = (tmp_path / "gossamer_core.sv").read_text()
+    assert f"output {port};" in text
+    assert ("output wb_stall;" in text) == (bus == "wishbone-pipelined")
+    assert ("wb_" in text[text.index("module gossamer_core(") :]) == (bus != "axi4lite")
+
+
 def test_generate_takes_a_configuration_file_and_keeps_other_files(gossamer, tmp_path):
     (tmp_path / "tiny.toml").write_text("lanes = 8\nstore_words = 512\n")
     (tmp_path / "mine.txt").write_text("kept")

