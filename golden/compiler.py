@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from gossamer.golden.coding import codings
 from gossamer.golden.folding import fold
 from gossamer.golden.layout import Layout, map_shape
-from gossamer.golden.lowering import copies, lower
+from gossamer.golden.lowering import channels_of_a_vector, copies, lower
 from gossamer.golden.memory import Area, Arena, Plan
 from gossamer.golden.network import (
     Concat,
+    Conv,
     Dequantize,
+    FullyConnected,
     Layer,
     Logistic,
     Network,
@@ -22,6 +24,7 @@ from gossamer.golden.network import (
     Reshape,
     Softmax,
 )
+from gossamer.golden.permutation import permuted
 from gossamer.golden.program import ImageError, Program, TensorPlace
 from gossamer.golden.rolling import Group, Item, Lowered, Order, Places, Transfer, order, stored
 from gossamer.golden.schedule import LayerRun, Schedule
@@ -47,15 +50,19 @@ class CompileError(UserError, ValueError):
 class Compiled:
     """A program and what is known about it.
 
-    ``network`` is what was compiled: ``source`` with constant channels folded. Both compute the same output, and so does the
-    program, but for what budgets of compressed rows lose. ``places`` are
-    the feature maps in the store by tensor name, but for those in rings and compressed ones; ``runs`` the run steps in order,
-    ``plan`` the memory plan. ``head`` and ``tail`` are the layers that the host computes in front of the device's input and
-    behind its output; ``strategy`` orders those in between; ``coded`` are the tensors whose rows it compresses.
+    ``network`` is what was compiled: ``folded``, which is ``source`` with constant channels folded, with channels in another
+    order if that leaves fewer weight vectors. All compute the same output, and so does the program, but for what budgets of
+    compressed rows lose. ``orders`` are the indices of the channels in ``folded``, by tensor, where they are others.
+    ``places`` are the feature maps in the store by tensor name, but for those in rings and compressed ones; ``runs`` the run
+    steps in order, ``plan`` the memory plan. ``head`` and ``tail`` are the layers that the host computes in front of the
+    device's input and behind its output; ``strategy`` orders those in between; ``coded`` are the tensors whose rows it
+    compresses.
     """
 
     source: Network
+    folded: Network
     network: Network
+    orders: Mapping[str, NDArray[np.int64]]
     program: Program
     places: dict[str, TensorPlace]
     runs: tuple[LayerRun, ...]
@@ -117,16 +124,18 @@ def compile_network(
     *,
     keep: bool = False,
     folding: bool = True,
+    permuting: bool = True,
     strategy: Strategy = Strategy(),
     progress: Callable[[str], None] | None = None,
 ) -> Compiled:
     """Compile a network.
 
-    Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`. With ``keep`` no tensor takes the place of
+    Without ``folding`` constant channels stay, see :mod:`gossamer.golden.folding`; without ``permuting`` channels stay in
+    order, see :mod:`gossamer.golden.permutation`. With ``keep`` no tensor takes the place of
     another, so that all can be read after an inference. ``progress`` is called with the name of each layer. Raises
     :class:`CompileError`.
     """
-    return Frontend(source, config, folding=folding, progress=progress).compile(strategy, keep=keep)
+    return Frontend(source, config, folding=folding, permuting=permuting, progress=progress).compile(strategy, keep=keep)
 
 
 class Frontend:
@@ -134,7 +143,9 @@ class Frontend:
 
     Attributes
     ----------
-    network : Network
+    folded, network : Network
+        See :class:`Compiled`.
+    orders : dict
     layers : list
         Those that the device computes.
     layout : Layout
@@ -146,10 +157,29 @@ class Frontend:
         config: Config,
         *,
         folding: bool = True,
+        permuting: bool = True,
         progress: Callable[[str], None] | None = None,
     ):
         self.source, self.config = source, config
-        self.network = network = fold(source).network if folding else source
+        self.folded = fold(source).network if folding else source
+        self.orders: dict[str, NDArray[np.int64]] = {}
+        self._take(self.folded, progress)
+        if config.masks and permuting:
+            # What comes in a vector, and whether a layer may leave vectors out, does not depend on the order of channels.
+            sparse = [layer for layer in self.layers if isinstance(layer, (Conv, FullyConnected))]
+            network, orders = permuted(self.folded, {layer.name: channels_of_a_vector(layer, config) for layer in sparse})
+            if orders:
+                before = self.lowered
+                self._take(network)
+                self.orders = orders
+                if _issued(self.lowered) >= _issued(before):
+                    self._take(self.folded)
+                    self.orders = {}
+
+    def _take(self, network: Network, progress: Callable[[str], None] | None = None) -> None:
+        """Lower a network."""
+        config = self.config
+        self.network = network
         self._head, self.layers, self._tail = _split(network)
         self.first = self._head[-1].output if self._head else network.input
         self.output = self.layers[-1].output
@@ -228,7 +258,14 @@ class Frontend:
         except ImageError as error:
             raise CompileError(f"network {network.name!r} cannot be encoded: {error}") from None
         head, tail = tuple(self._head), tuple(self._tail)
-        return Compiled(self.source, network, program, places, runs, plan, head, tail, first, output, strategy, work.coded)
+        return Compiled(
+            self.source, self.folded, network, self.orders, program, places, runs, plan, head, tail, first, output, strategy,
+            work.coded,
+        )
+
+
+def _issued(lowered: Lowered) -> int:
+    return sum(kernel.vectors_issued for _, kernels in lowered for kernel in kernels)
 
 
 def _check_types(network: Network, device: Sequence[Layer], first: str, output: str, config: Config) -> None:

@@ -2,7 +2,7 @@
 
 Two stages, each of which leaves every byte as it was. :func:`_simplified` keeps all shapes: a constant channel of a
 weighted layer loses its weights and gets small numbers, and what inputs that do not depend on the network's input add
-to an accumulator moves into the bias. :func:`_alive` then finds the channels that are still read, and :func:`_cut`
+to an accumulator moves into the bias. :func:`_alive` then finds the channels that are still read, and :func:`select`
 removes the others with their weights. ``docs/folding.md`` has the argument.
 """
 
@@ -33,7 +33,7 @@ from gossamer.golden.network import (
     Weighted,
 )
 
-__all__ = ["Folded", "fold"]
+__all__ = ["Folded", "fold", "select"]
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -68,7 +68,7 @@ def fold(network: Network) -> Folded:
     }
     simple = dataclasses.replace(network, layers=tuple(_simplified(network, layer, known) for layer in network.layers))
     channels = {name: np.flatnonzero(mask) for name, mask in _alive(simple, known).items()}
-    return Folded(_cut(simple, channels), channels, constants)
+    return Folded(select(simple, channels), channels, constants)
 
 
 def _binary(network: Network, name: str) -> bool:
@@ -161,8 +161,8 @@ def _alive(network: Network, known: dict[str, Bounds]) -> Masks:
             alive[empty[-1]][np.argmax(known[empty[-1]].constant)] = True
 
 
-def _cut(network: Network, channels: dict[str, NDArray[np.int64]]) -> Network:
-    """The network with those channels only."""
+def select(network: Network, channels: dict[str, NDArray[np.int64]]) -> Network:
+    """The network with those channels only, in that order. Layers must allow it."""
     tensors = {}
     for name, kept in channels.items():
         tensor = network.tensors[name]

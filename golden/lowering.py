@@ -28,7 +28,7 @@ from gossamer.golden.program import encode
 from gossamer.golden.spec import ADD_TABLE, PARAMETER, PARAMETER_BYTES, SHIFT_BIAS, Config
 from gossamer.golden.tiling import Kernel, Map
 
-__all__ = ["copies", "is_block_sparse", "lower", "works_on_words"]
+__all__ = ["channels_of_a_vector", "copies", "is_block_sparse", "lower", "works_on_words"]
 
 Numbers = Sequence[int] | NDArray[np.int64]
 
@@ -59,6 +59,12 @@ def is_block_sparse(layer: Layer, config: Config) -> bool:
     groups = range(0, len(layer.weights), config.lanes)
     stored = [layer.weights[group : group + config.lanes].any(0) for group in groups]
     return bool(np.mean(stored) <= MOST_STORED)
+
+
+def channels_of_a_vector(layer: Conv | FullyConnected, config: Config) -> int:
+    """The output channels in a weight vector: as many as lanes, or of weights of four bits twice as many."""
+    fits = layer.weights.min() >= -8 and layer.weights.max() <= 7
+    return config.lanes << int(config.int4 and fits and len(layer.weights) > config.lanes)
 
 
 def _multiplier(layer: Depthwise, network: Network) -> int:

@@ -119,6 +119,12 @@ class Kernel:
         """Whether its windows can be cut."""
         return not self.fields["maximum"] and not self.fields["add"]
 
+    @property
+    def vectors_issued(self) -> int:
+        """Weight vectors that all windows together issue, if no activation is zero."""
+        stored = int(self.weights.any(3).sum()) if self.sparse else self.groups * self.kernel_rows * self.beats
+        return self.rows * self.columns * stored
+
     def weights_of(self, piece: "Piece") -> bytes:
         """The weights that a piece needs, in the order in which they lie in the buffer."""
         groups = slice(0, 1) if self.shared else _slice(piece.groups)
