@@ -15,6 +15,7 @@ from gossamer.golden.compiler import CompileError, compile_network
 from gossamer.golden.compress import Compressed, Source, agreement, real
 from gossamer.golden.inference import Inference, infer
 from gossamer.golden.network import Depthwise, Network
+from gossamer.golden.pruning import found_pattern
 from gossamer.golden.spec import Config, table
 from gossamer.golden.weights import ENTRIES, FORMATS, Options
 
@@ -25,13 +26,16 @@ __all__ = [
 
 Report = dict[str, Any]
 
-COLUMNS = ("layer", "kind", "format", "MACs", "density", "weight bytes", "of int8", "cycles", "of int8")
+COLUMNS = ("layer", "kind", "format", "MACs", "density", "blocks", "weight bytes", "of int8", "cycles", "of int8")
+
+DENSITIES = ("block_density", "block_density_in_order")
+"""The share of weight vectors of the core that are not zero, and what it would be with channels in the given order."""
 
 
 def options_by_layer(source: Source, default: Options, path: Path | None) -> dict[str, Options]:
     """The options of each layer: ``default``, but depthwise layers, which have few weights and need them, are not pruned, and
     neither they nor the first and the last layer with weights are binary; and what the file ``path`` has for it, a table by
-    the layer's name."""
+    the layer's name. N:M patterns that the source has are kept where nothing else is pruned."""
     found = {}
     weighted = [layer for layer in source.network.layers if layer.name in source.weights]
     for layer in weighted:
@@ -47,6 +51,10 @@ def options_by_layer(source: Source, default: Options, path: Path | None) -> dic
             wrong = sorted(set(fields) - set(known))[0] if isinstance(fields, dict) else fields
             raise InputError(f"layer {name!r} in {path} must have options among {', '.join(known)}, not {wrong!r}")
         found[name] = dataclasses.replace(default, **fields)
+    for name, chosen in found.items():
+        imported = found_pattern(source.weights[name])
+        if imported and not chosen.prunes and chosen.weights != "binary":
+            found[name] = dataclasses.replace(chosen, block=imported)
     return found
 
 
@@ -109,6 +117,7 @@ def compress_report(
                 "macs": layer.macs(done.network),
                 "weights_count": mask.size,
                 "density": round(float(mask.mean()), 4),
+                **{key: core.get(layer.name, {}).get(key) for key in DENSITIES},
                 "int8_bytes": mask.size,
                 "weight_bytes": done.bits[layer.name] / 8,
                 "core_weight_bytes": core.get(layer.name, {}).get("weight_bytes"),
@@ -126,6 +135,7 @@ def compress_report(
         "weight_bytes": sum(layer["weight_bytes"] for layer in layers),
         "core_weight_bytes": after.get("stored"),
         "density": round(kept / count, 4) if count else 1.0,
+        **{key: after.get(key) for key in (*DENSITIES, "leaves_vectors_out")},
         "macs": done.network.macs,
         "configuration": after.get("configuration"),
         "cycles": after.get("cycles"),
@@ -143,6 +153,10 @@ def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
 def rows(report: Report) -> list[tuple[str, ...]]:
     """Cells of the table, in the order of :data:`COLUMNS`; the last row has the totals."""
     found: list[tuple[str, ...]] = []
@@ -157,6 +171,7 @@ def rows(report: Report) -> list[tuple[str, ...]]:
                 kind,
                 f"{layer['macs']:,}",
                 f"{layer['density']:.0%}",
+                _share(layer["block_density"]),
                 _cell(layer["weight_bytes"]),
                 f"{layer['weight_bytes'] / layer['int8_bytes']:.0%}",
                 _cell(layer["cycles"]),
@@ -173,6 +188,17 @@ def sentences(report: Report) -> list[str]:
         f"weights: {report['source_bytes']:,} bytes before, {report['int8_bytes']:,} in int8, {report['weight_bytes']:,.0f} "
         + (f"in their format; {report['configuration']} stores {core:,}" if core is not None else "in their format")
     ]
+    if report["block_density"] is not None:
+        left_out = "leaves out the others" if report["leaves_vectors_out"] else "has no masks, and computes with all"
+        ordered = ""
+        if report["block_density"] != report["block_density_in_order"]:
+            ordered = f" ({report['block_density_in_order']:.1%} with channels in the given order)"
+        found.append(
+            f"blocks: {report['block_density']:.1%} of the weight vectors are not zero{ordered}; "
+            f"{report['configuration']} {left_out}"
+        )
+        if any(layer["block"].startswith("nm") for layer in report["layers"]):
+            found.append("N:M: no core skips single weights; what such patterns spare is bits of the format")
     if "refused" in report:
         found.append(f"no cycles: {report['refused']}")
     sets = [(f"{use}, before training", entry) for use, entry in report.get("quality_untrained", {}).items()]

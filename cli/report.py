@@ -8,7 +8,9 @@ import numpy as np
 
 from gossamer.golden.compiler import Compiled
 from gossamer.golden.inference import Inference
-from gossamer.golden.network import Network, Weighted
+from gossamer.golden.lowering import channels_of_a_vector
+from gossamer.golden.network import Conv, FullyConnected, Network, Weighted
+from gossamer.golden.permutation import block_density
 from gossamer.golden.rolling import PARTIAL_SUMS
 from gossamer.golden.schedule import FETCHED
 from gossamer.golden.spec import Opcode
@@ -54,11 +56,30 @@ def _weights(network: Network) -> dict[str, tuple[int, int]]:
     return {layer.name: (layer.weights.size, layer.weights.shape[layer.channel_axis]) for layer in found}
 
 
+def _blocks(compiled: Compiled) -> dict[str, Report]:
+    """Of convolutions and fully connected layers the weight vectors, and the share of them that is not zero, as it is and with
+    output channels in the order that they had."""
+    config = compiled.program.config
+    given = {layer.name: layer for layer in compiled.folded.layers}
+    found = {}
+    for layer in compiled.network.layers:
+        if isinstance(layer, (Conv, FullyConnected)):
+            group, before = channels_of_a_vector(layer, config), given[layer.name]
+            assert isinstance(before, (Conv, FullyConnected))
+            found[layer.name] = {
+                "vectors": -(-len(layer.weights) // group) * layer.weights[0].size,
+                "block_density": round(block_density(compiled.network, layer, group), 4),
+                "block_density_in_order": round(block_density(compiled.folded, before, group), 4),
+            }
+    return found
+
+
 def _layers(compiled: Compiled, inferences: list[Inference]) -> list[Report]:
     """Per layer of the source, in order; the run steps of a layer are added up and inferences averaged."""
     source, config = compiled.source, compiled.program.config
     left = {layer.name: layer for layer in compiled.network.layers}
     before, after, fetched = _weights(source), _weights(compiled.network), streamed(compiled)
+    blocks = _blocks(compiled)
     layers: dict[str, Report] = {}
     for layer in source.layers:
         name = layer.name
@@ -78,6 +99,7 @@ def _layers(compiled: Compiled, inferences: list[Inference]) -> list[Report]:
             "weight_bytes": bytes_after,
             "source_channels": channels_before,
             "channels": channels_after,
+            **blocks.get(name, {"vectors": 0, "block_density": None, "block_density_in_order": None}),
             "streamed_bytes": fetched.get(name, 0),
             "output_bytes": place.size(config) if place else 0,
         }
@@ -101,6 +123,12 @@ def _layers(compiled: Compiled, inferences: list[Inference]) -> list[Report]:
 def _totals(compiled: Compiled, layers: list[Report]) -> Report:
     program, macs = compiled.program, compiled.source.macs
     executed = sum(layer["macs_executed"] for layer in layers)
+    vectors = sum(layer["vectors"] for layer in layers)
+
+    def density(key: str) -> float | None:
+        left = sum(layer["vectors"] * layer[key] for layer in layers if layer["vectors"])
+        return round(left / vectors, 4) if vectors else None
+
     return {
         "network": compiled.network.name,
         "configuration": program.config.name,
@@ -113,6 +141,10 @@ def _totals(compiled: Compiled, layers: list[Report]) -> Report:
             key: sum(layer[key] for layer in layers)
             for key in ("source_weight_bytes", "weight_bytes", "source_channels", "channels", "streamed_bytes")
         },
+        "vectors": vectors,
+        **{key: density(key) for key in ("block_density", "block_density_in_order")},
+        "permuted": sorted(compiled.orders),
+        "leaves_vectors_out": program.config.masks > 0,
         "external_bytes": len(program.external),
         "peak_activation_bytes": compiled.plan.peak,
         "image_bytes": program.size,

@@ -35,6 +35,11 @@ from gossamer.golden.tiling import Coding, Kernel
 __all__ = ["CompileError", "Compiled", "Frontend", "LayerRun", "Strategy", "compile_network"]
 
 
+LEAST_SPARED = 0.01
+"""The share of all vectors that another order of channels must spare. Palettes, which depend on what lies together, may lose
+more than less would gain."""
+
+
 class CompileError(UserError, ValueError):
     """The network does not fit the configuration, or uses what it cannot do; one sentence with the rule and the value.
 
@@ -172,7 +177,7 @@ class Frontend:
                 before = self.lowered
                 self._take(network)
                 self.orders = orders
-                if _issued(self.lowered) >= _issued(before):
+                if _issued(self.lowered) > (1 - LEAST_SPARED) * _issued(before):
                     self._take(self.folded)
                     self.orders = {}
 

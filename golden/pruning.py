@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from gossamer.golden.network import NetworkError
 
-__all__ = ["BLOCKS", "groups_of", "kept", "pattern"]
+__all__ = ["BLOCKS", "found_pattern", "groups_of", "kept", "pattern"]
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
+
+LEAST_GROUPS = 16
 
 BLOCKS = "unstructured, lanes or nm:N:M with 0 < N < M <= 16"
 """How a block can be written."""
@@ -28,6 +30,20 @@ def pattern(block: str) -> tuple[int, int] | None:
     if block not in ("unstructured", "lanes"):
         raise NetworkError(f"the block of pruned weights must be {BLOCKS}, not {block!r}")
     return None
+
+
+def found_pattern(weights: Array) -> str | None:
+    """The block ``nm:N:M`` that weights have been pruned in, if any: of M = 2, 4 or 8 consecutive input channels none has more
+    than N weights, and most have N. Of several patterns that with the fewest weights, and of those with the smallest M. A
+    few groups say nothing."""
+    found = []
+    for size in (2, 4, 8):
+        if weights.shape[-1] % size == 0 and weights.size >= LEAST_GROUPS * size:
+            counts = (weights.reshape(-1, size) != 0).sum(axis=1)
+            most = int(counts.max())
+            if 0 < most < size and (counts == most).mean() > 0.5:
+                found.append((most / size, size, most))
+    return f"nm:{min(found)[2]}:{min(found)[1]}" if found else None
 
 
 def groups_of(weights: Array, channel_axis: int, lanes: int) -> Array:
