@@ -51,10 +51,10 @@ def options_by_layer(source: Source, default: Options, path: Path | None) -> dic
             wrong = sorted(set(fields) - set(known))[0] if isinstance(fields, dict) else fields
             raise InputError(f"layer {name!r} in {path} must have options among {', '.join(known)}, not {wrong!r}")
         found[name] = dataclasses.replace(default, **fields)
-    for name, chosen in found.items():
-        imported = found_pattern(source.weights[name])
-        if imported and not chosen.prunes and chosen.weights != "binary":
-            found[name] = dataclasses.replace(chosen, block=imported)
+    for layer in weighted:
+        chosen, imported = found[layer.name], found_pattern(source.weights[layer.name])
+        if imported and not isinstance(layer, Depthwise) and not chosen.prunes and chosen.weights != "binary":
+            found[layer.name] = dataclasses.replace(chosen, block=imported)
     return found
 
 

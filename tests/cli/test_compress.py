@@ -9,7 +9,7 @@ import pytest
 
 from gossamer.cli import compress as tool
 from gossamer.cli.sources import load
-from gossamer.golden import denoise, digits, finetune
+from gossamer.golden import denoise, digits, finetune, spec
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.finetune import EPOCHS
 from gossamer.golden.network import Network
@@ -108,6 +108,49 @@ def test_options_of_layers_come_from_a_file(gossamer, tmp_path, few):
     weights = next(layer for layer in Network.load(out).layers if layer.name == "conv2").weights
     lanes = weights.reshape(-1, 16, weights[0].size)
     assert np.all((lanes == 0).all(axis=1).mean(axis=1) >= 0.4)
+
+
+def test_patterns_of_the_source_are_kept(gossamer, tmp_path, few):
+    """Weights that were pruned 2:4 stay so in four bits, and are counted so; no core leaves single weights out."""
+    first, second = tmp_path / "first.gsm", tmp_path / "second.gsm"
+    assert gossamer("compress", "digits", "-o", first, "--calibrate", few, "--block", "nm:2:4", "--count", 1)[0] == 0
+    status, output, _ = gossamer("compress", first, "-o", second, "--calibrate", few, "--weights", "int4", "--count", 1)
+    assert status == 0
+    layers = {entry["layer"]: entry for entry in json.loads(second.with_suffix(".json").read_text())["layers"]}
+    for layer in Network.load(second).layers:
+        if layer.name in ("conv2", "conv3", "conv4"):
+            assert (layer.weights.reshape(-1, 4) != 0).sum(axis=1).max() == 2
+            assert (layers[layer.name]["block"], layers[layer.name]["weights"]) == ("nm:2:4", "int4")
+            assert layers[layer.name]["weight_bytes"] == layer.weights.size / 4 * 2 * (4 + 2) / 8
+            assert layers[layer.name]["density"] == 0.5
+    assert layers["depthwise"]["block"] == "unstructured"
+    assert "N:M: no core skips single weights" in output
+    assert "up5k has no masks, and computes with all" in output
+
+
+def test_the_report_tells_the_density_of_blocks(gossamer, tmp_path, few):
+    """By hand, from the network that was written; this core has masks."""
+    out = tmp_path / "out.gsm"
+    config = tmp_path / "eight.toml"
+    config.write_text("lanes = 8\nmasks = 256\n")
+    status, output, _ = gossamer(
+        "compress", "digits", "-o", out, "--calibrate", few, "--prune", 0.8, "--config", config, "--count", 1
+    )
+    assert status == 0
+    report = json.loads(out.with_suffix(".json").read_text())
+    compiled = compile_network(Network.load(out), spec.config(config))
+    for key, network in (("block_density", compiled.network), ("block_density_in_order", compiled.folded)):
+        stored = vectors = 0
+        for layer in network.layers:
+            if hasattr(layer, "weights") and type(layer).__name__ != "Depthwise":
+                for start in range(0, len(layer.weights), 8):
+                    blocks = (layer.weights[start : start + 8] != 0).any(axis=0)
+                    stored, vectors = stored + int(blocks.sum()), vectors + blocks.size
+        assert report[key] == pytest.approx(stored / vectors, abs=1e-4)
+    assert report["block_density"] < report["block_density_in_order"] < 1
+    share, before = f"{report['block_density']:.1%}", f"{report['block_density_in_order']:.1%}"
+    assert f"blocks: {share} of the weight vectors are not zero ({before} with channels in the given order)" in output
+    assert "eight leaves out the others" in output
 
 
 def test_budget_keeps_the_agreement(gossamer, tmp_path, few):

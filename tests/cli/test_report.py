@@ -78,6 +78,17 @@ def test_report_tells_what_was_folded(half) -> None:
     assert (conv["where"], softmax["where"]) == ("core", "host")
 
 
+def test_blocks_are_counted_by_hand(half) -> None:
+    """Eight channels behind folding are half of a group of sixteen lanes; no weight is zero."""
+    compiled, inferences, cold = half
+    report = compile_report(compiled, inferences, cold, "two")
+    conv, *_, dense, softmax = report["layers"]
+    assert (conv["vectors"], dense["vectors"], softmax["vectors"]) == (36, 25 * 8, 0)
+    assert (softmax["block_density"], report["vectors"], report["permuted"]) == (None, 236, [])
+    assert report["block_density"] == report["block_density_in_order"]
+    assert report["leaves_vectors_out"] is False
+
+
 def test_multiply_accumulates_are_those_of_the_source(half) -> None:
     """By hand: 25 pixels of 16 outputs with 36 weights, and a matrix of 10 by 400. Folding skips half of them, zeros more."""
     compiled, inferences, cold = half

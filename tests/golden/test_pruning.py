@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gossamer.golden.network import NetworkError
-from gossamer.golden.pruning import kept, pattern
+from gossamer.golden.pruning import found_pattern, kept, pattern
 
 SHAPES = [((20, 3, 3, 6), 0), ((10, 7), 0), ((3, 3, 18), 2), ((1, 1), 0)]
 
@@ -62,3 +62,29 @@ def test_other_blocks_are_refused(block):
     message = f"^the block of pruned weights must be unstructured, lanes or nm:N:M with 0 < N < M <= 16, not '{block}'$"
     with pytest.raises(NetworkError, match=message):
         pattern(block)
+
+
+@pytest.mark.parametrize("block", ["nm:1:2", "nm:2:4", "nm:1:4", "nm:3:4", "nm:3:8"])
+@pytest.mark.parametrize("shape", [(12, 3, 3, 8), (10, 64)])
+def test_patterns_are_found_again(rng, block, shape):
+    weights = np.where(kept(values := rng.normal(size=shape), 0, 0, block, 16), values, 0)
+    assert found_pattern(weights) == block
+    # some of what is kept may be zero by chance
+    assert found_pattern(np.where(rng.random(shape) < 0.1, 0, weights)) == block
+
+
+@pytest.mark.parametrize("density", [1, 0.97, 0.5, 0.1])
+def test_other_zeros_are_no_pattern(rng, density):
+    weights = np.where(rng.random((32, 3, 3, 16)) < density, rng.normal(size=(32, 3, 3, 16)), 0)
+    assert found_pattern(weights) is None
+
+
+def test_few_groups_and_broken_groups_are_no_pattern():
+    """Fifteen groups; and a last one of one weight, or one group with all of its weights."""
+    assert found_pattern(np.tile([1.0, 2, 0, 0], (15, 1))) is None
+    assert found_pattern(np.tile([1.0, 2, 0, 0], (16, 1))) == "nm:2:4"
+    assert found_pattern(np.tile([1.0, 2, 0, 0, 0], (16, 1))) is None
+    broken = np.tile([1.0, 2, 0, 0], (16, 1))
+    broken[7] = 1
+    assert found_pattern(broken) is None
+    assert found_pattern(np.zeros((32, 8))) is None
