@@ -168,6 +168,31 @@ def test_a_concatenation_has_the_orders_of_its_parts(rng):
     same_bytes(network, other, orders, inputs(rng, network, 2))
 
 
+def test_vectors_weigh_as_much_as_their_layer_has_windows(rng):
+    """Two layers of one order want others: the first has four times as many windows, the second more vectors to spare."""
+    b = Builder(rng, (4, 4, 8))
+    x = b.conv(b.input, 4, (1, 1))
+    y = b.conv(b.input, 4, (1, 1), (2, 2))
+    b.conv(b.add(b.max_pool(x, (2, 2), (2, 2)), y), 4, (1, 1), relu=False)
+    network = b.network("two")
+    layers = {layer.output: layer for layer in network.layers}
+    first, second = (np.ones_like(layers[name].weights) for name in (x, y))
+    first[[0, 2], ..., 2:], first[[1, 3], ..., :2], first[..., 4:] = 0, 0, 0  # four vectors fewer for 0 with 2
+    second[[0, 3], ..., 4:], second[[1, 2], ..., :4] = 0, 0  # eight for 0 with 3
+    changed = {x: first, y: second}
+    network = dataclasses.replace(
+        network,
+        layers=tuple(
+            dataclasses.replace(layer, weights=changed[layer.output]) if layer.output in changed else layer
+            for layer in network.layers
+        ),
+    )
+    names = {layers[x].name: 2, layers[y].name: 2}
+    other, orders = permuted(network, names)
+    assert orders[x].tolist() == orders[y].tolist() == [0, 2, 1, 3]
+    same_bytes(network, other, orders, inputs(rng, network, 2))
+
+
 def test_layers_with_few_zeros_or_without_groups_stay(rng):
     network = thinned(residual(rng), rng, 10)
     other, orders = permuted(network, groups_of(network, 2))
