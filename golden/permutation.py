@@ -176,8 +176,9 @@ def grouped(nonzero: Mask, weights: Array, group: int) -> Order:
     of the window weighs ``weights``.
 
     Channels are put together one by one, each time that which adds least; then channels of two groups change places as long
-    as that spares something. Of the orders that come of beginning with the given order, with the densest and with the
-    sparsest channels the best is taken; one of them alone leaves about 1 % more. If nothing is spared the order stays as it is. The result is the same every time.
+    as that spares something. Of what comes of beginning with the given order, with the densest and with the sparsest
+    channels the best is taken; one of them alone leaves about 1 % more. If nothing is spared the order stays as it is. The
+    result is the same every time.
     """
     channels = np.arange(len(nonzero))
     if len(nonzero) <= group:
