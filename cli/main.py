@@ -453,6 +453,11 @@ def compile_command(
             f"folded: {report['source_channels'] - report['channels']:,} of {report['source_channels']:,} channels; "
             f"{report['weight_bytes']:,} of {report['source_weight_bytes']:,} bytes of weights are left"
         )
+    if report["leaves_vectors_out"] and report["permuted"]:
+        click.echo(
+            f"permuted: {report['block_density']:.1%} of the weight vectors are not zero, "
+            f"{report['block_density_in_order']:.1%} with channels in the given order"
+        )
     cold = f" ({report['cycles_cold']:,} from a cold start)" if compiled.program.warm else ""
     click.echo(
         f"{report['cycles']:,.0f} cycles{cold} with {given.source}, dense roofline {report['dense_roofline']:,.0f}; "

@@ -1,6 +1,7 @@
 """Numbers and pictures about a compiled network."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -87,6 +88,25 @@ def test_blocks_are_counted_by_hand(half) -> None:
     assert (softmax["block_density"], report["vectors"], report["permuted"]) == (None, 236, [])
     assert report["block_density"] == report["block_density_in_order"]
     assert report["leaves_vectors_out"] is False
+
+
+def test_compile_tells_of_permuted_channels(gossamer, tmp_path, rng) -> None:
+    """Two kinds of channels in turns; a group of eight lanes has only one kind in the other order."""
+    b = Builder(rng, (4, 4, 8))
+    b.conv(b.conv(b.input, 16, (1, 1)), 8, (1, 1), relu=False)
+    weights = b.layers[0].weights.copy()
+    weights[::2, ..., :4] = 0
+    weights[1::2, ..., 4:] = 0
+    b.layers[0] = dataclasses.replace(b.layers[0], weights=weights)
+    b.network("turns").save(tmp_path / "turns.gsm")
+    for masks, sentence in ((256, "permuted: 75.0% of the weight vectors are not zero, 100.0% with"), (0, "permuted:")):
+        (tmp_path / "c.toml").write_text(f"lanes = 8\nmasks = {masks}\n")
+        folder = tmp_path / str(masks)
+        status, output, _ = gossamer("compile", tmp_path / "turns.gsm", "--config", tmp_path / "c.toml", "-o", folder)
+        assert (status, sentence in output) == (0, masks > 0)
+        report = json.loads((folder / "report.json").read_text())
+        assert report["block_density"] == (0.75 if masks else 1)
+        assert report["permuted"] == ([b.layers[0].output] if masks else [])
 
 
 def test_multiply_accumulates_are_those_of_the_source(half) -> None:
