@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.build import Platform
+from amaranth.build import Attrs, Platform, Resource
 from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
@@ -13,10 +13,14 @@ from amaranth.lib.wiring import Out
 from gossamer.boards.families import Family
 from gossamer.gateware.flash_memory import FlashMemory
 from gossamer.gateware.generate import TOP
+from gossamer.gateware.spi_target import SpiTarget
 from gossamer.gateware.uart_bridge import UartBridge
 from gossamer.golden.spec import Config
 
-__all__ = ["BAUD", "Board", "CoreOnBoard", "prepare", "silence", "two_leds", "without_memory"]
+__all__ = ["BAUD", "LINKS", "Board", "CoreOnBoard", "prepare", "silence", "spi_host", "two_leds", "without_memory"]
+
+LINKS = ("uart", "spi")
+"""Ways from a host to the bus."""
 
 BAUD = 1_000_000
 """Bits per second on the serial line."""
@@ -43,10 +47,13 @@ class Board:
         Clock of core and bridge.
     sources : callable
         Contents by file name, for the name of the top module and a configuration: the board as RTLIL, and the pin constraints.
+        If there are several links it takes ``link``, too, by name.
     program : str
         The command that loads a bitstream, with ``{bitstream}``.
     synthesis, nextpnr, pack : tuple
         Options of the synthesis command, of nextpnr and of the packer that name the device.
+    links : tuple
+        Those of :data:`LINKS` that the board has pins for.
     """
 
     name: str
@@ -54,11 +61,12 @@ class Board:
     part: str
     config: Config
     clock_mhz: int
-    sources: Callable[[str, Config], dict[str, str]]
+    sources: Callable[..., dict[str, str]]
     program: str
     nextpnr: tuple[str, ...]
     synthesis: tuple[str, ...] = ()
     pack: tuple[str, ...] = ()
+    links: tuple[str, ...] = ("uart",)
 
 
 def silence(clock_mhz: int) -> int:
@@ -76,8 +84,18 @@ def two_leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
     return platform.request("led", 0, dir="-"), platform.request("led", 1, dir="-")
 
 
+def spi_host(cs_n: str, copi: str, cipo: str, clk: str, *, conn: tuple[str, int], attrs: Attrs) -> Resource:
+    """Pins of a connector on which the board is a target of a host's SPI."""
+    from amaranth_boards.resources import SPIResource
+
+    resource: Resource = SPIResource(
+        "spi_host", 0, cs_n=cs_n, copi=copi, cipo=cipo, clk=clk, conn=conn, attrs=attrs, role="peripheral"
+    )
+    return resource
+
+
 class CoreOnBoard(Elaboratable):
-    """The core on a board: a host reaches its bus through a serial port.
+    """The core on a board: a host reaches its bus through a serial port, or through SPI.
 
     One LED is on while a program runs, one when the last has ended with an error. The core is an instance of the
     Verilog module that :func:`gossamer.gateware.generate.emit_verilog` writes.
@@ -94,6 +112,8 @@ class CoreOnBoard(Elaboratable):
         Must divide the clock to a remainder of less than 1 %.
     external : int
         Byte of the flash with which the core's external memory begins, if ``config`` has one.
+    link : str
+        One of :data:`LINKS`; "spi" needs the resource :func:`spi_host`.
     """
 
     def __init__(
@@ -105,17 +125,18 @@ class CoreOnBoard(Elaboratable):
         leds: Callable[[Platform], tuple[io.PortLike, io.PortLike]] = two_leds,
         baud: int = BAUD,
         external: int = 0,
+        link: str = "uart",
     ):
         divisor = round(clock_mhz * 1e6 / baud)
         if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
             raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
         self._config, self._clock_mhz, self._pll, self._leds = config, clock_mhz, pll, leds
-        self._divisor, self._external = divisor, external
+        self._divisor, self._external, self._link = divisor, external, link
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
         self._elaborate_clock(m, platform)
-        m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._clock_mhz))
+        bridge = self._elaborate_spi(m, platform) if self._link == "spi" else self._elaborate_uart(m, platform)
 
         memory: dict[str, Any] = {}
         if self._config.fetch_interval:
@@ -134,13 +155,34 @@ class CoreOnBoard(Elaboratable):
             o_failed=failed,
         )
 
+        green, red = (io.Buffer("o", port) for port in self._leds(platform))
+        m.submodules.green, m.submodules.red = green, red
+        m.d.comb += [green.o.eq(busy), red.o.eq(failed)]
+        return m
+
+    def _elaborate_uart(self, m: Module, platform: Platform) -> UartBridge:
+        m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._clock_mhz))
         uart = platform.request("uart", 0, dir="-")
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
-        green, red = (io.Buffer("o", port) for port in self._leds(platform))
-        m.submodules.green, m.submodules.red = green, red
-        m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx), green.o.eq(busy), red.o.eq(failed)]
-        return m
+        m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx)]
+        return bridge
+
+    def _elaborate_spi(self, m: Module, platform: Platform) -> SpiTarget:
+        """The inputs' first registers are those of IO cells."""
+        m.submodules.bridge = bridge = SpiTarget()
+        pins = platform.request("spi_host", 0, dir="-")
+        m.submodules.host_cs = cs = io.FFBuffer("i", pins.cs)
+        m.submodules.host_sck = sck = io.FFBuffer("i", pins.clk)
+        m.submodules.mosi = mosi = io.FFBuffer("i", pins.copi)
+        m.submodules.miso = miso = io.Buffer("o", pins.cipo)
+        m.d.comb += [
+            bridge.cs_n.eq(~cs.i),  # the platform's pin is inverted
+            bridge.sck.eq(sck.i),
+            bridge.mosi.eq(mosi.i),
+            miso.o.eq(bridge.miso),
+        ]
+        return bridge
 
     def _elaborate_clock(self, m: Module, platform: Platform) -> None:
         """The PLL, and a reset until it has locked and block RAM is there."""

@@ -5,6 +5,7 @@ bridge come as RTLIL from Amaranth's platform, with the pin constraints.
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -37,6 +38,7 @@ __all__ = [
     "find_board",
     "fitting",
     "fmax",
+    "linked",
     "resources",
     "without_store_contents",
 ]
@@ -51,21 +53,22 @@ def build(
     folder: Path,
     *,
     config: Config | None = None,
+    link: str = "uart",
     seeds: int = 1,
     progress: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Make the bitstream for ``board`` in ``folder``; returns what is written to ``report.json`` there.
 
-    The core is the board's own, or ``config``, which must be of the same technology.
+    The core is the board's own, or ``config``, which must be of the same technology. ``link`` is the way from the host to it.
 
     Place and route is tried with the seeds 1 to ``seeds``, as many at once as there are processors; the bitstream is that
     of the fastest. A design that misses its clock is built nevertheless, and ``report["meets_target"]`` says so.
     ``progress`` is told in a sentence what begins or has ended. Minutes pass.
 
     Nothing is written to ``folder`` before everything is made. Raises :class:`ToolError`, and :class:`UserError` for an
-    unknown board or a configuration that is not for it.
+    unknown board, or a configuration or a link that is not for it.
     """
-    described = find_board(board)
+    described = linked(find_board(board), link)
     if config is not None:
         described = dataclasses.replace(described, config=fitting(described, config))
     if seeds < 1:
@@ -90,6 +93,13 @@ def fitting(board: "Board", config: Config) -> Config:
     if config.fetch_interval and not own.fetch_interval:
         raise UserError(f"a configuration for {board.name} must have fetch_interval 0, not {config.fetch_interval}")
     return config
+
+
+def linked(board: "Board", link: str) -> "Board":
+    """``board`` with this link to the host; raises :class:`UserError` if it has no pins for it."""
+    if link not in board.links:
+        raise UserError(f"the link of {board.name} must be one of {', '.join(board.links)}, not {link!r}")
+    return board if link == "uart" else dataclasses.replace(board, sources=functools.partial(board.sources, link=link))
 
 
 def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from amaranth.build import Platform
+from amaranth.build import Attrs, Platform
 from amaranth.hdl import Instance, Signal
 from amaranth.lib import io
 
-from gossamer.boards.board import BAUD, Board, CoreOnBoard, prepare
+from gossamer.boards.board import BAUD, LINKS, Board, CoreOnBoard, prepare, spi_host
 from gossamer.boards.families import ICE40
 from gossamer.golden.spec import CONFIGS, Config
 
@@ -37,8 +37,8 @@ def pll_settings(mhz: int) -> dict[str, int]:
 
 
 class IceBreaker(CoreOnBoard):
-    """The core on the board: a PC reaches its bus through the USB serial port (second channel of the USB chip), and the core's
-    external memory is the flash, from byte :data:`EXTERNAL` on.
+    """The core on the board: a PC reaches its bus through the USB serial port (second channel of the USB chip), or a host with
+    SPI through PMOD 1A, and the core's external memory is the flash, from byte :data:`EXTERNAL` on.
 
     The green LED is on while a program runs, the red one when the last has ended with an error.
 
@@ -49,9 +49,11 @@ class IceBreaker(CoreOnBoard):
     clock_mhz : int
     baud : int
         Must divide the clock to a remainder of less than 1 %.
+    link : str
+        "uart" or "spi".
     """
 
-    def __init__(self, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, baud: int = BAUD):
+    def __init__(self, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, baud: int = BAUD, link: str = "uart"):
         settings = pll_settings(clock_mhz)
 
         def pll(platform: Platform, clock: Any, locked: Signal) -> Instance:
@@ -69,14 +71,16 @@ class IceBreaker(CoreOnBoard):
         def leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
             return platform.request("led_g", 0, dir="-"), platform.request("led_r", 0, dir="-")
 
-        super().__init__(config, clock_mhz=clock_mhz, baud=baud, pll=pll, leds=leds, external=EXTERNAL)
+        super().__init__(config, clock_mhz=clock_mhz, baud=baud, pll=pll, leds=leds, external=EXTERNAL, link=link)
 
 
-def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-    return prepare(ICEBreakerPlatform(), IceBreaker(config), name, ICE40.constraints)
+    platform = ICEBreakerPlatform()
+    platform.add_resources([spi_host("1", "2", "3", "4", conn=("pmod", 0), attrs=Attrs(IO_STANDARD="SB_LVCMOS"))])
+    return prepare(platform, IceBreaker(config, link=link), name, ICE40.constraints)
 
 
 BOARD = Board(
@@ -88,4 +92,5 @@ BOARD = Board(
     sources=sources,
     program="iceprog {bitstream}",
     nextpnr=("--up5k", "--package", "sg48"),
+    links=LINKS,
 )

@@ -731,14 +731,15 @@ def disassemble(image: Path, config_name: str) -> None:
 @cli.command()
 @click.option("--board", required=True, metavar="NAME", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--config", "config_name", metavar="NAME|FILE", help="Another configuration than the board's, named or a file.")
+@click.option("--link", default="uart", show_default=True, metavar="NAME", help="The way from the host: uart or spi.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds to try.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-def build(board: str, config_name: str | None, seeds: int, output: Path) -> None:
-    """Make a bitstream: the core behind a UART, with a resource and timing report."""
+def build(board: str, config_name: str | None, link: str, seeds: int, output: Path) -> None:
+    """Make a bitstream: the core behind a UART or an SPI target, with a resource and timing report."""
     from gossamer.boards.build import build as build_board
 
     config = spec.config(config_name) if config_name else None
-    report = build_board(board, output, config=config, seeds=seeds, progress=say)
+    report = build_board(board, output, config=config, link=link, seeds=seeds, progress=say)
     click.echo(json.dumps(report, indent=2))
 
 

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 
 from gossamer.gateware.spi_target import SpiTarget
 from tests.firmware.core_model import BusError
-from tests.firmware.spi_model import SpiModel, bits, divided, seed, value
+from tests.firmware.spi_model import SpiModel, bits, seed, value
 
 LIMIT = 0x40  # words at and above this address answer with an error
 ASK = b"\0\0\0\1"  # for a word of a read
@@ -111,16 +111,16 @@ class Bench:
         if self._answered or not ctx.get(bus.stb):
             self._answered, self._left = False, None
             return
+        write = ctx.get(bus.we)
+        word, written = ctx.get(bus.adr), ctx.get(bus.dat_w) if write else None
         if self._left is None:
-            self._left = self.latency()
-            self._asked = [ctx.get(signal) for signal in (bus.adr, bus.we, bus.dat_w)]
+            self._left, self._asked = self.latency(), (word, written)
         self._left -= 1
-        assert [ctx.get(signal) for signal in (bus.adr, bus.we, bus.dat_w)][: 2 + self._asked[1]] == self._asked[: 2 + self._asked[1]]
+        assert (word, written) == self._asked  # all the time
         if self._left >= 0:
             return
         assert ctx.get(bus.sel) == 0b1111
-        word, write, written = self._asked
-        self.accesses.append((word, written if write else None))
+        self.accesses.append((word, written))
         self._answered = True
         ctx.set(bus.err if word >= LIMIT else bus.ack, 1)
         if word < LIMIT and write:
