@@ -16,42 +16,43 @@ RESIDUE = 0xFFFF
 
 
 class SpiTarget(wiring.Component):
-    """Reads and writes words on the bus as a controller on SPI asks it to.
+    """Reads and writes words on the bus as a controller on SPI asks it to; ``docs/spi.md`` has examples.
 
     SPI mode 0, most significant bit first. ``cs_n`` low frames a command, which is ::
 
-        byte 0, 1    seed: the header is right if the CRC is RESIDUE behind it
+        byte 0..1    seed: with it, the header is right
         byte 2..5    bit 31..23 zero, bit 22 write, bit 21..0 address of the first word, in words
-        byte 6...    WRITE: the words, from their most significant byte, for ascending addresses
-                     READ: for each word that is wanted four bytes of which the last bit is 1, then zeros
+        byte 6...    write: the words, for ascending addresses
+                     read: for each word four bytes, of which the last bit is 1; then four zeros, and one for the last bit
 
-    ``miso`` is one bit behind ``mosi``: what is said to be in a byte begins with its second bit. A command gets ::
+    ``miso`` is one bit behind ``mosi``: what is said to come in a byte begins with that byte's second bit. What comes is ::
 
         first bit    the command before has failed
-        byte 0, 1    CRC of the command before
-        byte 10...   READ: the words; bytes 4*i for which bytes 4*i - 4 have asked
+        byte 0..1    the CRC of the command before
+        byte 10...   read: the words, each in the four bytes behind those that have asked for it
 
-    The CRC is ``crc = (crc << 1 | bit) mod (x**16 + POLYNOMIAL)``. The first 16 bits of a command shift it out, and become
-    its value. To it come the bits of ``mosi`` in the header and in a write, and those of ``miso`` in a read: behind the
-    header, all that the controller has seen, up to the end of the command.
+    and anything elsewhere. The CRC is the remainder by ``x**16 + POLYNOMIAL`` of all bits of ``mosi``; in a read, those behind
+    the header are first xored with those of ``miso`` at the same edges of ``sck``. A header is right when its CRC is RESIDUE.
 
-    A word is written when its last bit has come. A command fails when its header is not right, when the bus answers
-    with ``err``, and when it does not answer before the next bit; from then on it accesses nothing. When ``cs_n`` rises, what
-    is not complete is dropped. After reset all is ignored until ``cs_n`` is high, and the first command gets "failed".
+    A word is written when its last bit has come, and read when its request has. A command fails when its header is not right,
+    when the bus answers with ``err``, and when the bus does not answer before the next bit; then it accesses nothing any more.
+    When ``cs_n`` rises, what is not complete is dropped; behind a command without a whole header, its CRC and whether it
+    has failed may be anything. An address must not go beyond the last word of the bus: the next would be the first, with reads
+    for writes. After reset all is ignored until ``cs_n`` has been high, and the first command gets "failed".
 
-    ``cs_n``, ``sck`` and ``mosi`` may change at any time. A period of ``sck`` takes at least 6 clock cycles, high and low at
-    least 3 each; ``mosi`` is stable from one cycle before the rising edge of ``sck`` to 3 behind it; ``cs_n`` falls at least 3
-    cycles before the first rising edge, rises at least 3 behind the last, and is high for at least 3. ``miso`` changes 3 to 4
-    cycles behind the rising edge of ``sck``, and so does its first bit behind that of ``cs_n``. An access begins 4 to 5 cycles
-    behind the edge that brings the last bit, and must end within three cycles, so that it ends before the next bit.
+    Of ``sck``, a period takes at least 6 clock cycles, a level at least 3; it need not be regular. ``mosi`` is stable from its
+    rising edge on for 3 cycles. ``cs_n`` falls at least 3 cycles before the first rising edge, rises at least 3 behind
+    the last, and is high for at least 3. ``miso`` changes more than 2 and up to 3 cycles behind that rising edge or that of
+    ``cs_n``. An access begins more than 3 and up to 4 cycles behind the edge that brings the last bit; it may take three
+    cycles, so that it ends before the next bit.
 
     Members
     -------
     bus : ``Out(wishbone_signature())``
     cs_n, sck, mosi : ``In(1)``
-        From the controller.
+        Pins behind one register each, which are the first stages of synchronizers. Times are those of the pins.
     miso : ``Out(1)``
-        To it; a register. It is driven all the time.
+        A register. It is driven all the time.
     """
 
     def __init__(self):
@@ -98,7 +99,7 @@ class SpiTarget(wiring.Component):
 
         crc = Signal(16, reset_less=True)
         with m.If(tick):
-            bit = Mux(header | write, self.mosi, self.miso)
+            bit = self.mosi ^ (self.miso & ~header & ~write)
             m.d.sync += crc.eq(Cat(bit, crc) ^ Mux(crc[15] & ~first, POLYNOMIAL, 0))
 
         failed = Signal(init=1)

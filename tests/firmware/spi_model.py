@@ -73,7 +73,7 @@ class SpiModel:
             except BusError:
                 self.failed = 1
             address += 1
-        self.crc = divided(mosi[:48] + (mosi if write else miso)[48:])
+        self.crc = divided(mosi[:48] + [out ^ (back & ~write & 1) for out, back in zip(mosi[48:], miso[48:], strict=True)])
         return miso
 
     def transfer(self, data: bytes) -> bytes:
