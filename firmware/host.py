@@ -1,6 +1,7 @@
-"""The host's driver for a core behind a serial line: ``docs/uart.md`` is the protocol, ``docs/driver.md`` why this is safe.
+"""The host's driver for a core behind a serial line or SPI: ``docs/uart.md`` and ``docs/spi.md`` are the protocols,
+``docs/driver.md`` why this is safe.
 
-The line may lose, double and change bytes, and the protocol has no checksum. What this driver does instead:
+The serial line may lose, double and change bytes, and its protocol has no checksum. What this driver does instead:
 
 * It reads twice what matters, and behind each read the register ``ident``, whose value it knows: an answer with a byte too
   many or too few cannot pass.
@@ -11,7 +12,9 @@ The line may lose, double and change bytes, and the protocol has no checksum. Wh
 * A write that has gone wrong may have changed anything. Then nothing of the store is believed, and all begins anew.
 """
 
+import binascii
 import dataclasses
+import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +37,7 @@ from gossamer.golden.spec import (
     UserError,
 )
 
-__all__ = ["Board", "CoreError", "ImageError", "Inference", "Link", "LinkError", "Port", "open_port"]
+__all__ = ["Board", "CoreError", "ImageError", "Inference", "Link", "LinkError", "Port", "SpiLink", "SpiPort", "open_port"]
 
 T = TypeVar("T")
 
@@ -117,18 +120,11 @@ def field(record: bytes, layout: Field) -> int:
     return int.from_bytes(record, "little") >> layout.offset & (1 << layout.width) - 1
 
 
-class Link:
-    """Reads and writes words on a board's bus.
+class Access:
+    """Reads and writes words on a board's bus, by commands that may go wrong.
 
     Parameters
     ----------
-    port : Port
-    baud : int
-        Bits per second, to know how long an answer takes.
-    silence : float
-        Seconds; more than the bridge's ``silence``, twice that is safe.
-    patience : float
-        Seconds that an answer may take longer than on the line.
     retries : int
         How often a read is tried.
 
@@ -140,9 +136,11 @@ class Link:
         Of the next command at most; fewer behind each trouble.
     """
 
-    def __init__(self, port: Port, *, baud: int = 1_000_000, silence: float = 0.1, patience: float = 0.3, retries: int = 10):
-        self._port, self._byte, self._silence, self._patience, self._retries = port, 10 / baud, silence, patience, retries
-        self._ident: bytes | None = None
+    PROTOCOL: str
+    """The page that has it."""
+
+    def __init__(self, retries: int):
+        self._retries = retries
         self.troubles, self.words = 0, MOST_WORDS
 
     def read(self, address: int, size: int) -> bytes:
@@ -160,17 +158,62 @@ class Link:
     def write(self, address: int, data: bytes) -> None:
         """Write whole words, at most ``MOST_WORDS``, without a second try: raises :class:`Trouble`, after which they, or
         others, may have been written or not."""
-        words = len(data) // 4
-        assert 0 < words <= MOST_WORDS
+        assert 0 < len(data) // 4 <= MOST_WORDS
         assert len(data) % 4 == 0
-        if self._port.in_waiting:
-            self.resynchronise()
         try:
-            self._send(WRITE, address, words, data)
-            self._expect(self._receive(1))
+            self._write(address, data)
         except Trouble:
             self._recover()
             raise
+
+    def identify(self) -> None:
+        """Begin, with whatever the board has been in. Raises :class:`LinkError`."""
+        self.resynchronise()
+
+    def retried(self, action: Callable[[], T]) -> T:
+        """What ``action`` returns when it raises no :class:`Trouble`. Raises :class:`LinkError`."""
+        rule = f"the board must answer as {self.PROTOCOL} says, and has not"
+        return _attempted(action, self._retries, Trouble, self._recover, rule)
+
+    def _recover(self) -> None:
+        self.troubles += 1
+        self.words = max(self.words // 2, LEAST_WORDS)
+        self.resynchronise()
+
+    def resynchronise(self) -> None:
+        """See to it that the next bytes are taken for a command."""
+
+    def _read(self, address: int, words: int) -> bytes:
+        """One command. Raises :class:`Trouble`."""
+        raise NotImplementedError
+
+    def _write(self, address: int, data: bytes) -> None:
+        """One command. Raises :class:`Trouble`."""
+        raise NotImplementedError
+
+
+class Link(Access):
+    """Access over a serial line.
+
+    Parameters
+    ----------
+    port : Port
+    baud : int
+        Bits per second, to know how long an answer takes.
+    silence : float
+        Seconds; more than the bridge's ``silence``, twice that is safe.
+    patience : float
+        Seconds that an answer may take longer than on the line.
+    retries : int
+        How often a read is tried.
+    """
+
+    PROTOCOL = "docs/uart.md"
+
+    def __init__(self, port: Port, *, baud: int = 1_000_000, silence: float = 0.1, patience: float = 0.3, retries: int = 10):
+        super().__init__(retries)
+        self._port, self._byte, self._silence, self._patience = port, 10 / baud, silence, patience
+        self._ident: bytes | None = None
 
     def identify(self) -> None:
         """Find out what reads compare ``ident`` with. Raises :class:`LinkError`."""
@@ -184,16 +227,6 @@ class Link:
 
         self._ident = None
         self._ident = self.retried(find)
-
-    def retried(self, action: Callable[[], T]) -> T:
-        """What ``action`` returns when it raises no :class:`Trouble`. Raises :class:`LinkError`."""
-        rule = "the board must answer as docs/uart.md says, and has not"
-        return _attempted(action, self._retries, Trouble, self._recover, rule)
-
-    def _recover(self) -> None:
-        self.troubles += 1
-        self.words = max(self.words // 2, LEAST_WORDS)
-        self.resynchronise()
 
     def resynchronise(self) -> None:
         """Wait until nothing comes any more, so that the bridge has dropped what it was given, and its answers are gone."""
@@ -214,6 +247,12 @@ class Link:
         if self._ident is not None and self._answer(ADDRESS["ident"], 1) != self._ident:
             raise Trouble("the register ident does not have its value")
         return data
+
+    def _write(self, address: int, data: bytes) -> None:
+        if self._port.in_waiting:
+            self.resynchronise()
+        self._send(WRITE, address, len(data) // 4, data)
+        self._expect(self._receive(1))
 
     def _answer(self, address: int, words: int) -> bytes:
         self._send(READ, address, words)
@@ -242,6 +281,66 @@ class Link:
         if status != bytes([DONE]):
             known = {BUS_ERROR: "a bus error", UNKNOWN: "an unknown command"}
             raise Trouble(f"the status of an access was {known.get(status[0], f'{status[0]:#04x}')}")
+
+
+class SpiPort(Protocol):
+    """What is used of a controller on SPI, in mode 0 and at no more than a sixth of the core's clock."""
+
+    def transfer(self, data: bytes) -> bytes:
+        """What comes while ``data`` goes, with chip select low meanwhile."""
+        ...
+
+
+class SpiLink(Access):
+    """Access over SPI. What the wires change shows in a CRC, which is asked for behind each command.
+
+    Parameters
+    ----------
+    port : SpiPort
+    retries : int
+    """
+
+    PROTOCOL = "docs/spi.md"
+
+    def __init__(self, port: SpiPort, *, retries: int = 10):
+        super().__init__(retries)
+        self._port = port
+
+    def _write(self, address: int, data: bytes) -> None:
+        words = len(data) // 4
+        self._command(address, struct.pack(f">{words}I", *struct.unpack(f"<{words}I", data)), write=True)
+
+    def _read(self, address: int, words: int) -> bytes:
+        seen = self._command(address, b"\0\0\0\1" * words + bytes(5), write=False)
+        found = int.from_bytes(seen[4:], "big") >> 7 & (1 << 32 * words) - 1
+        return struct.pack(f"<{words}I", *struct.unpack(f">{words}I", found.to_bytes(4 * words, "big")))
+
+    def _command(self, address: int, data: bytes, *, write: bool) -> bytes:
+        """What comes while ``data`` goes."""
+        header = _spi_header(address, write)
+        seen, status = self._port.transfer(header + data), self._port.transfer(bytes(3))
+        if len(seen) != len(header + data) or len(status) != 3:
+            raise Trouble("an answer had another length than what was sent")
+        failed, crc = status[0] >> 7, int.from_bytes(status, "big") >> 7 & 0xFFFF
+        seen = seen[len(header) :]
+        counted = data if write else bytes(out ^ back for out, back in zip(data, seen, strict=True))
+        # The CRC of what stands in front of two bytes, times x^16; their own remainder is they themselves.
+        expected = binascii.crc_hqx(header + counted[:-2], 0) ^ int.from_bytes(counted[-2:], "big")
+        if crc != expected:
+            raise Trouble(f"the CRC of a command was {crc:#06x} in place of {expected:#06x}")
+        if failed:
+            raise Trouble("the status of a command was a bus error")
+        return seen
+
+
+def _spi_header(address: int, write: bool) -> bytes:
+    """The first six bytes of a command: the seed is where division would have to begin to end at 0xFFFF."""
+    header = write << 22 | address >> 2
+    seed = 0xFFFF
+    for bit in range(32):
+        seed ^= header >> bit & 1
+        seed = (seed ^ 0x11021 * (seed & 1)) >> 1
+    return struct.pack(">HI", seed, header)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,14 +385,14 @@ class Board:
 
     Parameters
     ----------
-    link : Link
+    link : Link or SpiLink
     attempts : int
         How often loading and an inference are begun anew when something has gone wrong on the way.
     limit : float
         Seconds that the core may be busy without a pause.
     """
 
-    def __init__(self, link: Link, *, attempts: int = 10, limit: float = 60.0):
+    def __init__(self, link: Access, *, attempts: int = 10, limit: float = 60.0):
         self.link, self._attempts, self._limit = link, attempts, limit
         link.identify()
         self._fixed: tuple[int, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests.firmware.core_model import BusError
 
-__all__ = ["SpiModel", "bits", "divided", "seed", "value"]
+__all__ = ["SpiModel", "Wires", "bits", "divided", "seed", "value"]
 
 
 def bits(data: bytes) -> list[int]:
@@ -45,7 +45,7 @@ class SpiModel:
     def __init__(self, core):
         self.core, self.crc, self.failed = core, None, 1  # the CRC behind a reset may be anything
 
-    def command(self, mosi: list[int], free: Callable[[int], int] = lambda at: 0) -> list[int]:
+    def command(self, mosi: list[int], free: Callable[[int], int] = lambda at: at // 3 % 2) -> list[int]:
         """What comes between a fall and a rise of chip select, and the answer; ``free`` gives the bits that may be anything."""
         known = {0: self.failed}
         if self.crc is not None:
@@ -76,5 +76,22 @@ class SpiModel:
         self.crc = divided(mosi[:48] + [out ^ (back & ~write & 1) for out, back in zip(mosi[48:], miso[48:], strict=True)])
         return miso
 
+
+class Wires:
+    """A controller and its wires to a model; ``fault`` gives for the number of an edge of SCK what happens there:
+    "mosi" or "miso" is flipped, the edge is "lost" or "doubled", or nothing."""
+
+    def __init__(self, core, fault: Callable[[int], str] = lambda number: ""):
+        self.model, self.fault, self.edges, self.transfers = SpiModel(core), fault, 0, []
+
     def transfer(self, data: bytes) -> bytes:
-        return value(self.command(bits(data))).to_bytes(len(data), "big")
+        self.transfers.append(data)
+        arrived, looks, flips = [], [], []
+        for bit in bits(data):
+            kind = self.fault(self.edges)
+            self.edges += 1
+            looks.append(len(arrived))
+            flips.append(kind == "miso")
+            arrived += [bit ^ (kind == "mosi")] * {"lost": 0, "doubled": 2}.get(kind, 1)
+        answer = [*self.model.command(arrived), 0]  # the last edge may be lost
+        return value([answer[at] ^ flip for at, flip in zip(looks, flips, strict=True)]).to_bytes(len(data), "big")

@@ -279,7 +279,7 @@ def test_a_header_with_any_flipped_bit_is_wrong():
 @pytest.mark.parametrize("fault", ["mosi", "miso", "lost", "doubled"])
 @pytest.mark.parametrize("write", [False, True])
 def test_what_the_wires_change_shows(rng, memory, write, fault):
-    """A bit is flipped, an edge of SCK lost or doubled: nothing comes from a wrong header, and CRC or `failed` show the rest."""
+    """A bit is flipped, an edge of SCK lost or doubled: no access has a wrong address, and CRC or `failed` show it."""
     before = [*memory]
     command = bits(writing(7, [0, 0xFFFFFFFF]) if write else reading(7, 2))
     places = [int(at) for at in rng.integers(0, len(command) if write else 143, 4)] + [79, 111]
@@ -332,7 +332,7 @@ def test_a_bus_that_is_late_is_a_bus_error(memory, write):
 
 @pytest.mark.parametrize("latency", [0, 1, 2, 3])
 def test_the_bus_may_take_up_to_four_cycles_at_a_sixth_of_the_clock(memory, latency):
-    """The docstring promises three: one is left for an edge that is taken late."""
+    """The docstring promises three: one is left fan edge that is taken late."""
     bench = Bench(memory, latency=lambda: latency)
     agree(bench, writing(3, [1, 2]), reading(3, 2), bytes(3))
     assert bench.answers[2][0] == 0
