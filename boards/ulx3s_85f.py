@@ -3,7 +3,9 @@
 The core has no external memory: the flash's clock is the pin of the configuration logic, which has no register of an IO cell.
 """
 
-from gossamer.boards.board import Board, CoreOnBoard, prepare, without_memory
+from amaranth.build import Attrs
+
+from gossamer.boards.board import LINKS, Board, CoreOnBoard, prepare, spi_host, without_memory
 from gossamer.boards.families import ECP5
 from gossamer.boards.plls import ecp5_pll
 from gossamer.golden.spec import CONFIGS, Config
@@ -14,13 +16,14 @@ CONFIG = without_memory(CONFIGS["ecp5_85"])
 CLOCK_MHZ = 40
 
 
-def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-    pll = ecp5_pll(25, CLOCK_MHZ)
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=pll)
-    return prepare(ULX3S_85F_Platform(), top, name, ECP5.constraints)
+    platform = ULX3S_85F_Platform()
+    platform.add_resources([spi_host("0+", "0-", "1+", "1-", conn=("gpio", 0), attrs=Attrs(IO_TYPE="LVCMOS33"))])
+    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(25, CLOCK_MHZ), link=link)
+    return prepare(platform, top, name, ECP5.constraints)
 
 
 BOARD = Board(
@@ -32,4 +35,5 @@ BOARD = Board(
     sources=sources,
     program="openFPGALoader -b ulx3s {bitstream}",
     nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
+    links=LINKS,
 )

