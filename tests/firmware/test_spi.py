@@ -32,16 +32,25 @@ def session(one, wires):
 
 
 def test_digits_end_to_end():
+    """And commands and bytes are those of the documentation: of loading, and of the second inference."""
     config = CONFIGS["up5k"]
     compiled = compile_network(digits.load(), config)
     wires = Wires(CoreModel(config, patience=0))
     board = Board(SpiLink(wires))
-    board.load(compiled.program.assemble())
-    x = digits.test_set()[0][0]
-    found = board.run(compiled.input_bytes(x).tobytes())
+    image, x = compiled.program.assemble(), digits.test_set()[0][0]
+    costs = []
+    for action in (lambda: board.load(image), *2 * [lambda: board.run(compiled.input_bytes(x).tobytes())]):
+        wires.transfers.clear()
+        found = action()
+        costs.append((len(wires.transfers) // 2, sum(map(len, wires.transfers))))
     values = compiled.output_values(np.frombuffer(found.output, np.uint8))
     np.testing.assert_array_equal(values, infer(compiled, x, count=False).output)
     assert board.link.troubles == 0
+    text = re.sub(r"\s+", " ", DOCUMENTATION.read_text())
+    said = re.findall(r"takes (\d+) commands of together ([\d,]+) bytes, that is ([\d.]+) ms", text)
+    assert [(int(count), int(size.replace(",", ""))) for count, size, _ in said] == [costs[0], costs[2]]
+    assert [float(time) for *_, time in said] == [round(size * 8 / 4e3, 1 if size < 5000 else None) for _, size in costs[::2]]
+    assert f"({len(image):,} bytes)" in text
 
 
 @pytest.mark.parametrize("name", ["mean", "rows"])

@@ -1,17 +1,22 @@
 """The SPI target, against a naive model of its protocol and a naive memory."""
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
-from gossamer.gateware.spi_target import SpiTarget
+from gossamer.gateware.core import Core
+from gossamer.gateware.spi_target import POLYNOMIAL, RESIDUE, SpiTarget
+from gossamer.golden.spec import Config
 from tests.firmware.core_model import BusError
 from tests.firmware.spi_model import SpiModel, bits, divided, seed, value
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "spi.md"
 LIMIT = 0x40  # words at and above this address answer with an error
 ASK = b"\0\0\0\1"  # for a word of a read
 
@@ -363,3 +368,16 @@ def test_when_an_access_begins(memory):
         bench.run(writing(3, [4]))
         edge = 10 + phase + 79.5 * 6
         assert bench.begun == [edge + cycles]
+
+
+def test_the_example_of_the_documentation():
+    """Target and core together, also at a quarter of the clock, which is faster than promised."""
+    lines = re.findall(r"^(to|from) the board +(?:(\d)\|)?([0-9A-F ]+)$", DOCUMENTATION.read_text(), re.MULTILINE)
+    assert [direction for direction, _, _ in lines] == ["to", "from"] * 6
+    commands = [bytes.fromhex(text) for direction, _, text in lines if direction == "to"]
+    expected = [[int(first), *bits(bytes.fromhex(text))[:-1]] for direction, first, text in lines if direction == "from"]
+    for period in (6.0, 4.0):
+        core = Core(Config("example", lanes=16, store_bytes=8, store_words=16384))
+        assert Bench([], core=core, period=period).run(*commands) == expected
+    assert f"{RESIDUE:#06X}".replace("X", "x") in DOCUMENTATION.read_text()
+    assert POLYNOMIAL == 1 << 12 | 1 << 5 | 1
