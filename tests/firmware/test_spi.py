@@ -155,10 +155,11 @@ def test_a_stuck_line_is_an_error(line, level):
         Board(SpiLink(Stuck(case("mean").core())))
 
 
-def test_an_answer_of_another_length_is_an_error():
+@pytest.mark.parametrize("status", [False, True])
+def test_an_answer_of_another_length_is_an_error(status):
     class Short(Wires):
         def transfer(self, data):
-            return super().transfer(data)[1:]
+            return super().transfer(data)[(len(data) == 3) == status :]
 
     with pytest.raises(LinkError, match=r"another length than what was sent$"):
         Board(SpiLink(Short(case("mean").core())))
