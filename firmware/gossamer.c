@@ -12,6 +12,11 @@ static uint32_t field(const uint8_t *record, uint32_t first, uint32_t width)
     return (uint32_t)(value >> first % 8 & (((uint64_t)1 << width) - 1));
 }
 
+static uint32_t pack(const uint8_t *bytes)
+{
+    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
 static void unpack(uint32_t word, uint8_t *bytes)
 {
     for (int i = 0; i < 4; ++i)
@@ -96,11 +101,16 @@ enum gossamer_result gossamer_init(struct gossamer *core, struct gossamer_bus bu
 
 uint32_t gossamer_crc(uint32_t crc, const uint8_t *data, size_t bytes)
 {
+    /* What four bits that are shifted out do to the others. */
+    static const uint32_t nibbles[] = {
+        0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+        0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+    };
     crc = ~crc;
     for (size_t i = 0; i < bytes; ++i) {
         crc ^= data[i];
-        for (int bit = 0; bit < 8; ++bit)
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+        crc = crc >> 4 ^ nibbles[crc & 15];
+        crc = crc >> 4 ^ nibbles[crc & 15];
     }
     return ~crc;
 }
@@ -197,7 +207,7 @@ enum gossamer_result gossamer_load(struct gossamer *core, const uint8_t *image, 
     core->loaded = core->warm = core->started = false;
     TRY(gossamer_check(core, image, bytes, &core->program));
     for (uint32_t at = 0; at < bytes; at += 4)
-        TRY(put_store(core, at, field(image + at, 0, 32)));
+        TRY(put_store(core, at, pack(image + at)));
     core->loaded = true;
     return GOSSAMER_OK;
 }
