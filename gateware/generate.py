@@ -67,9 +67,9 @@ def _emit_axi4lite(config: Config) -> str:
     return translate(m, {"aclk": (aclk, None), "aresetn": (aresetn, None), **axi, **_ports(core, "wb", "bus")})
 
 
-def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]]) -> str:
-    """A design as Verilog, top module :data:`TOP`."""
-    text = rtlil.convert(design, name=TOP, emit_src=False, platform="verilog", ports=ports)
+def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]], *, name: str = TOP) -> str:
+    """A design as Verilog, top module ``name``."""
+    text = rtlil.convert(design, name=name, emit_src=False, platform="verilog", ports=ports)
     # YoWASP tools see a private /tmp, so the files are in the current folder.
     with tempfile.TemporaryDirectory(dir=".", prefix=".gossamer-") as folder:
         source, target = Path(folder, "core.il"), Path(folder, "core.sv")

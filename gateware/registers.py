@@ -1,14 +1,17 @@
 """The register map as C headers and as documentation. Its one definition is ``REGISTERS`` of :mod:`gossamer.golden.spec`.
 
-``python -m gossamer.gateware.registers`` writes the header of the C driver, ``firmware/gossamer_registers.h``.
+``python -m gossamer.gateware.registers`` writes the headers of the C driver, ``firmware/gossamer_registers.h``, and of the
+SoC's firmware, ``firmware/soc/soc_registers.h``.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from gossamer.gateware.soc_registers import SOC_REGISTERS, WINDOWS
 from gossamer.golden import spec
-from gossamer.golden.spec import REGISTERS, STORE_WINDOW, Config, Error
+from gossamer.golden.spec import REGISTERS, STORE_WINDOW, Config, Error, Register
 
-__all__ = ["c_header", "firmware_header", "register_table"]
+__all__ = ["c_header", "firmware_header", "register_table", "soc_header", "soc_register_table"]
 
 ERRORS = {name: code for name, code in vars(Error).items() if name.isupper() and isinstance(code, int)}
 
@@ -31,11 +34,11 @@ def c_header(config: Config) -> str:
     return "\n".join([*lines, "", "#endif", ""])
 
 
-def _register_lines() -> list[str]:
+def _register_lines(registers: Iterable[Register] = REGISTERS, namespace: str = "GOSSAMER") -> list[str]:
     """Addresses and masks as C macros."""
     lines = []
-    for register in REGISTERS:
-        prefix = f"GOSSAMER_{register.name.upper()}"
+    for register in registers:
+        prefix = f"{namespace}_{register.name.upper()}"
         lines += ["", f"/* {register.doc.replace('`', '')} */", f"#define {prefix}_ADDRESS 0x{register.address:02x}u"]
         for name, field in register.fields.items():
             if field.width < 32:
@@ -77,14 +80,38 @@ def firmware_header() -> str:
     return "\n".join([*lines, "", "#endif", ""])
 
 
-def register_table(config: Config | None = None, bus: str = "Wishbone B4 classic") -> str:
-    """Markdown table of the registers, fields and error codes."""
+def soc_header() -> str:
+    """C header of the SoC's firmware: windows and registers."""
+    lines = [
+        "/* The SoC's windows and registers. Generated from gateware/soc_registers.py by",
+        " * `python -m gossamer.gateware.registers`; a test compares them. */",
+        "#ifndef SOC_REGISTERS_H",
+        "#define SOC_REGISTERS_H",
+        "",
+        *(f"#define SOC_{name.upper()} 0x{base:08x}u" for name, base in WINDOWS.items()),
+        *_register_lines(SOC_REGISTERS, "SOC"),
+    ]
+    return "\n".join([*lines, "", "#endif", ""])
+
+
+def soc_register_table() -> str:
+    """Markdown table of the SoC's registers and fields."""
+    return "\n".join(_table_lines(SOC_REGISTERS)) + "\n"
+
+
+def _table_lines(registers: Iterable[Register]) -> list[str]:
     lines = ["| byte | register | access | bits | field | meaning |", "|---|---|---|---|---|---|"]
-    for register in REGISTERS:
+    for register in registers:
         lines.append(f"| 0x{register.address:02x} | `{register.name}` | {register.access} | | | {register.doc} |")
         for name, field in register.fields.items():
             bits = f"{field.offset + field.width - 1}:{field.offset}" if field.width > 1 else f"{field.offset}"
             lines.append(f"| | | | {bits} | `{name}` | {field.doc} |")
+    return lines
+
+
+def register_table(config: Config | None = None, bus: str = "Wishbone B4 classic") -> str:
+    """Markdown table of the registers, fields and error codes."""
+    lines = _table_lines(REGISTERS)
     lines.append(f"| 0x{STORE_WINDOW:06x} | | rw | | | The store, while the core is not busy. |")
     lines += ["", "| error | code | meaning |", "|---|---|---|"]
     lines += [f"| `{name}` | {code} | {Error.TEXT[code]} |" for name, code in ERRORS.items()]
@@ -95,4 +122,6 @@ def register_table(config: Config | None = None, bus: str = "Wishbone B4 classic
 
 
 if __name__ == "__main__":
-    Path(__file__).parent.with_name("firmware").joinpath("gossamer_registers.h").write_text(firmware_header())
+    folder = Path(__file__).parent.with_name("firmware")
+    folder.joinpath("gossamer_registers.h").write_text(firmware_header())
+    folder.joinpath("soc", "soc_registers.h").write_text(soc_header())

@@ -1,4 +1,4 @@
-"""The Wishbone port of the core."""
+"""The Wishbone port of the core, and of what surrounds it."""
 
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -6,11 +6,12 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["ADDRESS_BITS", "wishbone_signature"]
 
 ADDRESS_BITS = 24
-"""Bits of a byte address on the bus."""
+"""Bits of a byte address on the core's bus."""
 
 
-def wishbone_signature(*, pipelined: bool = False) -> wiring.Signature:
-    """Wishbone B4, classic or pipelined, 32 bits, from the master's side; ``adr`` counts 32-bit words.
+def wishbone_signature(*, pipelined: bool = False, address_bits: int = ADDRESS_BITS) -> wiring.Signature:
+    """Wishbone B4, classic or pipelined, 32 bits, from the master's side; ``adr`` counts 32-bit words, and has two bits less
+    than a byte address.
 
     Ref: OpenCores, "Wishbone B4", 2010.
     """
@@ -19,7 +20,7 @@ def wishbone_signature(*, pipelined: bool = False) -> wiring.Signature:
             "cyc": Out(1),
             "stb": Out(1),
             "we": Out(1),
-            "adr": Out(ADDRESS_BITS - 2),
+            "adr": Out(address_bits - 2),
             "sel": Out(4),
             "dat_w": Out(32),
             "dat_r": In(32),
