@@ -8,16 +8,33 @@ from amaranth.build import Attrs, Platform, Resource
 from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
-from amaranth.lib.wiring import Out
+from amaranth.lib.wiring import In, Out, Signature, flipped
 
 from gossamer.boards.families import Family
 from gossamer.gateware.flash_memory import FlashMemory
+from gossamer.gateware.flash_rom import FlashRom
 from gossamer.gateware.generate import TOP
+from gossamer.gateware.soc import TOP as SOC_TOP
+from gossamer.gateware.soc import Soc
+from gossamer.gateware.soc_registers import RAM, ROM
 from gossamer.gateware.spi_target import SpiTarget
 from gossamer.gateware.uart_bridge import UartBridge
+from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.golden.spec import Config
 
-__all__ = ["BAUD", "LINKS", "Board", "CoreOnBoard", "prepare", "silence", "spi_host", "two_leds", "without_memory"]
+__all__ = [
+    "BAUD",
+    "LINKS",
+    "SOC_BAUD",
+    "Board",
+    "CoreOnBoard",
+    "SocOnBoard",
+    "prepare",
+    "silence",
+    "spi_host",
+    "two_leds",
+    "without_memory",
+]
 
 LINKS = ("uart", "spi")
 """Ways from a host to the bus."""
@@ -25,9 +42,55 @@ LINKS = ("uart", "spi")
 BAUD = 1_000_000
 """Bits per second on the serial line."""
 
+SOC_BAUD = 115_200
+"""Bits per second on the serial line of a SoC: those of MLPerf Tiny's runner."""
+
 SILENCE_MS = 30
 SETTLING = 512
 """Clock cycles of reset after the PLL has locked: block RAM of an iCE40 reads as zero for some 3 us after configuration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SocOnBoard:
+    """A board with a processor as the core's host, :class:`gossamer.gateware.soc.Soc`.
+
+    Parameters
+    ----------
+    cpu : str
+    config : Config
+        Of the core.
+    ram_bytes : int
+        Of the processor; with code in the flash those for data, else those for all.
+    flash : int
+        Byte of the flash with which the firmware begins; 0 if it is in RAM, as contents of the bitstream.
+    sources : callable
+        As those of :class:`Board`.
+    program : str
+        Further commands that load the firmware, with ``{firmware}``; may be empty.
+    """
+
+    cpu: str
+    config: Config
+    ram_bytes: int
+    flash: int
+    sources: Callable[[str, Config], dict[str, str]]
+    program: str = ""
+
+    @property
+    def reset_address(self) -> int:
+        """Where the firmware begins on the processor's bus."""
+        return ROM + self.flash if self.flash else RAM
+
+    def component(self, clock_mhz: int) -> Soc:
+        """The processor and what surrounds it."""
+        return Soc(
+            cpu=self.cpu,
+            ram_words=self.ram_bytes // 4,
+            divisor=_divisor(clock_mhz, SOC_BAUD),
+            clock_mhz=clock_mhz,
+            rom=self.flash > 0,
+            reset_address=self.reset_address,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +117,8 @@ class Board:
         Options of the synthesis command, of nextpnr and of the packer that name the device.
     links : tuple
         Those of :data:`LINKS` that the board has pins for.
+    soc : SocOnBoard
+        The board with a processor, if there is one for it.
     """
 
     name: str
@@ -67,6 +132,7 @@ class Board:
     synthesis: tuple[str, ...] = ()
     pack: tuple[str, ...] = ()
     links: tuple[str, ...] = ("uart",)
+    soc: SocOnBoard | None = None
 
 
 def silence(clock_mhz: int) -> int:
@@ -94,11 +160,20 @@ def spi_host(cs_n: str, copi: str, cipo: str, clk: str, *, conn: tuple[str, int]
     return resource
 
 
-class CoreOnBoard(Elaboratable):
-    """The core on a board: a host reaches its bus through a serial port, or through SPI.
+def _divisor(clock_mhz: int, baud: int) -> int:
+    """Clock cycles per bit."""
+    divisor = round(clock_mhz * 1e6 / baud)
+    if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
+        raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
+    return divisor
 
-    One LED is on while a program runs, one when the last has ended with an error. The core is an instance of the
-    Verilog module that :func:`gossamer.gateware.generate.emit_verilog` writes.
+
+class CoreOnBoard(Elaboratable):
+    """The core on a board: a host reaches its bus through a serial port, or through SPI, or is a processor beside it.
+
+    One LED is on while a program runs, one when the last has ended with an error, or the processor's state shows one. The core
+    is an instance of the Verilog module that :func:`gossamer.gateware.generate.emit_verilog` writes, and the processor with its
+    RAM of the one by :func:`gossamer.gateware.soc.emit_soc`.
 
     Parameters
     ----------
@@ -114,6 +189,10 @@ class CoreOnBoard(Elaboratable):
         Byte of the flash with which the core's external memory begins, if ``config`` has one.
     link : str
         One of :data:`LINKS`; "spi" needs the resource :func:`spi_host`.
+    flash_rom : bool
+        There is a processor, and the flash holds its program. Not with ``fetch_interval``: the flash has one reader.
+    soc : bool
+        There is a processor.
     """
 
     def __init__(
@@ -126,17 +205,20 @@ class CoreOnBoard(Elaboratable):
         baud: int = BAUD,
         external: int = 0,
         link: str = "uart",
+        soc: bool = False,
+        flash_rom: bool = False,
     ):
-        divisor = round(clock_mhz * 1e6 / baud)
-        if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
-            raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
+        if flash_rom and config.fetch_interval:
+            raise ValueError(f"fetch_interval must be 0 where the flash holds the firmware, not {config.fetch_interval}")
         self._config, self._clock_mhz, self._pll, self._leds = config, clock_mhz, pll, leds
-        self._divisor, self._external, self._link = divisor, external, link
+        self._divisor, self._external, self._link = _divisor(clock_mhz, baud), external, link
+        self._soc, self._flash_rom = soc, flash_rom
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
         self._elaborate_clock(m, platform)
-        bridge = self._elaborate_spi(m, platform) if self._link == "spi" else self._elaborate_uart(m, platform)
+        elaborate_host = self._elaborate_spi if self._link == "spi" else self._elaborate_uart
+        host: Any = self._elaborate_soc(m, platform) if self._soc else elaborate_host(m, platform)
 
         memory: dict[str, Any] = {}
         if self._config.fetch_interval:
@@ -149,15 +231,16 @@ class CoreOnBoard(Elaboratable):
             TOP,
             i_clk=ClockSignal(),
             i_rst=ResetSignal(),
-            **_ports("wb", bridge.bus),
+            **_ports("wb", host.bus),
             **memory,
+            **({"o_irq": host.irq} if self._soc else {}),
             o_busy=busy,
             o_failed=failed,
         )
 
         green, red = (io.Buffer("o", port) for port in self._leds(platform))
         m.submodules.green, m.submodules.red = green, red
-        m.d.comb += [green.o.eq(busy), red.o.eq(failed)]
+        m.d.comb += [green.o.eq(busy), red.o.eq(failed | host.failed if self._soc else failed)]
         return m
 
     def _elaborate_uart(self, m: Module, platform: Platform) -> UartBridge:
@@ -184,6 +267,30 @@ class CoreOnBoard(Elaboratable):
         ]
         return bridge
 
+    def _elaborate_soc(self, m: Module, platform: Platform) -> Any:
+        """The processor with all that is its: on the side of the core ``bus``, ``irq`` and ``failed``."""
+        host: Any = Signature({"bus": Out(wishbone_signature()), "irq": In(1), "failed": Out(1)}).create()
+        rom: dict[str, Any] = {}
+        if self._flash_rom:
+            m.submodules.rom = flash_rom = FlashRom(clock_mhz=self._clock_mhz)
+            _elaborate_flash(m, platform, flash_rom)
+            rom = _ports("rom", flash_rom.bus)
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.submodules.soc = Instance(
+            SOC_TOP,
+            i_clk=ClockSignal(),
+            i_rst=ResetSignal(),
+            **_ports("wb", flipped(host.bus)),
+            **rom,
+            i_rx=rx.i,
+            o_tx=tx.o,
+            i_irq=host.irq,
+            o_failed=host.failed,
+        )
+        return host
+
     def _elaborate_clock(self, m: Module, platform: Platform) -> None:
         """The PLL, and a reset until it has locked and block RAM is there."""
         m.domains.sync = ClockDomain()
@@ -199,7 +306,7 @@ class CoreOnBoard(Elaboratable):
             m.d.start += settling.eq(settling - 1)
 
 
-def _elaborate_flash(m: Module, platform: Platform, flash: FlashMemory) -> None:
+def _elaborate_flash(m: Module, platform: Platform, flash: FlashMemory | FlashRom) -> None:
     """The flash's pins, registers of IO cells; see ``docs/flash.md``."""
     pins = platform.request("spi_flash_4x", 0, dir={"cs": "-", "clk": "-", "dq": "-"})
     m.submodules.cs = cs = io.FFBuffer("o", pins.cs)

