@@ -19,6 +19,7 @@ from gossamer.boards import BOARDS
 from gossamer.cli.files import InputError, load_inputs, output_file, output_folder
 from gossamer.cli.models import BUILT_IN, Samples, labels, load_model, models_in, samples
 from gossamer.cli.models import VARIANTS as MODEL_VARIANTS
+from gossamer.firmware.soc_build import PROGRAMS
 from gossamer.golden import spec
 from gossamer.golden.coding import budgets, calibrate
 from gossamer.golden.compiler import Compiled, CompileError, Frontend, Strategy, compile_network
@@ -732,14 +733,34 @@ def disassemble(image: Path, config_name: str) -> None:
 @click.option("--board", required=True, metavar="NAME", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--config", "config_name", metavar="NAME|FILE", help="Another configuration than the board's, named or a file.")
 @click.option("--link", default="uart", show_default=True, metavar="NAME", help="The way from the host: uart or spi.")
+@click.option("--soc", "model", metavar="MODEL", help="With a RISC-V processor beside the core, and firmware that runs MODEL.")
+@click.option(
+    "--firmware",
+    "program",
+    type=click.Choice(list(PROGRAMS)),
+    default="classes",
+    show_default=True,
+    help=f"With --soc: what {'; '.join(f'{name} {what}' for name, what in PROGRAMS.items())}.",
+)
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds to try.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-def build(board: str, config_name: str | None, link: str, seeds: int, output: Path) -> None:
-    """Make a bitstream: the core behind a UART or an SPI target, with a resource and timing report."""
+def build(
+    board: str, config_name: str | None, link: str, model: str | None, program: str, seeds: int, output: Path
+) -> None:
+    """Make a bitstream: the core behind a UART or an SPI target, or beside a processor, with a resource and timing report."""
     from gossamer.boards.build import build as build_board
 
     config = spec.config(config_name) if config_name else None
-    report = build_board(board, output, config=config, link=link, seeds=seeds, progress=say)
+    firmware = None
+    if model is not None:
+        if link != "uart":
+            raise click.UsageError("--link is for a board without --soc")
+        from gossamer.cli.soc import board_firmware
+
+        firmware = board_firmware(board, model, program, config)
+    elif click.get_current_context().get_parameter_source("program") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--firmware is for a board with --soc")
+    report = build_board(board, output, config=config, link=link, firmware=firmware, seeds=seeds, progress=say)
     click.echo(json.dumps(report, indent=2))
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,10 +11,12 @@ import cocotb_tools.config
 from cocotb_tools.runner import get_runner
 
 from gossamer.gateware.generate import TOP, emit_verilog
+from gossamer.gateware.soc import hex_words
 from gossamer.golden.spec import Config
 from gossamer.sim.rtl import build_simulation
+from gossamer.sim.soc import SimulatedSoc
 
-__all__ = ["bench_config", "run_bench"]
+__all__ = ["bench_config", "run_bench", "run_soc_bench"]
 
 HERE = Path(__file__).parent
 VARIABLE = "GOSSAMER_BENCH_CONFIG"
@@ -47,8 +49,40 @@ def run_bench(
     bus : str
         One of :data:`gossamer.gateware.generate.BUSES`.
     """
-    folder = folder.resolve()
     program = build_simulation(config, "cocotb", _sources(), _options(), report, verilog=emit_verilog(config, bus))
+    environment = {VARIABLE: json.dumps(dataclasses.asdict(config))}
+    return _run(program, module, folder, environment, [], seed, testcase)
+
+
+def run_soc_bench(
+    soc: SimulatedSoc,
+    firmware: bytes,
+    module: str,
+    folder: Path,
+    *,
+    seed: int = 1,
+    environment: Mapping[str, str] | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> dict[str, str]:
+    """As :func:`run_bench`, on a SoC that runs ``firmware``: the bench sees ``clk``, ``rst``, ``rx``, ``tx``, ``busy`` and
+    ``failed``, and what is in ``environment``."""
+    sources = [*_sources("soc_ports.vlt"), *soc.sources]
+    program = build_simulation(soc.config, f"cocotb-{soc.cpu}", sources, _options(), report, verilog=soc.verilog())
+    file = folder.resolve() / "firmware.hex"
+    file.write_text(hex_words(firmware))
+    return _run(program, module, folder, environment or {}, [f"+firmware={file}"], seed, None)
+
+
+def _run(
+    program: Path,
+    module: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    arguments: list[str],
+    seed: int,
+    testcase: str | None,
+) -> dict[str, str]:
+    folder = folder.resolve()
     runner = get_runner("verilator")
     results = folder / "results.xml"
     log = folder / "bench.log"
@@ -59,8 +93,8 @@ def run_bench(
             hdl_toplevel_lang="verilog",
             testcase=testcase,
             seed=seed,
-            test_args=["+verilator+rand+reset+2", f"+verilator+seed+{seed}"],
-            extra_env={VARIABLE: json.dumps(dataclasses.asdict(config))},
+            test_args=["+verilator+rand+reset+2", f"+verilator+seed+{seed}", *arguments],
+            extra_env=dict(environment),
             build_dir=program.parent,
             test_dir=folder,
             results_xml=str(results),
@@ -72,8 +106,8 @@ def run_bench(
     return _failures(results)
 
 
-def _sources() -> list[Path]:
-    return [HERE / "ports.vlt", cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"]
+def _sources(ports: str = "ports.vlt") -> list[Path]:
+    return [HERE / ports, cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"]
 
 
 def _options() -> list[str]:

@@ -1,4 +1,4 @@
-// The Verilated core and bridge, with the serial line on a pseudo-terminal, whose name is printed. Ends with its input.
+// The Verilated core and bridge, or processor, with the serial line on a pseudo-terminal, whose name is printed. Ends with its input.
 //
 // DIVISOR are the cycles per bit, SILENCE those of the bridge.
 
@@ -61,6 +61,7 @@ static void tick() {
 
 int main(int argc, char **argv) {
     context = std::make_unique<VerilatedContext>();
+    context->commandArgs(argc, argv);
     board = std::make_unique<Vgossamer_core>(context.get());
     line = posix_openpt(O_RDWR | O_NOCTTY);
     if (line < 0 || grantpt(line) || unlockpt(line)) { perror("pseudo-terminal"); return 1; }
@@ -69,13 +70,12 @@ int main(int argc, char **argv) {
     tcgetattr(other, &settings);
     cfmakeraw(&settings);
     tcsetattr(other, TCSANOW, &settings);
-    printf("%s\n", ptsname(line));
-    fflush(stdout);
-
     board->rx = 1;
     board->rst = 1;
     for (int i = 0; i < 4; ++i) tick();
     board->rst = 0;
+    printf("%s\n", ptsname(line));
+    fflush(stdout);
     uint32_t answer = 0;  // cycles in which the bridge may still begin to answer
     while (true) {
         bool active = !arrived.empty() || sending_bits || sending_cycles || receiving_bits || board->busy || answer;
