@@ -38,7 +38,7 @@ $(VENV)/base.stamp: $(VENV)/venv.stamp $(SETUP)
 
 $(VENV)/dev.stamp: $(VENV)/venv.stamp $(SETUP)
 	@echo "Installing Gossamer and the tools of its tests into $(VENV) ..."
-	$(PIP) install --editable ".[dev,fpga]"
+	$(PIP) install --editable ".[dev,fpga,soc]"
 	@touch $@ $(VENV)/base.stamp
 
 $(VENV)/venv.stamp:
