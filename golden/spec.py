@@ -506,7 +506,7 @@ class Config:
         Accumulator width, 18 to 28.
     interval : int
         Cycles the requantizer takes for an output: 1; or 2, which halves its multipliers (on an ``ice40`` two DSP blocks
-        instead of four) and still takes only one cycle for most: those whose sum has 16 bits or that ReLU cuts off.
+        instead of four) and still takes only one cycle for most: those of small sums, and those that ReLU cuts off.
     fetch_latency, fetch_interval : int
         Cycles from a request to the external memory to the first store word, and from one to the next. The hardware works
         with any; the cycle model and the simulated memory need them. The default is that of
