@@ -27,7 +27,7 @@ from gossamer.golden.tflite_import import EVERY_MODEL, EVERY_OPERATOR, OPERATORS
 from gossamer.hdl.sequencer import descriptor_layout
 
 ROOT = Path(__file__).resolve().parent.parent
-SEEDS = 10
+SEEDS = 4
 """Each function of ``tests/networks.py`` gives the tested values so many networks."""
 
 REGION = re.compile(r"(?<=^<!-- generated: )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)

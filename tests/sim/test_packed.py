@@ -21,15 +21,20 @@ PACKED = {
             "packed8", lanes=8, row_words=512, masks=256, binary=True, nibbles=True, int4=True, fetch_latency=3,
             fetch_interval=2,
         ),
-        Config(
-            "packed64", lanes=64, store_bytes=16, store_ports=1, store_words=32768, masks=256, binary=True, nibbles=True,
-            int4=True, decoder="palettes",
+        *(
+            Config(
+                f"packed{lanes}", lanes=lanes, store_bytes=16, store_ports=1, store_words=32768, masks=256, binary=True,
+                nibbles=True, int4=True, decoder="palettes",
+            )
+            for lanes in (32, 64)
         ),
     )
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=PACKED)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name == "packed64" else []) for name in PACKED]
+)
 def core(request):
     return Simulator(PACKED[request.param])
 
