@@ -245,9 +245,7 @@ class CoreOnBoard(Elaboratable):
 
     def _elaborate_uart(self, m: Module, platform: Platform) -> UartBridge:
         m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._clock_mhz))
-        uart = platform.request("uart", 0, dir="-")
-        m.submodules.rx = rx = io.Buffer("i", uart.rx)
-        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        rx, tx = _elaborate_line(m, platform)
         m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx)]
         return bridge
 
@@ -275,9 +273,7 @@ class CoreOnBoard(Elaboratable):
             m.submodules.rom = flash_rom = FlashRom(clock_mhz=self._clock_mhz)
             _elaborate_flash(m, platform, flash_rom)
             rom = _ports("rom", flash_rom.bus)
-        uart = platform.request("uart", 0, dir="-")
-        m.submodules.rx = rx = io.Buffer("i", uart.rx)
-        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        rx, tx = _elaborate_line(m, platform)
         m.submodules.soc = Instance(
             SOC_TOP,
             i_clk=ClockSignal(),
@@ -304,6 +300,14 @@ class CoreOnBoard(Elaboratable):
         m.d.start += ResetSignal().eq(settling != 0)
         with m.If(stable & (settling != 0)):
             m.d.start += settling.eq(settling - 1)
+
+
+def _elaborate_line(m: Module, platform: Platform) -> tuple[io.Buffer, io.Buffer]:
+    """The pins of the serial line."""
+    uart = platform.request("uart", 0, dir="-")
+    m.submodules.rx = rx = io.Buffer("i", uart.rx)
+    m.submodules.tx = tx = io.Buffer("o", uart.tx)
+    return rx, tx
 
 
 def _elaborate_flash(m: Module, platform: Platform, flash: FlashMemory | FlashRom) -> None:

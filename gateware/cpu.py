@@ -45,14 +45,19 @@ def cpu_sources(cpu: str) -> list[Path]:
     return [folder / file for file in files]
 
 
-def _check_reset_address(reset_address: int) -> None:
-    require(
-        0 <= reset_address < 1 << 32 and reset_address % 4 == 0,
-        f"reset_address must be a multiple of 4 of 32 bits, not {reset_address:#x}",
-    )
+class _Cpu(wiring.Component):
+    """What the processors have in common: a bus for instructions and data, and where the program starts."""
+
+    def __init__(self, *, reset_address: int):
+        require(
+            0 <= reset_address < 1 << 32 and reset_address % 4 == 0,
+            f"reset_address must be a multiple of 4 of 32 bits, not {reset_address:#x}",
+        )
+        self._reset_address = reset_address
+        super().__init__({"bus": Out(wishbone_signature(address_bits=32)), "trap": Out(1)})
 
 
-class PicoRv32(wiring.Component):
+class PicoRv32(_Cpu):
     """PicoRV32: RV32I, some five cycles per instruction with a memory that answers in the second cycle.
 
     Traps, by illegal instructions and addresses that are not aligned, stop it until reset. There are no interrupts.
@@ -68,11 +73,6 @@ class PicoRv32(wiring.Component):
         Instructions and data. ``sel`` is that of writes, and 0b1111 for reads. An ``err`` is taken for an ``ack``.
     trap : ``Out(1)``
     """
-
-    def __init__(self, *, reset_address: int):
-        _check_reset_address(reset_address)
-        self._reset_address = reset_address
-        super().__init__({"bus": Out(wishbone_signature(address_bits=32)), "trap": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -108,7 +108,7 @@ class PicoRv32(wiring.Component):
         return m
 
 
-class Serv(wiring.Component):
+class Serv(_Cpu):
     """SERV: RV32I, a bit per cycle, the smallest there is. 35 to 70 cycles per instruction, and those of the memory.
 
     Without control and status registers: no traps, no interrupts. Addresses that are not aligned are taken down to those
@@ -126,11 +126,6 @@ class Serv(wiring.Component):
     trap : ``Out(1)``
         Always low.
     """
-
-    def __init__(self, *, reset_address: int):
-        _check_reset_address(reset_address)
-        self._reset_address = reset_address
-        super().__init__({"bus": Out(wishbone_signature(address_bits=32)), "trap": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

@@ -14,7 +14,7 @@ from gossamer.gateware.core import Core
 from gossamer.gateware.registers import c_header, register_table
 from gossamer.golden.spec import Config
 
-__all__ = ["BUSES", "LINT_WAIVERS", "TOP", "emit", "emit_verilog", "translate"]
+__all__ = ["BUSES", "LINT_WAIVERS", "TOP", "emit", "emit_verilog", "named_ports", "translate"]
 
 TOP = "gossamer_core"
 """Name of the Verilog top module."""
@@ -41,10 +41,10 @@ def emit_verilog(config: Config, bus: str = "wishbone") -> str:
     """The core with one of :data:`BUSES` as Verilog. The same configuration and bus give the same text."""
     if bus == "axi4lite":
         return _emit_axi4lite(config)
-    return translate(core := Core(config, pipelined=bus == "wishbone-pipelined"), _ports(core, "wb"))
+    return translate(core := Core(config, pipelined=bus == "wishbone-pipelined"), named_ports(core, "wb"))
 
 
-def _ports(component: wiring.Component, prefix: str, *without: str) -> dict[str, tuple[Value, None]]:
+def named_ports(component: wiring.Component, prefix: str, *without: str) -> dict[str, tuple[Value, None]]:
     """The ports of a component by their names in Verilog; those of its bus have a prefix."""
     return {
         "_".join((prefix, *path[1:]) if path[0] == "bus" else path): (value, None)
@@ -64,7 +64,7 @@ def _emit_axi4lite(config: Config) -> str:
     domain.clk = aclk
     m.d.comb += domain.rst.eq(~aresetn)
     axi = {f"s_axi_{path[-1]}": (value, None) for path, _, value in axi4lite_signature().flatten(bridge.axi)}
-    return translate(m, {"aclk": (aclk, None), "aresetn": (aresetn, None), **axi, **_ports(core, "wb", "bus")})
+    return translate(m, {"aclk": (aclk, None), "aresetn": (aresetn, None), **axi, **named_ports(core, "wb", "bus")})
 
 
 def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]], *, name: str = TOP) -> str:

@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from gossamer.gateware.cpu import CPUS
-from gossamer.gateware.generate import translate
+from gossamer.gateware.generate import named_ports, translate
 from gossamer.gateware.soc_registers import RAM, SOC_REGISTERS, WINDOWS
 from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.hdl.checks import require
@@ -289,11 +289,7 @@ class Soc(wiring.Component):
 def emit_soc(soc: Soc, contents: str) -> str:
     """The SoC without core as Verilog, module :data:`TOP`, with ports as those of :class:`Soc`, but ``wb_…`` for ``bus``. The
     processor is an instance of what :func:`gossamer.gateware.cpu.cpu_sources` has. See :func:`with_contents`."""
-    ports = {
-        "_".join(("wb", *path[1:]) if path[0] == "bus" else path): (value, None)
-        for path, _, value in soc.signature.flatten(soc)
-    }
-    return with_contents(translate(soc, ports, name=TOP), contents)
+    return with_contents(translate(soc, named_ports(soc, "wb"), name=TOP), contents)
 
 
 def hex_words(data: bytes) -> str:

@@ -122,7 +122,7 @@ class Kernel:
     @property
     def vectors_issued(self) -> int:
         """Weight vectors that all windows together issue, if no activation is zero."""
-        stored = int(self.weights.any(3).sum()) if self.sparse else self.groups * self.kernel_rows * self.beats
+        stored = int(self._nonzero.sum()) if self.sparse else self.groups * self.kernel_rows * self.beats
         return self.rows * self.columns * stored
 
     def weights_of(self, piece: "Piece") -> bytes:
