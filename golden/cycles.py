@@ -342,8 +342,9 @@ class CycleModel:
 
 @dataclasses.dataclass(frozen=True)
 class _Code:
-    """A compressed row: the values of each of its units, and those of them, in order, that take a halfword from the register;
-    of several units, the values of unit ``s`` are ``s``, ``s + streams``, …"""
+    """A compressed row: the values of each of its units, and those of them, in order, that take a halfword from the register:
+    the first, and each behind one that has the first bit of the halfword that was taken last. Of several units, the values of
+    unit ``s`` are ``s``, ``s + streams``, …"""
 
     values: int
     takes: list[int]
@@ -406,7 +407,8 @@ def _codes(run: Run, config: Config) -> dict[int, _Code]:
         rows = real[odd::2]
         if code and len(rows):
             ends = _code_ends(run.rows[rows][:, order], code, config)
-            taken = (np.diff(-(-ends // 16), axis=1, prepend=0) > 0).reshape(len(rows), -1)
+            begun = np.diff(-(-ends[:, :-1] // 16), axis=1, prepend=0) > 0
+            taken = np.pad(begun, ((0, 0), (1, 0), (0, 0)), constant_values=True).reshape(len(rows), -1)
             values, streams = ends.shape[1], config.codec_streams
             found |= {row: _Code(values, np.flatnonzero(takes).tolist(), streams) for row, takes in zip(rows.tolist(), taken)}
     return found

@@ -8,23 +8,31 @@ from gossamer.golden.spec import CODEC_CREDIT, CODEC_CREDIT_FULL, CODEC_CREDIT_L
 from gossamer.hdl.checks import require
 from gossamer.hdl.compressor import CODE_BITS, RATE_BITS, BudgetCredit, context
 
-__all__ = ["Decompressor"]
+__all__ = ["HALFWORD_LAYOUT", "Decompressor"]
+
+HALFWORD_LAYOUT = data.StructLayout({"data": 16, "outside": 1})
+"""A halfword of a unit; one that is ``outside`` stands for none."""
 
 
 class Decompressor(wiring.Component):
     """Decodes units of bytes from halfwords.
 
-    Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit takes
-    as many halfwords as it has and not one more: bits that are left of the last one are dropped. The first 13 of these should
-    be zeros, as a compressor makes them; if not, ``left`` is high in the cycle behind that in which the last value is found.
+    Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit begins with
+    a halfword; bits that are left of its last one are dropped. The first 13 of these should be zeros, as a compressor makes
+    them; if not, ``left`` is high in the cycle behind that in which the last value is found.
 
     A unit is in work while ``run`` is high. In each such cycle in which ``found`` is high too a value is found: in every one,
-    but for those in which the value needs bits of a halfword that is not there or one before it waits at ``o``. The first
-    always needs a halfword. It appears in the cycle behind that in which it is found; of a transfer of several values the last
-    does. ``run`` must be low in one cycle at least between units; values short of a transfer are dropped then.
+    but for those in which a halfword must be taken that is not there, or a value before waits at ``o``. The first value takes a
+    halfword, and so does each value behind one that has the first bit of the halfword that was taken last: one halfword is
+    taken ahead, so that it is known from the beginning of a cycle whether one is taken. Where a unit ends within its last
+    halfword the one behind may be taken too. It may be ``outside``; should a value have bits of such a one, ``lost`` is high
+    from the next cycle on, up to the cycle behind the unit's last value.
 
-    ``found`` and ``i.ready`` depend combinationally on ``run``, ``i.payload`` and ``o.ready``, ``found`` on ``i.valid`` too;
-    ``left`` on ``run``.
+    A value appears in the cycle behind that in which it is found; of a transfer of several values the last does. ``run`` must
+    be low in one cycle at least between units; values short of a transfer are dropped then.
+
+    ``found`` and ``i.ready`` depend combinationally on ``run`` and ``o.ready``, ``found`` on ``i.valid`` too; ``left`` on ``run``
+    and ``i.payload``.
 
     ``signed`` and ``rate`` must not change before the last value of a unit is taken. Reset discards what is in work.
 
@@ -39,11 +47,11 @@ class Decompressor(wiring.Component):
 
     Members
     -------
-    i : ``In(stream.Signature(16))``
+    i : ``In(stream.Signature(HALFWORD_LAYOUT))``
     o : ``Out(stream.Signature({data: 8 * values}))``
         The first value is the lowest byte.
     run : ``In(1)``
-    found, left : ``Out(1)``
+    found, left, lost : ``Out(1)``
     signed : ``In(1)``
         The unit's bytes are around 128.
     rate : ``In(7)``
@@ -57,11 +65,12 @@ class Decompressor(wiring.Component):
         self._lanes, self._values, self._bounded, self._budgets = lanes, values, bounded, budgets
         super().__init__(
             {
-                "i": In(stream.Signature(16)),
+                "i": In(stream.Signature(HALFWORD_LAYOUT)),
                 "o": Out(stream.Signature(data.StructLayout({"data": 8 * values}))),
                 "run": In(1),
                 "found": Out(1),
                 "left": Out(1),
+                "lost": Out(1),
                 "signed": In(1),
                 **({"rate": In(RATE_BITS)} if budgets else {}),
             }
@@ -69,17 +78,19 @@ class Decompressor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step, advance = Signal(), Signal()  # the second stage can take a value; the bits of one are there, between units too
+        step = Signal()  # the second stage can take a value
 
-        # The first stage finds where a value's code ends. Bits of two halfwords lie side by side, and those of `half` up to
-        # `used` are done with. The second is at the port, and is taken when a code uses bits of it: where a code within the
-        # first ends does not depend on it. The wide shifts come first, so that least is shifted.
-        half, used = Signal(16, reset_less=True), Signal(4, init=15)
+        # The first stage finds where a value's code ends. Bits of two halfwords lie side by side, and those of the first up to
+        # `used` are done with; if that is all of it, the two are the second and the one at the port, which then is taken.
+        # The wide shifts come first, so that least is shifted.
+        halves, used = [Signal(16, name=f"half{n}", reset_less=True) for n in range(2)], Signal(5, init=31)
+        outside = Signal()  # the second is
         credit, plain = Signal(7, init=CODEC_CREDIT), Signal()
         history = Signal(2 * self._lanes)
         before = history[:2]
-        window, length, total = Signal(CODE_BITS), Signal(4), Signal(5)
-        shifted = Cat(half[1:], self.i.p & self.run.replicate(16))  # behind a unit's end, what is left of its last
+        window, length = Signal(CODE_BITS), Signal(4)
+        low, high = (Mux(used[4], after, half) for half, after in zip(halves, (halves[1], self.i.p.data)))
+        shifted = Cat(low[1:], high & self.run.replicate(16))  # behind a unit's end, what is left of its last
         for n in reversed(range(4)):
             shifted = Mux(used[n], shifted[1 << n :], shifted)[: CODE_BITS + (1 << n) - 1]
         m.d.comb += [plain.eq(Const(self._bounded) & (credit < CODEC_CREDIT_LEAST)), window.eq(shifted)]
@@ -100,27 +111,26 @@ class Decompressor(wiring.Component):
         with m.If(plain):
             m.d.comb += [length.eq(8), size.eq(7)]
         m.d.comb += [
-            total.eq(used + length),
-            self.i.ready.eq(step & self.run & total[4]),
-            advance.eq(step & (~total[4] | self.i.valid)),
-            self.found.eq(self.run & advance),
+            self.i.ready.eq(step & self.run & used[4]),
+            self.found.eq(step & self.run & (~used[4] | self.i.valid)),
             self.left.eq(~self.run & window.any()),
+            self.lost.eq(used[4] & outside),
         ]
 
         # The value: that of a short code has five bits at most.
-        low, value = Signal(8), Signal(8)
-        m.d.comb += low.eq(Mux(plain, window, Mux(one, window[1:6], Mux(five, window[5:], window[3:]))))
+        bits, value = Signal(8), Signal(8)
+        m.d.comb += bits.eq(Mux(plain, window, Mux(one, window[1:6], Mux(five, window[5:], window[3:]))))
         below = Cat(*(n < size for n in range(7)), (size == 7).replicate(2))  # of the last size all bits follow
-        m.d.comb += value.eq(low & below[1:] | below[:8] & ~below[1:])
+        m.d.comb += value.eq(bits & below[1:] | below[:8] & ~below[1:])
 
-        with m.If(step & total[4] & self.i.valid):  # between units it does not matter
-            m.d.sync += half.eq(self.i.p)
-        with m.If(advance):
-            m.d.sync += [used.eq(total), history.eq(Cat(history[2:], context(size)))]
+        with m.If(step & used[4] & self.i.valid):  # between units it does not matter
+            m.d.sync += [halves[0].eq(halves[1]), halves[1].eq(self.i.p.data), outside.eq(self.i.p.outside)]
+        with m.If(self.found):
+            m.d.sync += [used.eq(used[:4] + length), history.eq(Cat(history[2:], context(size)))]
             with m.If((credit < CODEC_CREDIT_FULL) | length[3]):
                 m.d.sync += credit.eq(credit + 8 - length)
         with m.If(~self.run):
-            m.d.sync += [used.eq(15), history.eq(0), credit.eq(CODEC_CREDIT)]
+            m.d.sync += [used.eq(31), history.eq(0), credit.eq(CODEC_CREDIT), outside.eq(0)]
 
         # The second stage holds it.
         several = self._values > 1

@@ -26,16 +26,15 @@ class InterleavedDecoder(wiring.Component):
 
     ``start`` begins a row. The decoders take turns at the store, a cycle each in which the store is ``ready``, the first in
     the cycle after ``start``: ``want`` says that the one whose turn it is wants the word ``offset`` behind the row's first,
-    which stands at ``word`` in the cycle after one in which the store is ``ready``, or ``outside`` that there is no such word.
-    A decoder has two registers for chunks and wants a word while one is empty, and behind them one for the halfword that the
-    next code may need; each is filled in the cycle after that in which the one before is, so that the first values are found
+    which stands at ``word`` in the cycle after one in which the store is ``ready``; with ``outside`` there is no such word.
+    A decoder has two registers for chunks and wants a word while one is empty, and behind them one for the halfword that is
+    taken next; each is filled in the cycle after that in which the one before is, so that the first values are found
     three cycles after the first turn of the last decoder.
 
     While ``run`` is high values are found, and appear together in the cycle after that in which the last of them is:
     ``found`` is high then, and they become the last bytes of ``data``, the last ``store_bytes`` bytes that were found, in
     the next cycle. With the row's last values ``final`` must be high, from the cycle on after those before were found; behind
-    them ``run`` must be low for at least one cycle. ``lost`` is high while a decoder needs bits of a word that was
-    ``outside``, ``left`` as :class:`Decompressor` says it of any unit.
+    them ``run`` must be low for at least one cycle. ``lost`` and ``left`` are high if :class:`Decompressor` says them of any unit.
 
     ``want``, ``offset`` and ``found`` depend on no port.
 
@@ -107,7 +106,7 @@ class InterleavedDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         turn, came = Signal(self._streams, init=1), Signal()  # whose turn it is; the word for the one before is there
-        wants, offsets, lost, there, values = [], [], [], [], []
+        wants, offsets, there, values = [], [], [], []
         for unit, decompressor in enumerate(self._decompressors):
             m.submodules[f"decompressor_{unit}"] = decompressor
             m.d.comb += [
@@ -118,21 +117,20 @@ class InterleavedDecoder(wiring.Component):
             ]
             asked = turn[unit] & self.want & self.ready
             arrives = came & turn[(unit + 1) % self._streams]
-            want, chunk, gone = self._elaborate_unit(m, unit, asked, arrives)
+            want, chunk = self._elaborate_unit(m, unit, asked, arrives)
             wants.append(turn[unit] & want)
             first = Const(unit * self._chunk // self._store_bytes, exact_log2(self._words))
             offsets.append(Mux(turn[unit], Cat(first, chunk), 0))
-            lost.append(gone)
             there.append(decompressor.o.valid)
             values.append(decompressor.o.p.data)
         m.d.comb += [
             self.want.eq(Cat(wants).any()),
             self.offset.eq(reduce(or_, offsets)),
             self.found.eq(Cat(there).all()),
-            self.lost.eq(Cat(lost).any()),
+            self.lost.eq(Cat(decompressor.lost for decompressor in self._decompressors).any()),
             self.left.eq(Cat(decompressor.left for decompressor in self._decompressors).any()),
         ]
-        m.d.sync += came.eq(self.want & self.ready & ~self.outside)
+        m.d.sync += came.eq(self.want & self.ready)
         with m.If(self.ready):
             m.d.sync += turn.eq(turn.rotate_left(1))
         with m.If(self.found):
@@ -142,13 +140,13 @@ class InterleavedDecoder(wiring.Component):
         return m
 
     def _elaborate_unit(self, m, unit, asked, arrives):
-        """What is in front of a decoder. Returns whether it wants a word, of which chunk, and whether it needs one that there
-        is not."""
+        """What is in front of a decoder. Returns whether it wants a word, and of which chunk."""
         i = self._decompressors[unit].i
         chunk_bits = 8 * self._chunk
         chunks = Signal(2 * chunk_bits, name=f"chunks_{unit}", reset_less=True)
         filled, fill = Signal(2, name=f"filled_{unit}"), Signal(name=f"fill_{unit}")  # of the registers; the next to be filled
-        chunk, ended = Signal(self._chunks, name=f"chunk_{unit}"), Signal(name=f"ended_{unit}")  # the next; there is none
+        chunk = Signal(self._chunks, name=f"chunk_{unit}")  # the next
+        beyond, outside = Signal(name=f"beyond_{unit}"), Signal(2, name=f"outside_{unit}")  # what comes, the registers are outside
         place = Signal(exact_log2(self._chunk), name=f"place_{unit}")  # of the next halfword in the registers
         empty, move, there = (Signal(name=f"{name}_{unit}") for name in ("empty", "move", "there"))
         m.d.comb += [
@@ -157,13 +155,14 @@ class InterleavedDecoder(wiring.Component):
             move.eq(there & empty),
         ]
         with m.If(asked):
-            m.d.sync += [ended.eq(self.outside), chunk.eq(chunk + 1)]
+            m.d.sync += [beyond.eq(self.outside), chunk.eq(chunk + 1)]
         for n in range(2):
             with m.If(arrives & (fill == n)):
                 at = unit * self._chunk % self._store_bytes // self._chunk
                 m.d.sync += [
                     chunks.word_select(n, chunk_bits).eq(self.word.word_select(at, chunk_bits)),
                     filled[n].eq(1),
+                    outside[n].eq(beyond),
                     fill.eq(~fill),
                 ]
             with m.If(move & place[:-1].all() & (place[-1] == n)):
@@ -171,7 +170,11 @@ class InterleavedDecoder(wiring.Component):
         with m.If(empty):
             m.d.sync += i.valid.eq(there)
         with m.If(move):
-            m.d.sync += [i.payload.eq(chunks.word_select(place, 16)), place.eq(place + 1)]
+            m.d.sync += [
+                i.p.data.eq(chunks.word_select(place, 16)),
+                i.p.outside.eq(outside.bit_select(place[-1], 1)),
+                place.eq(place + 1),
+            ]
         with m.If(self.start):
-            m.d.sync += [filled.eq(0), fill.eq(0), chunk.eq(0), ended.eq(0), place.eq(0), i.valid.eq(0)]
-        return ~filled.bit_select(fill, 1) & ~ended, chunk, i.ready & ~i.valid & ~there & ended
+            m.d.sync += [filled.eq(0), fill.eq(0), chunk.eq(0), place.eq(0), i.valid.eq(0)]
+        return ~filled.bit_select(fill, 1), chunk

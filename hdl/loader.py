@@ -71,8 +71,8 @@ class Loader(wiring.Component):
     bytes. The store is read in all cycles in which the row is in work, also ahead of what is needed. A value that is found is
     written in the next cycle, in which ``left`` is high too if behind a unit's last value there are bits that are not zero, see
     :class:`Decompressor`: with ``byte_writes`` on its own, by a ``mask`` that has just its byte; otherwise the granule is
-    written with its last. While the next value needs a halfword and that lies behind the store, ``error`` is high, a cycle
-    later as always.
+    written with its last. If a value has bits from behind the store, ``error`` is high two cycles
+    after it was found.
 
     With ``streams`` a compressed row has so many units, see :class:`InterleavedDecoder`, of each of which a value is found in
     a cycle, and granules are written two cycles after their last values are found.
@@ -352,10 +352,10 @@ class Loader(wiring.Component):
         """Which words of a compressed row are read."""
         decoder = self._decoder
         if self._streams == 1:
-            m.d.comb += decoder.asked.eq(self.read.en & self.read.ready & ~outside)
+            m.d.comb += [decoder.asked.eq(self.read.en & self.read.ready), decoder.outside.eq(outside)]
             with m.If(coded):
                 m.d.comb += [self.read.en.eq(active), go_on.eq(decoder.next_word)]
-                m.d.sync += self.error.eq(decoder.starved & outside)
+                m.d.sync += self.error.eq(decoder.lost)
             return
         wanted = address + decoder.offset
         m.d.comb += [

@@ -16,16 +16,15 @@ class RowDecoder(wiring.Component):
     """Takes the halfwords of a row out of store words as they come, and decodes them.
 
     ``start`` begins a row at halfword 0 of a word; ``asked`` must be low then. A halfword is in the store word that stands
-    at ``word`` in the cycle after ``asked``. It moves on, if the word is there, in a cycle in which the register before the
-    decompressor is empty or is being emptied. ``next_word`` is high in the cycle in which a word's last halfword moves on:
-    from the next cycle on the word behind has to be asked for. What was asked for in a cycle in which a halfword moves on
-    is not looked at.
+    at ``word`` in the cycle after ``asked``, or with ``outside`` in none. It moves on, if the word is there, in a cycle in which
+    the register before the decompressor is empty or is being emptied. ``next_word`` is high in the cycle in which a word's last
+    halfword moves on: from the next cycle on the word behind has to be asked for. What was asked for in a cycle in which a
+    halfword moves on is not looked at.
 
-    ``run``, ``found``, ``left``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``starved`` is high if no value
-    is found because there is no halfword. ``valid`` is high in the cycle in which the last of ``values`` stands at
-    ``data``, the one after that in which it was found.
+    ``run``, ``found``, ``left``, ``lost``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``valid`` is high in the
+    cycle in which the last of ``values`` stands at ``data``, the one after that in which it was found.
 
-    ``found``, ``left``, ``starved`` and ``next_word`` depend combinationally on ``run``, ``next_word`` on ``found`` too.
+    ``found``, ``left`` and ``next_word`` depend combinationally on ``run``.
 
     Parameters
     ----------
@@ -36,13 +35,13 @@ class RowDecoder(wiring.Component):
 
     Members
     -------
-    start, asked : ``In(1)``
+    start, asked, outside : ``In(1)``
     word : ``In(8 * store_bytes)``
     next_word : ``Out(1)``
     run, signed : ``In(1)``
     rate : ``In(7)``
         With ``budgets``.
-    found, left, starved : ``Out(1)``
+    found, left, lost : ``Out(1)``
     valid : ``Out(1)``
     data : ``Out(8 * values)``
         The first value is the lowest byte.
@@ -57,13 +56,14 @@ class RowDecoder(wiring.Component):
             {
                 "start": In(1),
                 "asked": In(1),
+                "outside": In(1),
                 "word": In(8 * store_bytes),
                 "next_word": Out(1),
                 "run": In(1),
                 "signed": In(1),
                 "found": Out(1),
                 "left": Out(1),
-                "starved": Out(1),
+                "lost": Out(1),
                 "valid": Out(1),
                 "data": Out(8 * values),
                 **({"rate": In(RATE_BITS)} if budgets else {}),
@@ -74,30 +74,28 @@ class RowDecoder(wiring.Component):
         m = Module()
         m.submodules.decompressor = decompressor = self._decompressor
         place = Signal(exact_log2(self._halfwords))  # of the next halfword in its word
-        fresh, move, empty = Signal(), Signal(), Signal()
-        half, half_valid = Signal(16, reset_less=True), Signal()
+        fresh, beyond, move, empty = Signal(), Signal(), Signal(), Signal()
+        i = decompressor.i
 
         m.d.comb += [
             decompressor.run.eq(self.run),
             decompressor.signed.eq(self.signed),
             *([decompressor.rate.eq(self.rate)] if self._budgets else []),
-            decompressor.i.valid.eq(half_valid),
-            decompressor.i.payload.eq(half),
             decompressor.o.ready.eq(1),
             self.found.eq(decompressor.found),
             self.left.eq(decompressor.left),
-            self.starved.eq(decompressor.i.ready & ~half_valid),
+            self.lost.eq(decompressor.lost),
             self.valid.eq(decompressor.o.valid),
             self.data.eq(decompressor.o.p.data),
-            empty.eq(~half_valid | decompressor.i.ready),
+            empty.eq(~i.valid | i.ready),
             move.eq(fresh & empty),
             self.next_word.eq(move & place.all()),
         ]
-        m.d.sync += fresh.eq(self.asked & ~move)
+        m.d.sync += [fresh.eq(self.asked & ~move), beyond.eq(self.outside)]
         with m.If(empty):
-            m.d.sync += half_valid.eq(fresh)
+            m.d.sync += i.valid.eq(fresh)
         with m.If(move):
-            m.d.sync += [half.eq(self.word.word_select(place, 16)), place.eq(place + 1)]
+            m.d.sync += [i.p.data.eq(self.word.word_select(place, 16)), i.p.outside.eq(beyond), place.eq(place + 1)]
         with m.If(self.start):
-            m.d.sync += [half_valid.eq(0), place.eq(0)]
+            m.d.sync += [i.valid.eq(0), place.eq(0)]
         return m

@@ -6,17 +6,21 @@ import pytest
 from gossamer.golden import codec
 from gossamer.hdl.decompressor import Decompressor
 from gossamer.sim.streams import Bench, randomly
-from tests.hdl.rows import halfwords, hold_signed, random_unit, transfers
+from tests.hdl.rows import hold_signed, random_unit, transfers
+
+
+NOISE = 0x96A5
 
 
 class Runner:
     """Holds ``run`` high for units of ``counts`` values, and low for ``gap`` cycles behind each.
 
-    ``found`` has the cycles in which a value is found, ``left`` those in which bits are left.
+    ``found`` has the cycles in which a value is found, ``left`` those in which bits are left, ``lost`` those in which there
+    were none.
     """
 
     def __init__(self, dut, counts, gap=1):
-        self.found, self.left, self._dut, self._gap = [], [], dut, gap
+        self.found, self.left, self.lost, self._dut, self._gap = [], [], [], dut, gap
         self.restart(counts)
 
     def restart(self, counts):
@@ -28,9 +32,10 @@ class Runner:
             if self._left == 0 and self._queue:
                 self._left = self._queue.pop(0)
             ctx.set(self._dut.run, self._left > 0)
-            _, _, found, left = await ctx.tick().sample(self._dut.found, self._dut.left)
+            _, _, found, left, lost = await ctx.tick().sample(self._dut.found, self._dut.left, self._dut.lost)
             self.found.extend([now] * found)
             self.left.extend([now] * left)
+            self.lost.extend([now] * lost)
             self._left += 1 if self._left < 0 else -found
             now += 1
 
@@ -48,7 +53,7 @@ def run(
     bench.process(runner.run)
     hold_signed(bench, dut, signed, rate)
     bench.run(quiet=40, cycles=cycles)
-    o.found, o.left, o.behind = runner.found, len(source.queue), runner.left
+    o.found, o.left, o.behind, o.lost = runner.found, len(source.queue), runner.left, runner.lost
     return o
 
 
@@ -56,8 +61,23 @@ def random_units(rng, count, values=1):
     return [random_unit(rng, values * int(rng.integers(1, 1 + 60 // values))) for _ in range(count)]
 
 
+def halfwords(data, outside=0):
+    return [{"data": halfword, "outside": outside} for halfword in np.frombuffer(data, "<u2").tolist()]
+
+
+def taken(data, count, **options):
+    """How many halfwords a unit takes that ``data`` begins with: those that the values before its last have bits of, and one."""
+    return codec.decode_prefix(data, count - 1, **options)[1] // 2 + 1
+
+
 def encode(units, **options):
-    return [halfword for unit in units for halfword in halfwords(codec.encode_units([unit], **options)[0])]
+    """The halfwords that are taken, which may be one more than a unit has."""
+    found = []
+    for unit in units:
+        (data,) = codec.encode_units([unit], **options)
+        ahead = taken(data, len(unit), **options) - len(data) // 2
+        found += halfwords(data) + ahead * [{"data": NOISE, "outside": 1}]
+    return found
 
 
 def sizes(units):
@@ -77,6 +97,7 @@ def test_matches_golden(rng, lanes, signed, pause, stall):
     pauses, stalls = randomly(rng, pause), randomly(rng, stall)
     o = run(sizes(units), data, lanes=lanes, signed=signed, pauses=pauses, stalls=stalls)
     assert o.payloads == expected(units)
+    assert o.lost == []
 
 
 @pytest.mark.parametrize("values", [2, 4, 8, 16])
@@ -133,9 +154,9 @@ def test_a_unit_may_end_at_any_bit(rng, ends, stall):
 
 
 @pytest.mark.parametrize("stall", [0, 0.5])
-def test_takes_the_halfwords_of_its_units_and_no_more(rng, stall):
+def test_takes_one_halfword_ahead_and_no_more(rng, stall):
     units = random_units(rng, 5)
-    o = run(sizes(units), [*encode(units), *[0] * 9], stalls=randomly(rng, stall), cycles=700)
+    o = run(sizes(units), [*encode(units), *halfwords(bytes(18))], stalls=randomly(rng, stall), cycles=700)
     assert o.left == 9
     assert o.payloads == expected(units)
 
@@ -164,15 +185,34 @@ def test_found_tells_each_value(rng, pause, stall):
     assert o.offers == [cycle + 1 for cycle in o.found]
 
 
-def test_waits_for_a_halfword_only_if_it_needs_one():
-    """16 zeros are a halfword. The second comes in cycle 30."""
-    o = run([16, 17], [0, 0], pauses=iter([False, *[True] * 29, *[False] * 99]), cycles=80)
-    assert o.found == [*range(16), *range(30, 46)]
+def test_waits_for_a_halfword_only_if_it_takes_one():
+    """16 zeros are a halfword. The second zero takes one ahead, which comes in cycle 30, and so does the 17th of the next unit."""
+    o = run([16, 18], halfwords(bytes(10)), pauses=iter([False, *[True] * 29, *[False] * 99]), cycles=80)
+    assert o.found == [0, *range(30, 45), *range(46, 64)]
+    o = run([18], halfwords(bytes(6)), pauses=iter([False, False, *[True] * 38, *[False] * 99]), cycles=80)
+    assert o.found == [*range(17), 40]
 
 
 def test_takes_nothing_between_units():
-    o = run([], [0] * 5, cycles=30)
+    o = run([], halfwords(bytes(10)), cycles=30)
     assert (o.left, o.found, o.payloads) == (5, [], [])
+
+
+@pytest.mark.parametrize("inside", [1, 2, 3])
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_bits_from_outside_are_told(rng, inside, pause):
+    """In the cycle behind each value with the first bit of a halfword that is outside, also behind the last value."""
+    data = rng.integers(0, 256, 40, np.uint8).tobytes()
+    ends = [codec.decode_bits(data, count)[1] for count in range(17)]
+    first = [n for n in range(16) if -(-ends[n + 1] // 16) > max(-(-ends[n] // 16), inside)]
+    for count in range(1, 17):
+        payloads = (halfwords(data[: 2 * inside]) + halfwords(data[2 * inside :], outside=1))[: taken(data, count)]
+        o = run([count], payloads, pauses=randomly(rng, pause), gap=4)
+        begun = [o.found[n] for n in first if n < count]
+        assert {cycle + 1 for cycle in begun} <= set(o.lost)
+        assert bool(o.lost) == bool(begun)
+        if o.lost:
+            assert begun[0] < o.lost[0] <= o.lost[-1] <= o.found[-1] + 1
 
 
 @pytest.mark.parametrize("cycle", range(0, 24, 2))
@@ -202,12 +242,13 @@ def test_any_bits_are_values(rng, bounded, share):
     """Even those that no value is coded in: bits of random ones and zeros, as golden decodes them."""
     for _ in range(4):
         counts = [int(count) for count in rng.integers(1, 40, 4)]
-        data = (rng.random((sum(counts) + 4, 16)) < share) @ (1 << np.arange(16))
-        o = run(counts, data.tolist(), bounded=bounded, pauses=randomly(rng, 0.3), cycles=400)
-        stream, want = data.astype("<u2").tobytes(), []
+        data = np.packbits(rng.random(16 * (sum(counts) + 8)) < share).tobytes()
+        stream, want, used = data, [], 0
         for count in counts:
-            values, used = codec.decode_prefix(stream, count, bounded=bounded)
-            stream, want = stream[used:], want + transfers(values)
+            values = codec.decode_prefix(stream, count, bounded=bounded)[0]
+            used += taken(stream, count, bounded=bounded)
+            stream, want = data[2 * used :], want + transfers(values)
+        o = run(counts, halfwords(data), bounded=bounded, pauses=randomly(rng, 0.3), cycles=400)
         assert o.payloads == want
         assert 2 * o.left == len(stream)
 
@@ -216,7 +257,8 @@ def test_any_bits_are_values(rng, bounded, share):
 def test_bits_behind_the_last_value_are_told(zeros):
     """Zeros have one bit each. A bit is looked at up to 13 behind the last, and the next halfword not at all."""
     for bit in range(zeros, 16):
-        o = run([zeros, 1], [1 << bit, 1], bounded=False)
+        ahead = [b"\xff\xff"] * (zeros > 1)
+        o = run([zeros, 1], halfwords(b"".join([(1 << bit).to_bytes(2, "little"), *ahead, b"\x01\x00"])), bounded=False)
         assert o.behind == ([o.found[zeros - 1] + 1] if bit < zeros + 13 else [])
 
 

@@ -23,12 +23,13 @@ def run(dut, units, stalls, *, store_bytes, values, signed=0, wait=0):
                 ctx.set(dut.start, not started)
                 ready = started and not next(stalls)
                 ctx.set(dut.asked, ready)
+                ctx.set(dut.outside, address >= len(words))
                 noise = [NOISE] * store_bytes
                 ctx.set(dut.word, int.from_bytes(bytes(noise if fresh is None else words[fresh]), "little"))
                 running += started
                 ctx.set(dut.run, running > 0 and left > 0)
                 next_word, value, valid, data = (ctx.get(p) for p in (dut.next_word, dut.found, dut.valid, dut.data))
-                assert not (value and ctx.get(dut.starved))
+                assert not ctx.get(dut.lost)
                 got += data.to_bytes(values, "little") if valid else b""
                 fresh = address if ready and address < len(words) else None
                 address += next_word
@@ -64,23 +65,36 @@ def test_matches_golden(rng, lanes, store_bytes, values, stalls, wait):
     assert found == [bytes(unit) for unit in units]
 
 
-def test_is_starved_when_there_are_no_halfwords():
-    dut = RowDecoder(lanes=8, store_bytes=8)
-    bench, seen = Bench(dut), []
+@pytest.mark.parametrize("count", range(14, 20))
+def test_is_lost_when_a_value_has_bits_from_outside(count):
+    """The first word has four halfwords of zeros, values of a bit each before which a code of 48."""
+    unit = [255, 255, 255, 255] + [0] * (count - 4)
+    dut = RowDecoder(lanes=16, store_bytes=8, bounded=False)
+    data = codec.encode(unit, bounded=False).ljust(16, b"\0")
+    bench, found, lost = Bench(dut), [], []
 
     async def drive(ctx):
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
-        for cycle in range(8):
-            ctx.set(dut.run, cycle >= 1)
-            ctx.set(dut.asked, cycle == 4)
-            seen.append(ctx.get(dut.starved) + 2 * ctx.get(dut.found))
+        address = asked = 0
+        for cycle in range(40):
+            ctx.set(dut.asked, 1)
+            ctx.set(dut.outside, address > 0)
+            ctx.set(dut.word, int.from_bytes(data[8 * asked : 8 * asked + 8], "little"))
+            ctx.set(dut.run, len(found) < count)
+            asked = address
+            if ctx.get(dut.next_word):
+                address = 1
+            found.extend([cycle] * ctx.get(dut.found))
+            lost.extend([cycle] * ctx.get(dut.lost))
             await ctx.tick()
 
     bench.process(drive)
-    bench.run(cycles=12)
-    assert seen == [0, 1, 1, 1, 1, 1, 2, 2]
+    bench.run(cycles=45)
+    ends = [codec.decode_bits(data, n + 1, bounded=False)[1] for n in range(count)]
+    first = [n for n in range(count) if ends[n] > 64]
+    assert lost[:1] == [found[n] + 1 for n in first[:1]]
 
 
 @pytest.mark.parametrize("store_bytes, rule", [(1, "at least 2"), (6, "a power of two")])
