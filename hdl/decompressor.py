@@ -17,22 +17,22 @@ HALFWORD_LAYOUT = data.StructLayout({"data": 16, "outside": 1})
 class Decompressor(wiring.Component):
     """Decodes units of bytes from halfwords.
 
-    Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit begins with
-    a halfword; bits that are left of its last one are dropped. The first 13 of these should be zeros, as a compressor makes
-    them; if not, ``left`` is high in the cycle behind that in which the last value is found.
+    Bit-exact with :func:`gossamer.golden.codec.decode`, whatever the bits are: there are no illegal codes. Every unit begins
+    with a halfword; bits that are left of its last one are dropped. The first 13 of these should be zeros, as a compressor
+    makes them; if not, ``left`` is high in the cycle behind that in which the last value is found.
 
     A unit is in work while ``run`` is high. In each such cycle in which ``found`` is high too a value is found: in every one,
     but for those in which a halfword must be taken that is not there, or a value before waits at ``o``. The first value takes a
     halfword, and so does each value behind one that has the first bit of the halfword that was taken last: one halfword is
-    taken ahead, so that it is known from the beginning of a cycle whether one is taken. Where a unit ends within its last
-    halfword the one behind may be taken too. It may be ``outside``; should a value have bits of such a one, ``lost`` is high
-    from the next cycle on, up to the cycle behind the unit's last value.
+    taken ahead, so that it is known from the beginning of a cycle whether one is taken. So the one behind a unit's last may be
+    taken too. It may be ``outside``; should a value have the first bit of such a one, ``lost`` is high in the next cycle, and
+    while the value behind it is not found.
 
     A value appears in the cycle behind that in which it is found; of a transfer of several values the last does. ``run`` must
     be low in one cycle at least between units; values short of a transfer are dropped then.
 
-    ``found`` and ``i.ready`` depend combinationally on ``run`` and ``o.ready``, ``found`` on ``i.valid`` too; ``left`` on ``run``
-    and ``i.payload``.
+    ``found`` and ``i.ready`` depend combinationally on ``run`` and ``o.ready``, ``found`` on ``i.valid`` too; ``left`` on
+    ``run``.
 
     ``signed`` and ``rate`` must not change before the last value of a unit is taken. Reset discards what is in work.
 

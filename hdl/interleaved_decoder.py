@@ -34,7 +34,8 @@ class InterleavedDecoder(wiring.Component):
     While ``run`` is high values are found, and appear together in the cycle after that in which the last of them is:
     ``found`` is high then, and they become the last bytes of ``data``, the last ``store_bytes`` bytes that were found, in
     the next cycle. With the row's last values ``final`` must be high, from the cycle on after those before were found; behind
-    them ``run`` must be low for at least one cycle. ``lost`` and ``left`` are high if :class:`Decompressor` says them of any unit.
+    them ``run`` must be low for at least one cycle. ``lost`` and ``left`` are high if those of any unit's
+    :class:`Decompressor` are.
 
     ``want``, ``offset`` and ``found`` depend on no port.
 
@@ -146,7 +147,8 @@ class InterleavedDecoder(wiring.Component):
         chunks = Signal(2 * chunk_bits, name=f"chunks_{unit}", reset_less=True)
         filled, fill = Signal(2, name=f"filled_{unit}"), Signal(name=f"fill_{unit}")  # of the registers; the next to be filled
         chunk = Signal(self._chunks, name=f"chunk_{unit}")  # the next
-        beyond, outside = Signal(name=f"beyond_{unit}"), Signal(2, name=f"outside_{unit}")  # what comes, the registers are outside
+        # What comes is outside, and what is in the registers.
+        beyond, outside = Signal(name=f"beyond_{unit}"), Signal(2, name=f"outside_{unit}")
         place = Signal(exact_log2(self._chunk), name=f"place_{unit}")  # of the next halfword in the registers
         empty, move, there = (Signal(name=f"{name}_{unit}") for name in ("empty", "move", "there"))
         m.d.comb += [

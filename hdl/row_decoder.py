@@ -16,10 +16,10 @@ class RowDecoder(wiring.Component):
     """Takes the halfwords of a row out of store words as they come, and decodes them.
 
     ``start`` begins a row at halfword 0 of a word; ``asked`` must be low then. A halfword is in the store word that stands
-    at ``word`` in the cycle after ``asked``, or with ``outside`` in none. It moves on, if the word is there, in a cycle in which
-    the register before the decompressor is empty or is being emptied. ``next_word`` is high in the cycle in which a word's last
-    halfword moves on: from the next cycle on the word behind has to be asked for. What was asked for in a cycle in which a
-    halfword moves on is not looked at.
+    at ``word`` in the cycle after ``asked``, or with ``outside`` in none. It moves on, if the word is there, in a cycle in
+    which the register before the decompressor is empty or is being emptied. ``next_word`` is high in the cycle in which a
+    word's last halfword moves on: from the next cycle on the word behind has to be asked for. What was asked for in a cycle
+    in which a halfword moves on is not looked at.
 
     ``run``, ``found``, ``left``, ``lost``, ``signed`` and ``rate`` are those of :class:`Decompressor`. ``valid`` is high in the
     cycle in which the last of ``values`` stands at ``data``, the one after that in which it was found.

@@ -8,7 +8,6 @@ from gossamer.hdl.decompressor import Decompressor
 from gossamer.sim.streams import Bench, randomly
 from tests.hdl.rows import hold_signed, random_unit, transfers
 
-
 NOISE = 0x96A5
 
 
@@ -66,7 +65,8 @@ def halfwords(data, outside=0):
 
 
 def taken(data, count, **options):
-    """How many halfwords a unit takes that ``data`` begins with: those that the values before its last have bits of, and one."""
+    """How many halfwords the unit takes that ``data`` begins with: those that the values before its last have bits of, and
+    one."""
     return codec.decode_prefix(data, count - 1, **options)[1] // 2 + 1
 
 
@@ -186,7 +186,7 @@ def test_found_tells_each_value(rng, pause, stall):
 
 
 def test_waits_for_a_halfword_only_if_it_takes_one():
-    """16 zeros are a halfword. The second zero takes one ahead, which comes in cycle 30, and so does the 17th of the next unit."""
+    """16 zeros are a halfword. The second takes one ahead, which comes in cycle 30; and so does the 18th, in cycle 40."""
     o = run([16, 18], halfwords(bytes(10)), pauses=iter([False, *[True] * 29, *[False] * 99]), cycles=80)
     assert o.found == [0, *range(30, 45), *range(46, 64)]
     o = run([18], halfwords(bytes(6)), pauses=iter([False, False, *[True] * 38, *[False] * 99]), cycles=80)
