@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gossamer.golden.program import Record
 from gossamer.golden.rolling import Item, Transfer
-from gossamer.golden.spec import PARAMETER_BYTES, Config, Opcode
+from gossamer.golden.spec import PARAMETER_BYTES, STEP_BYTES, Config, Opcode
 from gossamer.golden.tiling import Kernel, Piece
 from gossamer.golden.weight_formats import Encoded, encode
 
@@ -44,12 +44,23 @@ class _Buffer:
 
     What stays from one inference to the next lies at its start. The others lie behind each other in what is left, and
     from its start again at its end; what is still there is not loaded again, and what is loaded again goes to where it was.
+
+    A load has at most ``longest`` bytes, which ``encode`` makes shorter; ``groups`` has the numbers of entries of the channel
+    groups in data that may take fewer bytes if not all of them are loaded in one go.
     """
 
     def __init__(
-        self, opcode: int, size: int, entry: int, longest: int, encode: Callable[[bytes], Encoded] = Encoded
+        self,
+        opcode: int,
+        size: int,
+        entry: int,
+        longest: int,
+        encode: Callable[[bytes], Encoded] = Encoded,
+        groups: Mapping[bytes, Sequence[int]] | None = None,
     ):
         self.opcode, self._size, self._entry, self._longest, self._encode = opcode, size, entry, longest, encode
+        self._groups = {} if groups is None else groups
+        self._stretches: dict[bytes, list[range]] = {}
         self._start = 0
         self._resident: dict[bytes, int] = {}
         self._used = range(0)
@@ -81,8 +92,8 @@ class _Buffer:
         self, data: bytes, base: int, parts: Sequence[tuple[range, int]], piece: int | None
     ) -> Iterator[Load]:
         """Load ``parts`` of the entries of ``data``, whose first is ``base``, each with whether to wait."""
-        for start in range(0, len(data), self._longest):
-            some = data[start : start + self._longest]
+        for stretch in self._cut(data):
+            start, some = stretch.start, data[stretch.start : stretch.stop]
             first, stop = base + start // self._entry, base + (start + len(some)) // self._entry
             found = []
             for entries, wait in parts:
@@ -99,6 +110,33 @@ class _Buffer:
             else:
                 found = [Part(first, 0, len(stored.data), max(part.wait for part in found))]
             yield Load(self.opcode, stored.data, tuple(found), piece, stored.format, stored.palette, stored.shared)
+
+    def _cut(self, data: bytes) -> list[range]:
+        """The stretches of data that are loads."""
+        if data not in self._stretches:
+
+            def size(stretch: range) -> int:
+                stored = self._encode(data[stretch.start : stretch.stop])
+                return len(stored.data) + len(stored.palette) + STEP_BYTES * (1 + bool(stored.palette))
+
+            def cut(whole: range) -> Iterator[range]:
+                for start in range(whole.start, whole.stop, self._longest):
+                    yield range(start, min(start + self._longest, whole.stop))
+
+            longest = list(cut(range(len(data))))
+            by_groups: list[range] = []
+            at = 0
+            for entries in self._groups.get(data, ()):
+                for stretch in cut(range(at, at + entries * self._entry)):
+                    joined = range(by_groups[-1].start if by_groups else 0, stretch.stop)
+                    if by_groups and len(joined) <= self._longest and size(joined) <= size(by_groups[-1]) + size(stretch):
+                        by_groups[-1] = joined
+                    else:
+                        by_groups.append(stretch)
+                at += entries * self._entry
+            shorter = by_groups and sum(map(size, by_groups)) < sum(map(size, longest))
+            self._stretches[data] = by_groups if shorter else longest
+        return self._stretches[data]
 
     def place(self, data: bytes | None, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:
         """Where ``count`` entries go, and the parts to load, with whether to wait until the step before is done with them."""
@@ -134,6 +172,7 @@ def loads_of(
     parameters begin, and the loads in front of it. What the run step before does not use is loaded while it runs."""
     pieces = [item for item in items if not isinstance(item, Transfer)]
     made: dict[tuple[object, ...], bytes] = {}
+    groups: dict[bytes, Sequence[int]] = {}
 
     def once(make: Callable[[], bytes], *key: object) -> bytes:
         if key not in made:
@@ -141,7 +180,10 @@ def loads_of(
         return made[key]
 
     def weights_of(kernel: Kernel, piece: Piece) -> bytes:
-        return once(lambda: kernel.weights_of(piece), id(kernel), piece.groups, piece.kernel_rows, piece.beats)
+        data = once(lambda: kernel.weights_of(piece), id(kernel), piece.groups, piece.kernel_rows, piece.beats)
+        if config.decoder == "palettes" and data not in groups:
+            groups[data] = kernel.group_vectors(piece)
+        return data
 
     def masks_of(kernel: Kernel, piece: Piece) -> bytes:
         part = piece.groups, piece.kernel_rows, piece.beats, kernel.phase(piece.columns, piece.beats)
@@ -151,9 +193,8 @@ def loads_of(
 
     # What is fetched at a time must leave room in the store.
     longest = min(8192, max(512, 1 << (config.store_size // 16).bit_length() - 1))
-    weights = _Buffer(
-        Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest, functools.cache(lambda raw: encode(raw, config))
-    )
+    encoded = functools.cache(lambda raw: encode(raw, config))
+    weights = _Buffer(Opcode.LOAD_WEIGHTS, config.weight_vectors, config.lanes, longest, encoded, groups)
     masks = _Buffer(Opcode.LOAD_MASKS, config.masks, config.mask_bytes, longest)
     parameters = _Buffer(Opcode.LOAD_PARAMETERS, config.parameters, PARAMETER_BYTES, longest)
     sums = any(piece.partial_in for _, piece in pieces)  # which need the whole parameter buffer

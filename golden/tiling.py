@@ -135,6 +135,12 @@ class Kernel:
             weights = weights[..., : self.lanes] & 15 | weights[..., self.lanes :] << 4
         return weights.tobytes()
 
+    def group_vectors(self, piece: "Piece") -> list[int]:
+        """How many of the weight vectors that a piece needs each of its groups has; of shared ones there is one group."""
+        if self.sparse:
+            return [int(count) for count in self._stored(piece.groups, piece.kernel_rows, piece.beats).sum((1, 2))]
+        return [len(piece.kernel_rows) * len(piece.beats)] * (1 if self.shared else len(piece.groups))
+
     @functools.cached_property
     def _nonzero(self) -> NDArray[np.bool_]:
         return np.asarray(self.weights.any(3))

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 
 from gossamer.golden.compiler import CompileError, Frontend, Strategy, compile_network
@@ -258,3 +259,32 @@ def test_long_loads_are_cut(rng):
     assert [step["count"] * 8 for step in loads(program) if step["opcode"] == Opcode.LOAD_WEIGHTS] == [
         8192, 8192, 8192, 8192, 5632,
     ]  # fmt: skip
+
+
+# Palettes
+
+
+def from_palettes(rng, own):
+    """A layer of 48 channels whose weights have 16 values, of each channel its ``own`` or not; some vectors of 16 are zero."""
+    b = Builder(rng, (3, 3, 64))
+    b.conv(b.input, 48, (1, 1))
+    (layer,) = (network := b.network()).layers
+    values = np.sort(rng.permuted(np.tile(np.arange(-128, 128), (48, 1)), axis=1)[:, :16], axis=1)
+    values = values if own else values[:1].repeat(48, axis=0)
+    codes = rng.integers(0, 16, (48, 64))
+    weights = np.take_along_axis(values, codes, 1).astype(np.int8)
+    weights[:16, rng.permutation(64)[:20]] = 0
+    return dataclasses.replace(network, layers=(dataclasses.replace(layer, weights=weights.reshape(layer.weights.shape)),))
+
+
+@pytest.mark.parametrize(("own", "count"), [(True, 3), (False, 1)])
+def test_each_group_has_its_palettes_if_one_load_can_not(rng, own, count):
+    """16 lanes: 64 vectors of a store word for each of the three groups, of which the first stores 44."""
+    network = from_palettes(rng, own)
+    compiled = compile_network(network, CONFIGS["ecp5_25_compressed"])
+    steps = [step for step in compiled.program.steps if step["opcode"] in (Opcode.LOAD_PALETTE, Opcode.LOAD_WEIGHTS)]
+    assert [step["opcode"] for step in steps] == [Opcode.LOAD_PALETTE, Opcode.LOAD_WEIGHTS] * count
+    assert sum(step["count"] for step in steps[1::2]) == 44 + 64 + 64
+    assert {step["shared"] for step in steps} == {int(not own)}
+    x = inputs(rng, network, 1)
+    assert infer(compiled, x[0]).output.tolist() == network.run(x)[network.output][0].tolist()
