@@ -78,17 +78,19 @@ class Planner:
                 else:
                     self._segments[stream][i, j, rows] = self._evaluate(i, j, rows, stream)
 
-    def points(self) -> list[Point]:
-        """The strategies that need fewer bytes than all that are faster, the smallest first."""
+    def points(self, *, streamed: bool = True) -> list[Point]:
+        """The strategies that need fewer bytes than all that are faster, the smallest first; without ``streamed`` only of those
+        whose input is in the store as a whole."""
         found: list[Point] = []
-        for stream in (False, True):
+        streams = (False, True) if streamed else (False,)
+        for stream in streams:
             for limit in sorted({peak for peak, _ in self._segments[stream].values()}):
                 best = self._best(limit, stream)
                 found += [best] if best else []
         least = min(one.peak for one in found)
-        easiest = self._easiest(least)
+        easiest = self._easiest(least, streams)
         found += [easiest] if easiest else []
-        if least > self._frontend.config.store_size // 4:
+        if streamed and least > self._frontend.config.store_size // 4:
             found += strip_points(self._frontend)
         if self._slots:
             found = [needed(self._frontend, one) for one in _unbeaten(found)]
@@ -98,9 +100,9 @@ class Planner:
         """The strategy of fewest cycles that needs at most ``limit`` bytes."""
         return self._search(limit, stream, lambda peak, cycles: cycles)
 
-    def _easiest(self, limit: int) -> Point | None:
+    def _easiest(self, limit: int, streams: Sequence[bool]) -> Point | None:
         """A strategy for ``limit`` bytes that leaves room in most groups, so that the arena is most likely to manage."""
-        for stream in (False, True):
+        for stream in streams:
             found = self._search(limit, stream, lambda peak, cycles: peak * peak)
             if found:
                 return dataclasses.replace(found, peak=limit - 1)

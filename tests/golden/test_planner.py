@@ -114,3 +114,13 @@ def test_published_networks_need_few_bytes(stem, memory):
     samples = np.load(folder / f"{stem}_samples.npz")
     outputs = compiled.finish(np.stack([infer(compiled, x, count=False).output for x in samples["x"][:2]]))
     assert (outputs.reshape(2, -1) == samples["output"][:2].reshape(2, -1)).all()
+
+
+def test_without_streams_the_input_is_there_as_a_whole(rng):
+    frontend = Frontend(image_to_image(rng, 12, 200), UP5K, folding=False)
+    planner = Planner(frontend)
+    assert any(one.strategy.stream for one in planner.points())
+    points = planner.points(streamed=False)
+    assert len(points) > 1
+    assert not any(one.strategy.stream for one in points)
+    assert all(one.peak > 12 * 200 * 3 for one in points)
