@@ -73,6 +73,9 @@ calibrate_option = click.option(
     help="Inputs (.npy) whose longest compressed rows, and a tenth more, are the sizes of rows in the store. Default: the "
     "inputs that are used anyway.",
 )
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), help="Seeds to place and route at once.  [default: the number of processors]"
+)
 NAMES = ", ".join([*BUILT_IN, *MODEL_VARIANTS])
 MODELS = f"MODEL is an int8 TensorFlow Lite model (.tflite), a network file (.gsm) or a built-in one ({NAMES})."
 
@@ -205,6 +208,7 @@ def cli() -> None:
       gossamer bench -o build/bench               cycles of all configurations, simulated
       gossamer bench --models DIR -o build/bench  the same of the models in a folder
       gossamer bench codec --models DIR -o build/codec
+      gossamer bench boards --models DIR -o build/boards
       gossamer build --board icebreaker -o build/b
     """
 
@@ -743,9 +747,17 @@ def disassemble(image: Path, config_name: str) -> None:
     help=f"With --soc: what {'; '.join(f'{name} {what}' for name, what in PROGRAMS.items())}.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds to try.")
+@jobs_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def build(
-    board: str, config_name: str | None, link: str, model: str | None, program: str, seeds: int, output: Path
+    board: str,
+    config_name: str | None,
+    link: str,
+    model: str | None,
+    program: str,
+    seeds: int,
+    jobs: int | None,
+    output: Path,
 ) -> None:
     """Make a bitstream: the core behind a UART or an SPI target, or beside a processor, with a resource and timing report."""
     from gossamer.boards.build import build as build_board
@@ -760,7 +772,9 @@ def build(
         firmware = board_firmware(board, model, program, config)
     elif click.get_current_context().get_parameter_source("program") is not ParameterSource.DEFAULT:
         raise click.UsageError("--firmware is for a board with --soc")
-    report = build_board(board, output, config=config, link=link, firmware=firmware, seeds=seeds, progress=say)
+    report = build_board(
+        board, output, config=config, link=link, firmware=firmware, seeds=seeds, jobs=jobs, progress=say
+    )
     click.echo(json.dumps(report, indent=2))
 
 
@@ -898,6 +912,73 @@ def bench_codec(
             table.add_row(*row)
         if cells:
             stdout().print(table)
+
+
+@cli.command(
+    "bench boards",
+    help="""Build boards with several seeds, and tell sizes, speeds and inferences per second.
+
+    BOARD is one as of `gossamer build`; without one: all. Networks are `digits` and those in the folder of --models, with
+    inputs as in `gossamer bench`; cycles are the cycle model's, on the board's own configuration. It takes minutes per board
+    and seed; a board that is in the output folder already, of the same design, seeds and tools, is not built again. Exit
+    status 1 if a board cannot be built.""",
+)
+@click.argument("boards", nargs=-1, metavar="[BOARD]...")
+@click.option("--models", "folder", type=click.Path(path_type=Path), help="A folder: all its .tflite and .gsm files.")
+@click.option(
+    "--count", default=200, show_default=True, type=click.IntRange(1, 500), help="Inputs per network, at most; the first ones."
+)
+@click.option("--seeds", default=8, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds per board.")
+@jobs_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+def bench_boards(
+    boards: tuple[str, ...], folder: Path | None, count: int, seeds: int, jobs: int | None, output: Path
+) -> None:
+    """Writes ``boards.json``, ``boards.md`` and ``boards.png``, and of each board what ``gossamer build`` writes."""
+    from gossamer.boards.build import build as build_board
+    from gossamer.boards.build import find_board
+    from gossamer.cli import boards as benchmark
+    from gossamer.cli.boards_page import boards_markdown, boards_picture
+
+    chosen = {name: find_board(name).config for name in boards or BOARDS}
+    networks = {"digits": load_model("digits")}
+    for name in models_in(folder) if folder else ():
+        try:
+            networks[name] = load_model(name)
+        except spec.UserError as error:  # the others are measured all the same
+            click.echo(f"gossamer: {error}", err=True)
+    found: dict[spec.Config, list[Any]] = {}
+    for config in dict.fromkeys(chosen.values()):
+        reports = found[config] = []
+        for name, network in networks.items():
+            given = samples(name, network, count)
+            with progress_bar(f"{network.name} on {config.name}", len(given.x)) as update:
+                reports.append(benchmark.cycles(network, config, given, update))
+    entries: list[dict[str, Any]] = []
+    for name, config in chosen.items():
+        try:
+            report = build_board(name, output / name, seeds=seeds, jobs=jobs, reuse=True, progress=say)
+        except spec.UserError as error:
+            click.echo(f"gossamer: {name}: {error}", err=True)
+            entries.append({"board": name, "refused": str(error)})
+            continue
+        entries.append({**report, "networks": found[config]})
+    refused = [entry for entry in entries if "refused" in entry]
+    if len(refused) == len(entries):
+        raise SystemExit(1)
+    measured = {"seeds": seeds, "boards": entries}
+    with output_folder(output) as target:
+        write_json(target / "boards.json", measured)
+        (target / "boards.md").write_text(boards_markdown(measured))
+        boards_picture(measured, target / "boards.png")
+    for name, header, rows in benchmark.tables(measured):
+        table = Table(*header, title=name, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        stdout().print(table)
+    click.echo(output)
+    if refused:
+        raise SystemExit(1)
 
 
 def main() -> None:

@@ -92,13 +92,13 @@ PUBLISHED = (
         {"KWS": Figure(188, 143, 3087.887), "IC": Figure(211, 143, 2431.435), "VWW": Figure(189, 111, 105.412)},
     ),
     Published(
-        "Syntiant NDP120",
+        "Syntiant NDP9120",
         "chip, 0.9 V",
         _SYNTIANT,
         {"KWS": Figure(None, 30.7, 228.982), "IC": Figure(None, 30.7, 62.598), "VWW": Figure(None, 30.7, 78.600)},
     ),
     Published(
-        "Syntiant NDP120",
+        "Syntiant NDP9120",
         "chip, 1.1 V",
         _SYNTIANT,
         {"KWS": Figure(None, 98.7, 675.024), "IC": Figure(None, 98.7, 195.238), "VWW": Figure(None, 98.7, 243.883)},

@@ -19,9 +19,9 @@ def figure(name: str, device: str, network: str) -> Figure:
         ("fpgaConvNet", "ZyBo", "KWS", 268_881),  # 125 MHz / 464.890
         ("fpgaConvNet", "ZyBo", "IC", 393_698),
         ("fpgaConvNet", "ZedBoard", "VWW", 1_053_011),  # 111 MHz / 105.412
-        ("Syntiant NDP120", "0.9 V", "KWS", 134_072),  # 30.7 MHz / 228.982
-        ("Syntiant NDP120", "0.9 V", "IC", 490_431),
-        ("Syntiant NDP120", "0.9 V", "VWW", 390_585),
+        ("Syntiant NDP9120", "0.9 V", "KWS", 134_072),  # 30.7 MHz / 228.982
+        ("Syntiant NDP9120", "0.9 V", "IC", 490_431),
+        ("Syntiant NDP9120", "0.9 V", "VWW", 390_585),
         ("GAP9", "NE16", "KWS", 175_922),  # 370 MHz / 2,103.206
         ("GAP9", "NE16", "IC", 228_001),
         ("GAP9", "NE16", "VWW", 416_176),
