@@ -203,7 +203,7 @@ def _own_rate(board: Report, network: Report) -> str:
 
 
 def _other_rate(figure: Figure) -> str:
-    return "?" if figure.per_second is None else _rate(figure.per_second)
+    return f"{figure.cycles / 1e6:.1f} M cycles" if figure.per_second is None else _rate(figure.per_second)
 
 
 def _work(multipliers: int | None, count: float) -> str:

@@ -1,10 +1,13 @@
 """Writes the generated regions of the documentation: ``python docs/generate.py``; with ``--check`` it only compares.
 
-A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`.
+A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`, or of
+:data:`MEASURED`: then it comes from a measurement that takes hours, and stays as it is. ``--boards FILE`` writes those, too,
+from the ``boards.json`` of ``gossamer bench boards``.
 """
 
 import dataclasses
 import inspect
+import json
 import re
 import runpy
 import sys
@@ -13,9 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gossamer.cli.boards_page import REGIONS as MEASURED
+from gossamer.cli.boards_page import sources_markdown
 from gossamer.gateware.registers import register_table
 from gossamer.golden import codec, digits, spec
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
@@ -330,6 +336,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "example": example,
     "codec-prefixes": codec_prefixes,
     "codec-example": codec_example,
+    "published": sources_markdown,
 }
 """What writes a region, by its name."""
 
@@ -339,17 +346,24 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
-def rewritten(text: str) -> str:
-    """A document's text with all regions written anew. A region of an unknown name raises :class:`KeyError`."""
-    return REGION.sub(lambda match: f"{match[1]}{match[2]}{REGIONS[match[1]]()}", text)
+def rewritten(text: str, measured: dict[str, Any] | None = None) -> str:
+    """A document's text with all regions written anew, but those of :data:`MEASURED` only from a measurement. A region of an
+    unknown name raises :class:`KeyError`."""
+
+    def region(match: re.Match[str]) -> str:
+        if match[1] not in MEASURED:
+            return f"{match[1]}{match[2]}{REGIONS[match[1]]()}"
+        return match[0] if measured is None else f"{match[1]}{match[2]}{MEASURED[match[1]](measured)}"
+
+    return REGION.sub(region, text)
 
 
-def main(check: bool) -> int:
+def main(check: bool, measured: dict[str, Any] | None = None) -> int:
     """Write or check the regions of all documents; returns the exit status."""
     stale = 0
     for path in documents():
         text = path.read_text(encoding="utf-8")
-        new = rewritten(text)
+        new = rewritten(text, measured)
         if new != text and check:
             print(f"{path.relative_to(ROOT)} has an old generated region: run `python docs/generate.py`", file=sys.stderr)
             stale = 1
@@ -359,7 +373,10 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if arguments not in ([], ["--check"]):
-        sys.exit("usage: python docs/generate.py [--check]")
-    sys.exit(main(bool(arguments)))
+    match sys.argv[1:]:
+        case [] | ["--check"]:
+            sys.exit(main(len(sys.argv) > 1))
+        case ["--boards", file]:
+            sys.exit(main(False, json.loads(Path(file).read_text(encoding="utf-8"))))
+        case _:
+            sys.exit("usage: python docs/generate.py [--check | --boards FILE]")

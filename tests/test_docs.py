@@ -22,6 +22,7 @@ from gossamer.golden.compiler import Compiled, CompileError, compile_network
 from gossamer.golden.network import Network
 from gossamer.golden.spec import CONFIGS, Config
 from gossamer.golden.tflite_import import OPERATORS
+from tests.measured import MEASURED
 from tests.networks import NETWORKS, block_sparse, four_bits, inputs, larger_than_a_store, narrow_weights, one_bit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +53,7 @@ def test_every_mark_belongs_to_a_region(path: Path) -> None:
 def test_every_region_is_in_one_page() -> None:
     pages = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
     regions = [match[1] for text in pages for match in GENERATE["REGION"].finditer(text)]
-    assert sorted(regions) == sorted(GENERATE["REGIONS"])
+    assert sorted(regions) == sorted([*GENERATE["REGIONS"], *GENERATE["MEASURED"]])
     assert {*GENERATE["RECORDS"]} <= {match[1] for match in GENERATE["REGION"].finditer(FORMATS)}
 
 
@@ -72,6 +73,14 @@ def test_only_regions_are_rewritten() -> None:
     assert rewritten(f"{before}old\n{after}") == before + GENERATE["opcodes"]() + after
     with pytest.raises(KeyError, match="nothing"):
         rewritten("<!-- generated: nothing -->\n<!-- end -->\n")
+
+
+def test_measured_regions_are_only_written_from_a_measurement() -> None:
+    rewritten, old = GENERATE["rewritten"], "<!-- generated: boards-sizes -->\nold\n<!-- end -->\n"
+    assert rewritten(old) == old
+    new = rewritten(old, MEASURED)
+    assert new == old.replace("old\n", GENERATE["MEASURED"]["boards-sizes"](MEASURED))
+    assert "\n| `icebreaker` | iCE40UP5K-SG48 |" in new
 
 
 def test_tested_values_are_a_few_or_a_range() -> None:
