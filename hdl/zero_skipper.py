@@ -74,7 +74,7 @@ class ZeroSkipper(wiring.Component):
         fresh, mask = Signal(), Signal(self._lanes)
         m.d.comb += [fresh.eq(~valid | finished), mask.eq(Mux(fresh, self.i.p.mask, word.mask))]
         rest = Signal(self._lanes)  # without the lowest set bit
-        m.d.comb += rest.eq(Cat(mask[i] & mask[:i].any() for i in range(self._lanes)))
+        m.d.comb += rest.eq(mask & Cat(_any_below(mask)))
 
         in_front = lane
         if "stored" in self._word.members:
@@ -93,8 +93,25 @@ class ZeroSkipper(wiring.Component):
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), word.eq(self.i.p)]
         with m.If(self.i.ready | self.o.ready):
-            m.d.sync += [word.mask.eq(rest), finished.eq(~rest.any()), zero.eq(~mask.any()), lane.eq(_lowest(mask))]
+            m.d.sync += [word.mask.eq(rest), finished.eq(~_several(mask)), zero.eq(~mask.any()), lane.eq(_lowest(mask))]
         return m
+
+
+def _any_below(bits):
+    """For each bit, whether one below it is set, by halves: the first bits of a chain would wait for no one, the last for all."""
+    if len(bits) == 1:
+        return [Const(0, 1)]
+    half = len(bits) // 2
+    low = bits[:half].any()
+    return [*_any_below(bits[:half]), *(low | below for below in _any_below(bits[half:]))]
+
+
+def _several(bits):
+    """Whether more than one bit is set, by halves."""
+    if len(bits) == 1:
+        return Const(0, 1)
+    low, high = bits[: len(bits) // 2], bits[len(bits) // 2 :]
+    return _several(low) | _several(high) | (low.any() & high.any())
 
 
 def _lowest(bits):
