@@ -135,9 +135,9 @@ class Board:
     soc: SocOnBoard | None = None
 
 
-def silence(clock_mhz: int) -> int:
-    """Clock cycles of silence that end a command: the least power of two that takes 30 ms; see :class:`UartBridge`."""
-    return 1 << (SILENCE_MS * 1000 * clock_mhz - 1).bit_length()
+def silence(baud: int) -> int:
+    """Bits of silence that end a command: the least power of two that takes 30 ms; see :class:`UartBridge`."""
+    return 1 << (SILENCE_MS * baud // 1000 - 1).bit_length()
 
 
 def without_memory(config: Config) -> Config:
@@ -211,7 +211,7 @@ class CoreOnBoard(Elaboratable):
         if flash_rom and config.fetch_interval:
             raise ValueError(f"fetch_interval must be 0 where the flash holds the firmware, not {config.fetch_interval}")
         self._config, self._clock_mhz, self._pll, self._leds = config, clock_mhz, pll, leds
-        self._divisor, self._external, self._link = _divisor(clock_mhz, baud), external, link
+        self._baud, self._divisor, self._external, self._link = baud, _divisor(clock_mhz, baud), external, link
         self._soc, self._flash_rom = soc, flash_rom
 
     def elaborate(self, platform: Platform) -> Module:
@@ -244,7 +244,7 @@ class CoreOnBoard(Elaboratable):
         return m
 
     def _elaborate_uart(self, m: Module, platform: Platform) -> UartBridge:
-        m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._clock_mhz))
+        m.submodules.bridge = bridge = UartBridge(divisor=self._divisor, silence=silence(self._baud))
         rx, tx = _elaborate_line(m, platform)
         m.d.comb += [bridge.rx.eq(rx.i), tx.o.eq(bridge.tx)]
         return bridge

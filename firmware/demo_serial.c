@@ -2,8 +2,8 @@
  *
  *     demo_serial /dev/ttyUSB1 image.bin input.bin output.bin zero_point
  *
- * input.bin and output.bin are int8 tensors. The line runs at 1 Mbit/s. Words that are written are read back, and an access
- * that is not answered is an error; `gossamer run --backend serial` repeats it instead. */
+ * input.bin and output.bin are int8 tensors. The line runs at 1 Mbit/s. An access whose answer is
+ * not right is an error; `gossamer run --backend serial` repeats it instead. */
 
 #define _DEFAULT_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 #include "gossamer.h"
 
-enum { SYNC = 0xa7, READ = 0, WRITE = 1, DONE = 0x50, PATIENCE = 1000 /* milliseconds */ };
+enum { WRITE = 2, DONE = 0xcc, PATIENCE = 1000, SILENCE = 100 /* milliseconds */ };
 
 static bool receive(int line, uint8_t *bytes, size_t count)
 {
@@ -30,20 +30,44 @@ static bool receive(int line, uint8_t *bytes, size_t count)
     return true;
 }
 
-/* A command for one word. */
+/* The CRC behind some bytes when it was `crc` in front. Its least significant bit is sent first. */
+static uint16_t crc16(uint16_t crc, const uint8_t *bytes, size_t count)
+{
+    while (count--) {
+        crc ^= *bytes++;
+        for (int bit = 0; bit < 8; ++bit)
+            crc = (uint16_t)(crc & 1 ? crc >> 1 ^ 0x8408 : crc >> 1);
+    }
+    return crc;
+}
+
+static void put(uint8_t *bytes, uint32_t value, int count)
+{
+    for (int i = 0; i < count; ++i)
+        bytes[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* A command for one word. Each has another first bit than the one before. */
 static bool transfer(int line, uint32_t address, bool writes, uint32_t *word)
 {
-    uint8_t bytes[10] = {SYNC, writes ? WRITE : READ, (uint8_t)address, (uint8_t)(address >> 8), (uint8_t)(address >> 16), 0};
-    size_t size = writes ? 10 : 6;
-    for (int i = 0; i < 4; ++i)
-        bytes[6 + i] = (uint8_t)(*word >> 8 * i);
-    if (write(line, bytes, size) != (ssize_t)size || !receive(line, bytes, 1) || bytes[0] != DONE)
+    static uint32_t tag;
+    uint8_t sent[12], answer[7];
+    size_t size = writes ? 12 : 6, words = writes ? 0 : 4;
+    put(sent, 0xff000000 | address | (writes ? WRITE : 0) | (tag ^= 1), 4);
+    uint16_t crc = crc16(0xffff, sent, 4);
+    put(sent + 4, crc, 2);
+    if (writes) {
+        put(sent + 6, *word, 4);
+        crc = crc16(crc, sent + 6, 4);
+        put(sent + 10, crc, 2);
+    }
+    if (write(line, sent, size) != (ssize_t)size || !receive(line, answer, words + 3))
         return false;
-    if (writes)
-        return true;
-    if (!receive(line, bytes, 4))
+    crc = crc16(crc, answer, words + 1);
+    if (answer[words] != DONE || answer[words + 1] != (crc & 0xff) || answer[words + 2] != crc >> 8)
         return false;
-    *word = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    if (!writes)
+        *word = answer[0] | (uint32_t)answer[1] << 8 | (uint32_t)answer[2] << 16 | (uint32_t)answer[3] << 24;
     return true;
 }
 
@@ -99,11 +123,12 @@ int main(int argc, char **argv)
     }
     cfmakeraw(&settings);
     cfsetspeed(&settings, B1000000);
-    tcsetattr(line, TCSAFLUSH, &settings);
+    tcsetattr(line, TCSANOW, &settings);
+    poll(NULL, 0, SILENCE);
+    tcflush(line, TCIFLUSH);
 
     struct gossamer core;
     check(gossamer_init(&core, (struct gossamer_bus){read_word, write_word, &line}));
-    core.verify = true;
     check(gossamer_load(&core, image, image_bytes));
     size_t outputs = values(&core.program.output);
     int8_t *output = calloc(outputs, 1);

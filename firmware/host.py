@@ -1,15 +1,8 @@
 """The host's driver for a core behind a serial line or SPI: ``docs/uart.md`` and ``docs/spi.md`` are the protocols,
 ``docs/driver.md`` why this is safe.
 
-The serial line may lose, double and change bytes, and its protocol has no checksum. What this driver does instead:
-
-* It reads twice what matters, and behind each read the register ``ident``, whose value it knows: an answer with a byte too
-  many or too few cannot pass.
-* What it writes to the store it reads back; and it writes only what changes, so that a write to a wrong address shows.
-* It starts a program from a state that says so: it lets the core fail with :data:`Error.MAGIC` first. The magic number is in
-  the store only when all else has been found right.
-* It knows where a program pauses, and how often, and that cycles only grow.
-* A write that has gone wrong may have changed anything. Then nothing of the store is believed, and all begins anew.
+Commands and answers have CRCs. A read whose answer is not right is tried again. A write that is answered has been done,
+once, with what was asked; behind one that is not, nothing that is in the store is believed, and an inference begins anew.
 """
 
 import binascii
@@ -17,7 +10,7 @@ import dataclasses
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -28,7 +21,6 @@ from gossamer.golden.spec import (
     REGISTERS,
     STEP_BYTES,
     STEP_HOST,
-    STEP_LOOP,
     STORE_WINDOW,
     VERSION,
     Error,
@@ -41,8 +33,13 @@ __all__ = ["Board", "CoreError", "ImageError", "Inference", "Link", "LinkError",
 
 T = TypeVar("T")
 
-SYNC, READ, WRITE = 0xA7, 0x00, 0x01
-DONE, BUS_ERROR, UNKNOWN = 0x50, 0x51, 0x52
+DONE, BUS_ERROR = 0xCC, 0x33
+START = 0xFFFF
+"""The serial line's CRC in front of a command."""
+
+TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""The bits of bytes in reverse order: on the line the least significant comes first, but binascii begins with the other."""
+
 LEAST_WORDS, MOST_WORDS = 8, 256
 """Of a command: on a line with many errors, and as the protocol has it."""
 
@@ -156,8 +153,8 @@ class Access:
         return bytes(data)
 
     def write(self, address: int, data: bytes) -> None:
-        """Write whole words, at most ``MOST_WORDS``, without a second try: raises :class:`Trouble`, after which they, or
-        others, may have been written or not."""
+        """Write whole words, at most ``MOST_WORDS``, once. Raises :class:`Trouble`, after which they may have been written, or
+        something else in their place, or nothing."""
         assert 0 < len(data) // 4 <= MOST_WORDS
         assert len(data) % 4 == 0
         try:
@@ -165,10 +162,6 @@ class Access:
         except Trouble:
             self._recover()
             raise
-
-    def identify(self) -> None:
-        """Begin, with whatever the board has been in. Raises :class:`LinkError`."""
-        self.resynchronise()
 
     def retried(self, action: Callable[[], T]) -> T:
         """What ``action`` returns when it raises no :class:`Trouble`. Raises :class:`LinkError`."""
@@ -213,20 +206,7 @@ class Link(Access):
     def __init__(self, port: Port, *, baud: int = 1_000_000, silence: float = 0.1, patience: float = 0.3, retries: int = 10):
         super().__init__(retries)
         self._port, self._byte, self._silence, self._patience = port, 10 / baud, silence, patience
-        self._ident: bytes | None = None
-
-    def identify(self) -> None:
-        """Find out what reads compare ``ident`` with. Raises :class:`LinkError`."""
-        self.resynchronise()
-
-        def find() -> bytes:
-            first, second = self._read(ADDRESS["ident"], 1), self._read(ADDRESS["ident"], 1)
-            if first != second:
-                raise Trouble("two reads of the register ident have differed")
-            return first
-
-        self._ident = None
-        self._ident = self.retried(find)
+        self._tag = 0
 
     def resynchronise(self) -> None:
         """Wait until nothing comes any more, so that the bridge has dropped what it was given, and its answers are gone."""
@@ -238,49 +218,44 @@ class Link(Access):
         raise LinkError("the serial line must be silent when it is not asked, and brings byte after byte")
 
     def _read(self, address: int, words: int) -> bytes:
-        if self._port.in_waiting:
-            self.resynchronise()
-        data = self._answer(address, words)
-        # A byte too many in front shifts the answer, and this one too, or waits.
-        if self._port.in_waiting:
-            raise Trouble("an answer was too long")
-        if self._ident is not None and self._answer(ADDRESS["ident"], 1) != self._ident:
-            raise Trouble("the register ident does not have its value")
-        return data
+        return self._command(address, words, b"")
 
     def _write(self, address: int, data: bytes) -> None:
+        self._command(address, len(data) // 4, data)
+
+    def _command(self, address: int, words: int, data: bytes) -> bytes:
+        """The words of the answer. What is written is not empty."""
         if self._port.in_waiting:
             self.resynchronise()
-        self._send(WRITE, address, len(data) // 4, data)
-        self._expect(self._receive(1))
+        self._tag ^= 1  # a late answer to the command before does not pass for one to this
+        header = struct.pack("<I", -words % 256 << 24 | address | bool(data) << 1 | self._tag)
+        crc = _crc(header, START)
+        sent = header + _sent(crc)
+        if data:
+            crc = _crc(data, crc)
+            sent += data + _sent(crc)
+        self._port.write(sent)
+        size = 3 + (0 if data else 4 * words)
+        self._port.timeout = self._patience + 1.1 * (len(sent) + size) * self._byte
+        answer = self._port.read(size)
+        if len(answer) < size:
+            raise Trouble(f"an answer has ended {size - len(answer)} bytes early")
+        status, expected = answer[-3], _sent(_crc(answer[:-2], crc))
+        if answer[-2:] != expected:
+            raise Trouble(f"the CRC of an answer was {answer[-2:].hex()} in place of {expected.hex()}")
+        if status != DONE:
+            raise Trouble(f"the status of a command was {'a bus error' if status == BUS_ERROR else f'{status:#04x}'}")
+        return answer[:-3]
 
-    def _answer(self, address: int, words: int) -> bytes:
-        self._send(READ, address, words)
-        data = b""
-        for at in range(words):
-            if at == 0:
-                self._expect(self._receive(1))
-                answer = bytes([DONE]) + self._receive(5 * words - 1)
-            self._expect(answer[5 * at : 5 * at + 1])
-            data += answer[5 * at + 1 : 5 * at + 5]
-        return data
 
-    def _send(self, opcode: int, address: int, words: int, data: bytes = b"") -> None:
-        self._sent = 6 + len(data)
-        self._port.write(bytes([SYNC, opcode, *address.to_bytes(3, "little"), words - 1]) + data)
+def _crc(data: bytes, crc: int) -> int:
+    """The CRC behind ``data`` when it was ``crc`` in front."""
+    return binascii.crc_hqx(data.translate(TURNED), crc)
 
-    def _receive(self, size: int) -> bytes:
-        self._port.timeout = self._patience + 1.1 * (self._sent + size) * self._byte
-        data = self._port.read(size)
-        if len(data) < size:
-            raise Trouble(f"an answer has ended {size - len(data)} bytes early")
-        return data
 
-    @staticmethod
-    def _expect(status: bytes) -> None:
-        if status != bytes([DONE]):
-            known = {BUS_ERROR: "a bus error", UNKNOWN: "an unknown command"}
-            raise Trouble(f"the status of an access was {known.get(status[0], f'{status[0]:#04x}')}")
+def _sent(crc: int) -> bytes:
+    """Its two bytes on the line."""
+    return crc.to_bytes(2, "big").translate(TURNED)
 
 
 class SpiPort(Protocol):
@@ -394,10 +369,8 @@ class Board:
 
     def __init__(self, link: Access, *, attempts: int = 10, limit: float = 60.0):
         self.link, self._attempts, self._limit = link, attempts, limit
-        link.identify()
-        self._fixed: tuple[int, ...] = ()
+        link.resynchronise()
         first = self.state()
-        self._fixed = first.words["ident"], first.words["store_words"]
         version, self.lanes, self.store_bytes = (
             first.words["ident"] >> layout.offset & (1 << layout.width) - 1 for layout in FIELDS["ident"].values()
         )
@@ -410,28 +383,13 @@ class Board:
                 f"{self.store_bytes} bytes"
             )
         self.store_size = first.words["store_words"] * self.store_bytes
-        self._store, self._known = bytearray(self.store_size), bytearray(self.store_size // 4)  # what is where, if it is known
         self._image = b""
-        self._warm = False
+        self._there = self._warm = False  # the image is in the store, and so are the buffers' contents
 
     def state(self) -> State:
-        """The registers, which two reads agree about unless the core is busy."""
-
-        def read() -> State:
-            data = self.link.read(0, 4 * len(REGISTERS))
-            words = {r.name: int.from_bytes(data[r.address : r.address + 4], "little") for r in REGISTERS}
-            if self._fixed and (words["ident"], words["store_words"]) != self._fixed:
-                raise Trouble("the registers ident and store_words do not have their values")
-            return State(words)
-
-        def agreed() -> State:
-            first = read()
-            second = first if first.busy else read()
-            if second != first:
-                raise Trouble("two reads of the registers have differed")
-            return second
-
-        return self.link.retried(agreed)
+        """The registers. Those behind ``status`` are read behind it: if the core is not busy, they belong together."""
+        data = self.link.read(0, 4 * len(REGISTERS))
+        return State({r.name: int.from_bytes(data[r.address : r.address + 4], "little") for r in REGISTERS})
 
     def load(self, image: bytes, *, external: bool = False) -> None:
         """Write an image to the store, or find that it is there. ``external``: the external memory holds what belongs to it.
@@ -439,9 +397,9 @@ class Board:
         Raises :class:`ImageError` and :class:`LinkError`.
         """
         self._check(image, external)
-        self._image, self._warm = bytes(image), False
+        self._image, self._there, self._warm = bytes(image), False, False
         self._settle()
-        self._write_image(self._disarmed(warm=False))
+        self._write_image()
 
     def run(self, given: bytes, *, warm: bool = True) -> Inference:
         """Run the program that was loaded. ``given`` is the input as it lies in the store.
@@ -505,20 +463,6 @@ class Board:
     def _whole_words(self, size: int) -> int:
         return -(-size // self.store_bytes) * self.store_bytes
 
-    def _armed(self, *, warm: bool) -> bytes:
-        """The image as it is started: its first step is that of the start that is wanted, whether that is cold or warm, so that
-        nothing depends on the bit ``control.warm``."""
-        value = int.from_bytes(self._image[:HEADER_BYTES], "little")
-        for name in ("steps", "warm_steps"):
-            layout = HEADER[name]
-            value &= ~(((1 << layout.width) - 1) << layout.offset)
-            value |= (self._warm_steps if warm else self._steps) << layout.offset
-        return value.to_bytes(HEADER_BYTES, "little") + self._image[HEADER_BYTES:]
-
-    def _disarmed(self, *, warm: bool) -> bytes:
-        """The same without the magic number, so that no start can do anything."""
-        return bytes(4) + self._armed(warm=warm)[4:]
-
     # The store
 
     def _repeated(self, action: Callable[[], T]) -> T:
@@ -526,8 +470,7 @@ class Board:
         return _attempted(action, self._attempts, Disturbed, self._begin_anew, rule)
 
     def _begin_anew(self) -> None:
-        self._known = bytearray(len(self._known))
-        self._warm = False
+        self._there = self._warm = False
         self._settle()
 
     def _settle(self) -> State:
@@ -538,135 +481,65 @@ class Board:
                 raise LinkError(f"the core must stop within {self._limit} s, and has not: reset the board")
         return state
 
-    def _command(self, address: int, data: bytes) -> None:
+    def _control(self, **bits: int) -> None:
+        """Write the register. Raises :class:`Disturbed`."""
+        word = sum(bit << FIELDS["control"][name].offset for name, bit in bits.items())
+        self._write(ADDRESS["control"], word.to_bytes(4, "little"))
+
+    def _write(self, address: int, data: bytes) -> None:
         try:
             self.link.write(address, data)
         except Trouble as trouble:
             raise Disturbed(f"a write has gone wrong: {trouble}") from None
 
-    def _write_image(self, data: bytes) -> None:
-        """Have ``data`` at the start of the store, whatever happens to the rest. The last that is done is to read all of it."""
-        # If the image may be there already, only what differs is written.
-        head = self.link.read(STORE_WINDOW, HEADER_BYTES)
-        found = None
-        if head[STEP_BYTES:] == data[STEP_BYTES:HEADER_BYTES]:
-            found = self._read_back(0, data)
-        self._known = bytearray(len(self._known))
+    def _write_image(self) -> None:
+        """Have the image at the start of the store."""
+        image, found = self._image, b""
+        # If it may be there already, only what differs is written.
+        if self.link.read(STORE_WINDOW, HEADER_BYTES) == image[:HEADER_BYTES]:
+            found = self.link.read(STORE_WINDOW, len(image))
         for _ in range(self._attempts):
-            if found == data:
-                self._store[: len(data)] = data
-                self._known[: len(data) // 4] = b"\1" * (len(data) // 4)
-                return
-            for run in _runs(_changes(found, data), self.link.words):
+            troubles = self.link.troubles
+            for run in _runs(_changes(found, image), self.link.words):
                 with suppress(Trouble):
-                    self.link.write(STORE_WINDOW + 4 * run.start, data[4 * run.start : 4 * run.stop])
-            found = self._read_back(0, data)
-        raise LinkError(f"the store must hold what is written to it, and has not in {self._attempts} attempts")
+                    self.link.write(STORE_WINDOW + 4 * run.start, image[4 * run.start : 4 * run.stop])
+            if self.link.troubles == troubles:
+                self._there = True
+                return
+            self._settle()
+            found = self.link.read(STORE_WINDOW, len(image))
+        raise LinkError(f"the store must take what is written to it, and has not in {self._attempts} attempts")
 
     def _put(self, address: int, data: bytes) -> None:
-        """Have ``data`` in the store. Raises :class:`Disturbed` if that may have changed anything else."""
-        words = slice(address // 4, (address + len(data)) // 4)
-        known = all(self._known[words])
-        if not known:
-            self._store[address : address + len(data)] = self.link.read(STORE_WINDOW + address, len(data))
-        changes = _changes(self._store[address : address + len(data)], data)
-        self._known[words] = bytes(len(data) // 4)
-        for run in _runs(changes, self.link.words):
-            self._command(STORE_WINDOW + address + 4 * run.start, data[4 * run.start : 4 * run.stop])
-        # What had been known to be right is not read again.
-        first, last = (0, len(data)) if not known else (4 * changes[0], 4 * changes[-1] + 4) if changes else (0, 0)
-        if self._read_back(address + first, data[first:last]) != data[first:last]:
-            raise Disturbed("the store does not hold what was written")
-        self._store[address : address + len(data)] = data
-        self._known[words] = b"\1" * (len(data) // 4)
-
-    def _read_back(self, address: int, data: bytes) -> bytes:
-        """What is in the store where ``data`` should be. What differs is read twice: it may have come wrong."""
-        found = bytearray(self.link.read(STORE_WINDOW + address, len(data)))
-        for run in _runs(_changes(found, data), self.link.words):
-            first, last = 4 * run.start, 4 * run.stop
-            found[first:last] = self.link.read(STORE_WINDOW + address + first, last - first)
-        return bytes(found)
-
-    def _get(self, address: int, size: int) -> bytes:
-        """Bytes of the store, as two reads find them."""
-
-        def agreed() -> bytes:
-            first, second = (self.link.read(STORE_WINDOW + address, size) for _ in range(2))
-            if first != second:
-                raise Trouble("two reads of the store have differed")
-            return first
-
-        return self.link.retried(agreed)
+        """Write to the store. Raises :class:`Disturbed`."""
+        at = 0
+        while at < len(data):
+            piece = data[at : at + 4 * self.link.words]
+            self._write(STORE_WINDOW + address + at, piece)
+            at += len(piece)
 
     # Inferences
 
     def _run(self, given: bytes, warm: bool) -> Inference:
-        state = self._settle()
-        # A start that fails: it ends a pause, and what it leaves is what no run of a program leaves.
-        if not all(self._known[: len(self._image) // 4]):
-            self._write_image(self._disarmed(warm=warm))
-        self._put(0, self._disarmed(warm=warm))
-        if not self._failed(state):
-            self._command(ADDRESS["control"], _word(1))
-            if not self._failed(self._settle()):
-                raise Disturbed("the core has not failed where it must")
+        self._settle()
+        if not self._there:
+            self._write_image()
         if not self._gives:
             self._put(self._input.address, given)
-        self._put(0, self._armed(warm=warm))
         self._warm = False
-        behind = len(self._image) // 4
-        self._known[behind:] = bytes(len(self._known) - behind)
-        self._command(ADDRESS["control"], _word(1))
-        output = bytearray(self._output.size)
-        rows, cycles, pauses = [0, 0], -1, self._pauses(warm)
-        while True:
-            state = self._settle()
-            if self._failed(state):
-                raise Disturbed("the core has not started")
-            if state.words["cycles"] <= cycles:
-                raise Disturbed("the core has not gone on")
-            cycles = state.words["cycles"]
-            if not state.paused:
-                break
-            if state.words["step"] != next(pauses, -1):
-                raise Disturbed("the core has paused where it should not")
+        self._control(start=1, warm=warm)
+        output, rows = bytearray(self._output.size), [0, 0]
+        while (state := self._settle()).paused:
             self._serve(state, given, output, rows)
-            if self.state() != state:
-                raise Disturbed("the core has gone on by itself")
-            self._command(ADDRESS["control"], _word(8))
-        if not state.done:
-            raise Disturbed("the core is neither busy nor done")
+            self._control(resume=1)
+        if not state.done or state.error == Error.MAGIC:
+            raise Disturbed("the board does not do what it was told; it may have been reset")
         if state.error:
             raise CoreError(state.error, state.layer)
-        if next(pauses, -1) != -1:
-            raise Disturbed("the core has not paused where it should")
         if not self._takes:
-            output[:] = self._get(self._output.address, len(output))
-        if self.state() != state:
-            raise Disturbed("the core has gone on by itself")
+            output[:] = self.link.read(STORE_WINDOW + self._output.address, len(output))
         self._warm = self._warm_steps != self._steps
-        return Inference(bytes(output), cycles, warm)
-
-    def _pauses(self, warm: bool) -> Iterator[int]:
-        """What the register ``step`` is at each host step of a run, in their order."""
-        at, turns = (self._warm_steps if warm else self._steps) * self.store_bytes, 0
-        while True:
-            step = self._image[at : at + STEP_BYTES]
-            at += STEP_BYTES
-            opcode = field(step, STEP_HOST["opcode"])
-            if opcode == Opcode.HOST:
-                yield at // self.store_bytes
-            elif opcode == Opcode.LOOP:
-                turns = turns + 1 if turns < field(step, STEP_LOOP["count"]) else 0
-                if turns:
-                    at = field(step, STEP_LOOP["in_address"]) * self.store_bytes
-            elif opcode == Opcode.END or not step:
-                return
-
-    @staticmethod
-    def _failed(state: State) -> bool:
-        return bool(state.done) and state.error == Error.MAGIC
+        return Inference(bytes(output), state.words["cycles"], warm)
 
     def _serve(self, state: State, given: bytes, output: bytearray, rows: list[int]) -> None:
         """Do what a host step says; see :class:`gossamer.golden.host.Host`."""
@@ -687,18 +560,14 @@ class Board:
             store = step["in_address"] * self.store_bytes + row * apart
             tensor = (first + row) * place.row_bytes + start
             if take:
-                output[tensor : tensor + size] = self._get(store, whole)[:size]
+                output[tensor : tensor + size] = self.link.read(STORE_WINDOW + store, whole)[:size]
             else:
                 self._put(store, given[tensor : tensor + size].ljust(whole, b"\0"))
 
 
-def _word(value: int) -> bytes:
-    return value.to_bytes(4, "little")
-
-
-def _changes(old: bytes | bytearray | None, new: bytes) -> list[int]:
-    """The words that differ; all, if ``old`` is not known."""
-    return [w for w in range(len(new) // 4) if old is None or old[4 * w : 4 * w + 4] != new[4 * w : 4 * w + 4]]
+def _changes(old: bytes, new: bytes) -> list[int]:
+    """The words of ``new`` that are not in ``old``."""
+    return [word for word in range(len(new) // 4) if old[4 * word : 4 * word + 4] != new[4 * word : 4 * word + 4]]
 
 
 def _runs(words: list[int], most: int) -> list[range]:

@@ -35,7 +35,7 @@ def _verilog(config: Config, divisor: int, silence: int) -> str:
 class Terminal:
     """A simulated board whose serial line is at :attr:`port` while the context lasts.
 
-    It runs as fast as it can while there is something to do, and otherwise in steps of a quarter of ``silence`` each
+    It runs as fast as it can while there is something to do, and otherwise in steps of a quarter of ``silence`` cycles each
     millisecond.
 
     Attributes
@@ -79,10 +79,8 @@ class SerialBoard(Terminal):
     Parameters
     ----------
     config : Config
-    divisor : int
-        Clock cycles per bit.
-    silence : int
-        Clock cycles; see :class:`UartBridge`.
+    divisor, silence : int
+        See :class:`UartBridge`.
     report : function of a sentence
         Told what takes long.
     """
@@ -92,12 +90,13 @@ class SerialBoard(Terminal):
         config: Config,
         *,
         divisor: int = 8,
-        silence: int = 1 << 12,
+        silence: int = 1 << 9,
         report: Callable[[str], None] = lambda sentence: None,
     ):
         self.config = dataclasses.replace(config, fetch_interval=0, fetch_latency=0)
         verilog = _verilog(self.config, divisor, silence)
-        super().__init__(self.config, "serial", verilog, divisor=divisor, silence=silence, sources=[], report=report)
+        settings = {"divisor": divisor, "silence": silence * divisor}
+        super().__init__(self.config, "serial", verilog, **settings, sources=[], report=report)
 
 
 class SocBoard(Terminal):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tests.firmware.core_model import BusError, CoreModel
 
-__all__ = ["BridgeModel", "FakePort", "PtyBoard", "clean"]
+__all__ = ["BridgeModel", "FakePort", "PtyBoard", "checked", "clean", "crc"]
 
 Fault = Callable[[str, int, int], list[int]]
 """What a line makes of a byte: of its direction, ``"to"`` the board or ``"from"`` it, its number there, and its value."""
@@ -19,11 +19,31 @@ def clean(direction: str, number: int, byte: int) -> list[int]:
     return [byte]
 
 
-class BridgeModel:
-    """Takes bytes and silences, gives answers."""
+def crc(data: bytes) -> int:
+    """The remainder that docs/uart.md means, as one finds it on paper: of the bits in the order of the line, with sixteen zeros
+    behind, after 0xFFFF has been added to the first sixteen."""
+    some = [byte >> bit & 1 for byte in data for bit in range(8)] + [0] * 16
+    some[:16] = [bit ^ 1 for bit in some[:16]]
+    for at in range(len(some) - 16):
+        if some[at]:
+            for place in (0, 4, 11, 16):
+                some[at + place] ^= 1
+    return sum(bit << place for place, bit in enumerate(some[-16:]))
 
-    def __init__(self, core: CoreModel):
-        self.core, self.command, self.lost = core, b"", False
+
+def checked(data: bytes, part: bytes) -> bytes:
+    """``part``, and the CRC of ``data`` and it."""
+    return part + crc(data + part).to_bytes(2, "little")
+
+
+class BridgeModel:
+    """Takes bytes and silences, gives answers. ``core`` has ``read`` and ``write``, which raise :class:`BusError`.
+
+    ``free`` gives the words that may be anything.
+    """
+
+    def __init__(self, core, free: Callable[[], int] = lambda: 0x600D):
+        self.core, self.free, self.command, self.lost = core, free, b"", True
 
     def silence(self) -> None:
         self.command, self.lost = b"", False
@@ -32,44 +52,41 @@ class BridgeModel:
         if self.lost:
             return b""
         command = self.command = self.command + bytes([byte])
-        if command[0] != 0xA7:
-            self.lost = True
-        if len(command) == 2 and byte > 1:
-            self.lost = True
-            return b"\x52"
+        header, data = command[:4], command[6:]
         if len(command) < 6:
             return b""
-        address, words = int.from_bytes(command[2:5], "little"), command[5] + 1
-        if command[1] == 0:
-            self.command = b""
-            return self._read(address, words)
-        data = command[6:]
-        if len(data) % 4 == 0 and data:
-            if len(data) == 4:
-                self._failed = address % 4 != 0
-            self._write(address + len(data) - 4, data[-4:])
-        if len(data) < 4 * words:
+        address, words, write = int.from_bytes(header[:3], "little") & ~3, 256 - header[3], header[0] & 2
+        if len(command) == 6:
+            self.failed = False
+            self.lost = command != checked(b"", header)
+            if self.lost or write:
+                return b""
+            return self._answer(header, [self._access(address + 4 * at) for at in range(words)])
+        if len(data) % 4 == 0 and len(data) < 4 * words:
+            self._access(address + len(data) - 4, data[-4:])
+        if len(data) < 4 * words + 2:
             return b""
-        self.command = b""
-        return b"\x51" if self._failed else b"\x50"
+        self.lost = data != checked(header, data[:-2])
+        if self.lost:
+            return b""
+        self._access(address + 4 * words - 4, data[-6:-2])
+        return self._answer(header + data[:-2], [])
 
-    def _write(self, address: int, data: bytes) -> None:
+    def _access(self, address: int, data: bytes = b"") -> int:
         try:
-            if not self._failed:
-                self.core.write(address % (1 << 24), int.from_bytes(data, "little"))
+            if not self.failed:
+                if data:
+                    self.core.write(address, int.from_bytes(data, "little"))
+                    return 0
+                return self.core.read(address)
         except BusError:
-            self._failed = True
+            self.failed = True
+        return self.free()
 
-    def _read(self, address: int, words: int) -> bytes:
-        answer = b""
-        for at in range(address, address + 4 * words, 4):
-            try:
-                if at % 4:
-                    raise BusError
-                answer += b"\x50" + self.core.read(at % (1 << 24)).to_bytes(4, "little")
-            except BusError:
-                return answer + b"\x51"
-        return answer
+    def _answer(self, command: bytes, words: list[int]) -> bytes:
+        self.command = b""
+        status = b"\x33" if self.failed else b"\xcc"
+        return checked(command, b"".join(word.to_bytes(4, "little") for word in words) + status)
 
 
 class FakePort:
