@@ -171,6 +171,8 @@ endmodule
     pack=("-o", "{board}.fs", "seed{seed}.pnr.json"),
     constraints="cst",
     bitstream="fs",
+    # Told the whole period, ABC makes chains of a dozen LUTs.
+    mapper_share=0.15,
     upper_bound=True,  # multipliers and block RAM
     # An ALU is a LUT with a carry. DSP are multipliers of 9x9 bits, of which the larger ones are made.
     utilization={

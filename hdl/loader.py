@@ -248,15 +248,12 @@ class Loader(wiring.Component):
         )
 
         if decoder is None:
-            inside = Signal()
-            m.d.comb += [
-                at_right.eq(position == self.right_granule),
-                row_body.eq((inside | (position == self.left_granules)) & ~at_right),
-            ]
+            to_right = after == self.right_granule
             with m.If(step):
-                m.d.sync += inside.eq(row_body)
+                m.d.sync += [at_right.eq(to_right), row_body.eq((row_body | (after == self.left_granules)) & ~to_right)]
             with m.If(start):
-                m.d.sync += inside.eq(0)
+                begins = (self.left_granules == 0) & (self.right_granule != 0)
+                m.d.sync += [at_right.eq(self.right_granule == 0), row_body.eq(begins)]
             with m.If(start | (step & ~first)):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:
