@@ -501,7 +501,8 @@ class Config:
     store_ports : int
         2: reads and writes in the same cycle; 1: a write takes the cycle of a read.
     row_words, weight_vectors, parameters : int
-        Depths of the row buffer, weight buffer (words of ``lanes`` bytes) and parameter buffer (channels); powers of two.
+        Depths of the row buffer, weight buffer (words of ``lanes`` bytes) and parameter buffer (channels); powers of two. A row
+        buffer of fewer than 256 words is made of LUTs, and no block RAM; not with ``ice40``, whose LUTs are no memories.
     acc_bits : int
         Accumulator width, 18 to 28.
     interval : int
@@ -577,9 +578,11 @@ class Config:
         require(self.store_bytes <= self.lanes, f"store_bytes must be at most lanes ({self.lanes})", self.store_bytes)
         require(256 <= self.store_words <= 1 << 19, "store_words must be 256 to 524288", self.store_words)
         require(self.store_ports in (1, 2), "store_ports must be 1 or 2", self.store_ports)
-        for name, most in (("row_words", 8192), ("weight_vectors", 32768), ("parameters", 32768)):
+        rows = 256 if self.technology == "ice40" else 16
+        for name, least, most in (("row_words", rows, 8192), ("weight_vectors", 256, 32768), ("parameters", 256, 32768)):
             value = getattr(self, name)
-            require(_power_of_two(value) and 256 <= value <= most, f"{name} must be a power of two, 256 to {most}", value)
+            good = _power_of_two(value) and least <= value <= most
+            require(good, f"{name} must be a power of two, {least} to {most}", value)
         if self.masks:
             good = _power_of_two(self.masks) and 256 <= self.masks <= self.weight_vectors
             require(good, f"masks must be 0 or a power of two, 256 to weight_vectors ({self.weight_vectors})", self.masks)
@@ -673,7 +676,8 @@ CONFIGS: Mapping[str, Config] = {
             binary=True,
         ),
         Config("gw1n9", store_words=3072, weight_vectors=256, fetch_latency=39, fetch_interval=16),
-        Config("gw2a18", lanes=64, store_bytes=16, store_words=2048, fetch_latency=55, fetch_interval=32),
+        # As wide as they are, row and weight buffer would take 16 blocks each. So the row buffer is made of LUTs.
+        Config("gw2a18", lanes=64, store_words=7168, row_words=32, decoder="nibbles", fetch_latency=39, fetch_interval=16),
         _ECP5,
         dataclasses.replace(
             _ECP5,

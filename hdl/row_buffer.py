@@ -13,6 +13,9 @@ from gossamer.hdl.window_generator import range_layout, tag_layout
 
 __all__ = ["RowBuffer", "word_layout"]
 
+BLOCK_WORDS = 256
+"""Words from which on a row buffer is worth block RAM: it takes one for every 2 to 4 bytes of its width, of any depth."""
+
 
 def word_layout(*, lanes: int, words: int, vectors: int, masked: bool = False) -> data.StructLayout:
     """A row buffer word of a range: ``mask`` has the bytes that are in the range and not zero; ``index`` is the weight
@@ -65,7 +68,7 @@ class RowBuffer(wiring.Component):
     byte_writes : bool
         Build the memories so that single bytes can be written.
     words, vectors : int
-        See :func:`range_layout`.
+        See :func:`range_layout`. With fewer than ``BLOCK_WORDS`` words memories are made of LUTs, where synthesis can do that.
     masks : int
         Entries of the mask buffer; 0: it is built without ``sparse``.
     bits : bool
@@ -132,8 +135,9 @@ class RowBuffer(wiring.Component):
         m = Module()
         sub_bits = exact_log2(self._lanes // self._granule)
 
-        m.submodules.bytes = bytes_ = Memory(shape=8 * self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
-        m.submodules.masks = masks = Memory(shape=self._lanes, depth=self._words, init=[], attrs=UNCHECKED)
+        attributes = UNCHECKED | ({"ram_style": "distributed"} if self._words < BLOCK_WORDS else {})
+        m.submodules.bytes = bytes_ = Memory(shape=8 * self._lanes, depth=self._words, init=[], attrs=attributes)
+        m.submodules.masks = masks = Memory(shape=self._lanes, depth=self._words, init=[], attrs=attributes)
         unit = 1 if self._byte_writes else self._granule  # bytes that are written together
         byte_write = bytes_.write_port(granularity=8 * unit)
         mask_write = masks.write_port(granularity=unit)

@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from amaranth.back import rtlil
 
 from gossamer.hdl.row_buffer import RowBuffer
 from gossamer.sim.streams import Bench, Monitor, never, randomly
@@ -439,3 +440,12 @@ def test_sizes_must_be_powers_of_two(name):
 def test_a_granule_must_not_be_larger_than_a_word():
     with pytest.raises(ValueError, match=rf"^{re.escape('granule must be at most lanes (8), not 16')}$"):
         RowBuffer(lanes=8, granule=16, words=8, vectors=8)
+
+
+@pytest.mark.parametrize("words, style", [(16, True), (128, True), (256, False), (512, False)])
+def test_memories_of_few_words_are_made_of_luts(words, style):
+    """Those of the bytes and of the bits that say which are zero."""
+    text = rtlil.convert(RowBuffer(lanes=4, granule=2, words=words, vectors=4), emit_src=False, platform="verilog")
+    memories = re.findall(r"((?:  attribute .*\n)*)  memory width (\d+) size (\d+)", text)
+    assert sorted((int(width), int(size)) for _, width, size in memories) == [(4, words), (32, words)]
+    assert ['ram_style "distributed"' in attributes for attributes, _, _ in memories] == [style, style]
