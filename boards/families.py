@@ -174,9 +174,10 @@ endmodule
     # Told the whole period, ABC makes chains of a dozen LUTs.
     mapper_share=0.15,
     upper_bound=True,  # multipliers and block RAM
-    # An ALU is a LUT with a carry. DSP are multipliers of 9x9 bits, of which the larger ones are made.
+    # What an ALU or a RAM16SDP4 takes the place of counts as LUT4 and DFF: a LUT, or 8 and 6 flip-flops. DSP are multipliers of
+    # 9x9 bits, of which the larger ones are made.
     utilization={
-        "LUT": {"LUT4": 1, "ALU": 1, "RAM16SDP4": 4},
+        "LUT": {"LUT4": 1},
         "FF": {"DFF": 1},
         "RAM": {"BSRAM": 1},
         "DSP": {"MULT9X9": 1, "MULT18X18": 2, "MULT36X36": 8},
