@@ -119,6 +119,10 @@ class Board:
         Those of :data:`LINKS` that the board has pins for.
     soc : SocOnBoard
         The board with a processor, if there is one for it.
+    margin : float
+        The tools are asked for a clock so many times as fast.
+    files : callable
+        Contents by file name of what the tools read besides, made when the tools are there.
     """
 
     name: str
@@ -133,6 +137,13 @@ class Board:
     pack: tuple[str, ...] = ()
     links: tuple[str, ...] = ("uart",)
     soc: SocOnBoard | None = None
+    margin: float = 1.0
+    files: Callable[[], dict[str, bytes]] = dict
+
+    @property
+    def asked_mhz(self) -> float:
+        """The clock that the tools are asked for."""
+        return self.clock_mhz * self.margin
 
 
 def silence(baud: int) -> int:

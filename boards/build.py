@@ -220,7 +220,9 @@ def _emit(board: "Board", work: Path, firmware: bytes | None) -> None:
     (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     for file, text in {**board.sources(name, config), **family.files}.items():
         (work / file).write_text(text)
-    period_ps = round(1e6 / board.clock_mhz * family.mapper_share)
+    for file, content in board.files().items():
+        (work / file).write_bytes(content)
+    period_ps = round(1e6 / board.asked_mhz * family.mapper_share)
     script = family.synthesis.format(core=TOP, board=name, period_ps=period_ps, options=" ".join(board.synthesis))
     if firmware is not None:
         script = _processor(board, work, firmware) + script
@@ -259,7 +261,7 @@ def _place_and_route(
 
     def attempt(seed: int) -> dict[str, Any] | str:
         arguments = ["-q", "-l", f"seed{seed}.log", *board.nextpnr]
-        arguments += ["--freq", str(board.clock_mhz), "--timing-allow-fail", "--seed", str(seed)]
+        arguments += ["--freq", f"{board.asked_mhz:g}", "--timing-allow-fail", "--seed", str(seed)]
         arguments += ["--json", f"{name}.json", "--report", f"seed{seed}.json"]
         try:
             _run(work, *family.placer, *arguments, *(word.format(board=name, seed=seed) for word in family.place))

@@ -1,5 +1,6 @@
 """Each board: its pins are those of amaranth-boards, its core has the ports that it connects, its PLL makes the clock."""
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -11,7 +12,7 @@ import pytest
 
 from gossamer.boards import BOARDS
 from gossamer.boards.board import BAUD, LINKS, CoreOnBoard, silence, without_memory
-from gossamer.boards.build import _processor, build, find_board, linked, with_processor
+from gossamer.boards.build import ToolError, _processor, build, find_board, linked, with_processor
 from gossamer.gateware.core import Core
 from gossamer.gateware.cpu import CpuError, cpu_sources
 from gossamer.gateware.soc import Soc
@@ -40,6 +41,13 @@ PINS = {
         "clk25_0__io": "P6",
     },
     "tang_nano_9k": {"uart_0__rx__io": "18", "uart_0__tx__io": "17", "led_0__io": "10", "led_1__io": "11", "clk27_0__io": "52"},
+    "tang_primer_20k": {
+        "uart_0__rx__io": "T13",
+        "uart_0__tx__io": "M11",
+        "led_0__io": "C13",
+        "led_1__io": "A13",
+        "clk27_0__io": "H11",
+    },
 }
 FLASH = {f"spi_flash_4x_0__{name}" for name in ("cs__io", "clk__io", "dq__io[0]", "dq__io[1]", "dq__io[2]", "dq__io[3]")}
 
@@ -53,6 +61,7 @@ PLATFORMS = {
     "orangecrab": "orangecrab_r0_2.OrangeCrabR0_2_25FPlatform",
     "colorlight_5a75b": "colorlight_5a75b_r7_0.Colorlight_5A75B_R70Platform",
     "tang_nano_9k": "tang_nano_9k.TangNano9kPlatform",
+    "tang_primer_20k": "tang_primer_20k.TangPrimer20kDockPlatform",
 }
 OURS = {"orangecrab": {"uart"}, "colorlight_5a75b": {"led"}}
 """Resources that amaranth-boards does not have, or not like this."""
@@ -154,8 +163,8 @@ def test_the_device_is_that_of_the_platform(name):
 
 @every_board
 def test_the_demo_fits(name):
-    """Also the board without the external memory that the named configuration has."""
-    compile_network(digits.load(), find_board(name).config)
+    """Also the board without the external memory that the named configuration has. For 64 lanes and 56 kB with int4 weights."""
+    compile_network(digits.load("w4a8" if name == "tang_primer_20k" else "int8"), find_board(name).config)
 
 
 @every_board
@@ -316,3 +325,28 @@ def test_a_missing_processor_is_named_with_its_extra(module, name, monkeypatch):
     sentence = f"a SoC with {name} needs its Verilog: install it with `pip install 'gossamer[soc]'`"
     with pytest.raises(CpuError, match=f"^{re.escape(sentence)}$"):
         cpu_sources(name)
+
+
+def test_the_tools_are_asked_for_a_faster_clock_by_the_margin(tmp_path, monkeypatch):
+    """The mapper in the script, the placer as an option; and the board's further files are there for them."""
+    seen = {}
+
+    def run(work, package, tool, *arguments):
+        seen[tool] = arguments
+        if tool == "yosys":
+            seen["script"] = (work / "tang_nano_9k.ys").read_text()
+            seen["more"] = (work / "more.bin").read_bytes()
+            return
+        raise ToolError("enough")
+
+    monkeypatch.setattr("gossamer.boards.build._run", run)
+    monkeypatch.setattr("gossamer.boards.build._require_tools", lambda family: None)
+    monkeypatch.setattr("gossamer.boards.build.emit_verilog", lambda config: "")
+    board = dataclasses.replace(find_board("tang_nano_9k"), margin=1.5, files=lambda: {"more.bin": b"more"})
+    monkeypatch.setattr("gossamer.boards.build.find_board", lambda name: board)
+    with pytest.raises(ToolError, match=r"^enough$"):
+        build("tang_nano_9k", tmp_path / "out")
+    assert "-set abc9.D 24691\n" in seen["script"]  # ps: 27 MHz, times 1.5
+    assert seen["more"] == b"more"
+    options = seen["nextpnr_himbaechel_gowin"]
+    assert options[options.index("--freq") + 1] == "40.5"
