@@ -98,7 +98,7 @@ class ZeroSkipper(wiring.Component):
 
 
 def _any_below(bits):
-    """For each bit, whether one below it is set, by halves: the first bits of a chain would wait for no one, the last for all."""
+    """For each bit, whether one below it is set, by halves."""
     if len(bits) == 1:
         return [Const(0, 1)]
     half = len(bits) // 2
