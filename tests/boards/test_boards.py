@@ -346,7 +346,7 @@ def test_the_tools_are_asked_for_a_faster_clock_by_the_margin(tmp_path, monkeypa
     monkeypatch.setattr("gossamer.boards.build.find_board", lambda name: board)
     with pytest.raises(ToolError, match=r"^enough$"):
         build("tang_nano_9k", tmp_path / "out")
-    assert "-set abc9.D 24691\n" in seen["script"]  # ps: 27 MHz, times 1.5
+    assert "-set abc9.D 3704\n" in seen["script"]  # ps: 27 MHz, times 1.5, of which the mapper is told 0.15
     assert seen["more"] == b"more"
     options = seen["nextpnr_himbaechel_gowin"]
     assert options[options.index("--freq") + 1] == "40.5"
