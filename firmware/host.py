@@ -512,11 +512,9 @@ class Board:
 
     def _put(self, address: int, data: bytes) -> None:
         """Write to the store. Raises :class:`Disturbed`."""
-        at = 0
-        while at < len(data):
-            piece = data[at : at + 4 * self.link.words]
-            self._write(STORE_WINDOW + address + at, piece)
-            at += len(piece)
+        most = 4 * self.link.words
+        for at in range(0, len(data), most):
+            self._write(STORE_WINDOW + address + at, data[at : at + most])
 
     # Inferences
 

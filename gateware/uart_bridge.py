@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gossamer.gateware.wishbone import wishbone_signature
+from gossamer.hdl.checks import require
 
 __all__ = ["BUS_ERROR", "DONE", "POLYNOMIAL", "START", "UartBridge"]
 
@@ -67,10 +68,9 @@ class UartBridge(wiring.Component):
     """
 
     def __init__(self, *, divisor: int, silence: int):
-        if divisor < 8:
-            raise ValueError(f"divisor must be at least 8, not {divisor}")
-        if silence & (silence - 1) or silence <= 20:
-            raise ValueError(f"silence must be a power of two of more than 20 bits, not {silence}")
+        require(divisor >= 8, f"divisor must be at least 8, not {divisor}")
+        good = silence & (silence - 1) == 0 and silence > 20
+        require(good, f"silence must be a power of two of more than 20 bits, not {silence}")
         self._divisor, self._silence = divisor, silence
         super().__init__({"bus": Out(wishbone_signature()), "rx": In(1, init=1), "tx": Out(1, init=1)})
 

@@ -113,29 +113,30 @@ class _Buffer:
 
     def _cut(self, data: bytes) -> list[range]:
         """The stretches of data that are loads."""
-        if data not in self._stretches:
+        if data in self._stretches:
+            return self._stretches[data]
 
-            def size(stretch: range) -> int:
-                stored = self._encode(data[stretch.start : stretch.stop])
-                return len(stored.data) + len(stored.palette) + STEP_BYTES * (1 + bool(stored.palette))
+        def size(stretch: range) -> int:
+            stored = self._encode(data[stretch.start : stretch.stop])
+            return len(stored.data) + len(stored.palette) + STEP_BYTES * (1 + bool(stored.palette))
 
-            def cut(whole: range) -> Iterator[range]:
-                for start in range(whole.start, whole.stop, self._longest):
-                    yield range(start, min(start + self._longest, whole.stop))
+        def cut(whole: range) -> Iterator[range]:
+            for start in range(whole.start, whole.stop, self._longest):
+                yield range(start, min(start + self._longest, whole.stop))
 
-            longest = list(cut(range(len(data))))
-            by_groups: list[range] = []
-            at = 0
-            for entries in self._groups.get(data, ()):
-                for stretch in cut(range(at, at + entries * self._entry)):
-                    joined = range(by_groups[-1].start if by_groups else 0, stretch.stop)
-                    if by_groups and len(joined) <= self._longest and size(joined) <= size(by_groups[-1]) + size(stretch):
-                        by_groups[-1] = joined
-                    else:
-                        by_groups.append(stretch)
-                at += entries * self._entry
-            shorter = by_groups and sum(map(size, by_groups)) < sum(map(size, longest))
-            self._stretches[data] = by_groups if shorter else longest
+        longest = list(cut(range(len(data))))
+        by_groups: list[range] = []
+        at = 0
+        for entries in self._groups.get(data, ()):
+            for stretch in cut(range(at, at + entries * self._entry)):
+                joined = range(by_groups[-1].start if by_groups else 0, stretch.stop)
+                if by_groups and len(joined) <= self._longest and size(joined) <= size(by_groups[-1]) + size(stretch):
+                    by_groups[-1] = joined
+                else:
+                    by_groups.append(stretch)
+            at += entries * self._entry
+        shorter = by_groups and sum(map(size, by_groups)) < sum(map(size, longest))
+        self._stretches[data] = by_groups if shorter else longest
         return self._stretches[data]
 
     def place(self, data: bytes | None, count: int, align: int = 1) -> tuple[int, list[tuple[range, int]]]:

@@ -247,13 +247,20 @@ class Loader(wiring.Component):
             Cat(Mux(pads[b], filling, word.word_select(b, 8)) for b in range(self._store_bytes))
         )
 
+        # Where the next position is, so that what depends on it begins with registers.
+        to_right, coming, begins = Signal(), Signal(), Signal()
+        empty = self.right_granule == 0 if decoder is None else Const(0)
+        m.d.comb += [
+            to_right.eq(after == self.right_granule),
+            coming.eq((row_body | (after == self.left_granules)) & ~to_right),
+            begins.eq((self.left_granules == 0) & ~empty),
+        ]
+        with m.If(step):
+            m.d.sync += [at_right.eq(to_right), row_body.eq(coming)]
+        with m.If(start):
+            m.d.sync += [at_right.eq(empty), row_body.eq(begins)]
+
         if decoder is None:
-            to_right = after == self.right_granule
-            with m.If(step):
-                m.d.sync += [at_right.eq(to_right), row_body.eq((row_body | (after == self.left_granules)) & ~to_right)]
-            with m.If(start):
-                begins = (self.left_granules == 0) & (self.right_granule != 0)
-                m.d.sync += [at_right.eq(self.right_granule == 0), row_body.eq(begins)]
             with m.If(start | (step & ~first)):
                 m.d.sync += self.write.index.eq(counted(self.write.index, start, self.i.p.index))
         else:
@@ -262,7 +269,7 @@ class Loader(wiring.Component):
             several = self._store_bytes > self._streams
             number = Signal(range(self._store_bytes // self._streams)) if several else Const(0, 1)
             number_last = number.all() if several else decoder.found
-            coded, final, jump, to_right = Signal(), Signal(), Signal(), Signal()
+            coded, final, jump = Signal(), Signal(), Signal()
             m.d.sync += self.write.index.eq(command.index + position)
             with m.If(start):
                 m.d.sync += command.coded.eq(self.i.p.coded & ~self.i.p.blank)
@@ -271,20 +278,17 @@ class Loader(wiring.Component):
                     m.d.sync += number.eq(number + 1)
             # The granule has several values: whether it is the row's last is found while they come, with the same adder as
             # then the place of the next granule.
-            m.d.comb += to_right.eq(after == self.right_granule)
             if several:
                 with m.If(~number_last):
                     m.d.sync += final.eq(to_right)
             else:
                 m.d.comb += final.eq(position + 1 == self.right_granule)
             # What the decoder's long way begins with is a register: whether a unit is in work in this cycle.
-            coming, run = Signal(), Signal()
-            m.d.comb += coming.eq((row_body | (after == self.left_granules)) & ~to_right)
+            run = Signal()
             with m.If(step):
-                m.d.sync += [at_right.eq(to_right), row_body.eq(coming), run.eq(coming & coded & ~last)]
+                m.d.sync += run.eq(coming & coded & ~last)
             with m.If(start):
-                begins = self.left_granules == 0
-                m.d.sync += [at_right.eq(0), row_body.eq(begins), run.eq(begins & self.i.p.coded & ~self.i.p.blank)]
+                m.d.sync += run.eq(begins & self.i.p.coded & ~self.i.p.blank)
             word_end = position[: exact_log2(self._granules)].all()
             m.d.comb += [
                 jump.eq(number_last & word_end & ~final),

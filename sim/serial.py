@@ -95,8 +95,8 @@ class SerialBoard(Terminal):
     ):
         self.config = dataclasses.replace(config, fetch_interval=0, fetch_latency=0)
         verilog = _verilog(self.config, divisor, silence)
-        settings = {"divisor": divisor, "silence": silence * divisor}
-        super().__init__(self.config, "serial", verilog, **settings, sources=[], report=report)
+        silence *= divisor
+        super().__init__(self.config, "serial", verilog, divisor=divisor, silence=silence, sources=[], report=report)
 
 
 class SocBoard(Terminal):
