@@ -20,7 +20,7 @@ from gossamer.gateware.soc_registers import RAM, ROM
 from gossamer.gateware.spi_target import SpiTarget
 from gossamer.gateware.uart_bridge import UartBridge
 from gossamer.gateware.wishbone import wishbone_signature
-from gossamer.golden.spec import Config
+from gossamer.golden.spec import Config, UserError
 
 __all__ = [
     "BAUD",
@@ -59,6 +59,8 @@ class SocOnBoard:
     cpu : str
     config : Config
         Of the core.
+    clock_mhz : int
+        Of all, unless the build is told another.
     ram_bytes : int
         Of the processor; with code in the flash those for data, else those for all.
     flash : int
@@ -71,9 +73,10 @@ class SocOnBoard:
 
     cpu: str
     config: Config
+    clock_mhz: int
     ram_bytes: int
     flash: int
-    sources: Callable[[str, Config], dict[str, str]]
+    sources: Callable[..., dict[str, str]]
     program: str = ""
 
     @property
@@ -107,10 +110,10 @@ class Board:
     config : Config
         Of the core, unless the build is told another.
     clock_mhz : int
-        Clock of core and bridge.
+        Clock of core and bridge, unless the build is told another.
     sources : callable
         Contents by file name, for the name of the top module and a configuration: the board as RTLIL, and the pin constraints.
-        If there are several links it takes ``link``, too, by name.
+        By name it takes ``clock_mhz``, and if there are several links ``link``, too.
     program : str
         The command that loads a bitstream, with ``{bitstream}``.
     synthesis, nextpnr, pack : tuple
@@ -175,7 +178,7 @@ def _divisor(clock_mhz: int, baud: int) -> int:
     """Clock cycles per bit."""
     divisor = round(clock_mhz * 1e6 / baud)
     if abs(clock_mhz * 1e6 / divisor / baud - 1) >= 0.01:
-        raise ValueError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
+        raise UserError(f"baud must be within 1 % of {clock_mhz} MHz over an integer, not {baud}")
     return divisor
 
 

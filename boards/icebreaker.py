@@ -9,14 +9,14 @@ from amaranth.lib import io
 
 from gossamer.boards.board import BAUD, LINKS, SOC_BAUD, Board, CoreOnBoard, SocOnBoard, prepare, spi_host
 from gossamer.boards.families import ICE40
-from gossamer.golden.spec import CONFIGS, Config
+from gossamer.golden.spec import CONFIGS, Config, UserError
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "EXTERNAL", "IceBreaker", "pll_settings", "sources"]
 
 CONFIG = CONFIGS["up5k"]
 """Configuration of the core, unless the build is told another."""
 
-CLOCK_MHZ = 24
+CLOCK_MHZ = 30
 """Clock of core and bridge."""
 
 EXTERNAL = 2 << 20
@@ -24,6 +24,8 @@ EXTERNAL = 2 << 20
 
 SOC_CONFIG = dataclasses.replace(CONFIG, name="up5k_soc", lanes=8, interval=1, lut_lanes=0, fetch_latency=0, fetch_interval=0)
 """Configuration of the core beside a processor, for which 16 lanes leave too little room; the flash is the processor's."""
+
+SOC_CLOCK_MHZ = 24
 
 FIRMWARE = 1 << 20
 """Byte of the flash with which the processor's firmware begins."""
@@ -40,7 +42,7 @@ def pll_settings(mhz: int) -> dict[str, int]:
         vco = mhz << divq
         if 533 <= vco <= 1066 and vco % OSCILLATOR_MHZ == 0:
             return {"DIVR": 0, "DIVF": vco // OSCILLATOR_MHZ - 1, "DIVQ": divq, "FILTER_RANGE": 1}
-    raise ValueError(f"the clock must be one that the PLL can make from {OSCILLATOR_MHZ} MHz, not {mhz} MHz")
+    raise UserError(f"the clock must be one that the PLL can make from {OSCILLATOR_MHZ} MHz, not {mhz} MHz")
 
 
 class IceBreaker(CoreOnBoard):
@@ -101,20 +103,21 @@ class IceBreaker(CoreOnBoard):
         )
 
 
-def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, link: str = "uart") -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.icebreaker import ICEBreakerPlatform
 
     platform = ICEBreakerPlatform()
     platform.add_resources([spi_host("1", "2", "3", "4", conn=("pmod", 0), attrs=Attrs(IO_STANDARD="SB_LVCMOS"))])
-    return prepare(platform, IceBreaker(config, link=link), name, ICE40.constraints)
+    return prepare(platform, IceBreaker(config, clock_mhz=clock_mhz, link=link), name, ICE40.constraints)
 
 
-def soc_sources(name: str, config: Config = SOC_CONFIG) -> dict[str, str]:
+def soc_sources(name: str, config: Config = SOC_CONFIG, *, clock_mhz: int = SOC_CLOCK_MHZ) -> dict[str, str]:
     """As :func:`sources`, with a processor."""
     from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-    return prepare(ICEBreakerPlatform(), IceBreaker(config, baud=SOC_BAUD, soc=True), name, ICE40.constraints)
+    top = IceBreaker(config, clock_mhz=clock_mhz, baud=SOC_BAUD, soc=True)
+    return prepare(ICEBreakerPlatform(), top, name, ICE40.constraints)
 
 
 BOARD = Board(
@@ -130,6 +133,7 @@ BOARD = Board(
     soc=SocOnBoard(
         cpu="serv",
         config=SOC_CONFIG,
+        clock_mhz=SOC_CLOCK_MHZ,
         ram_bytes=4 << 10,
         flash=FIRMWARE,
         sources=soc_sources,

@@ -17,7 +17,7 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_25"])
-CLOCK_MHZ = 72
+CLOCK_MHZ = 80
 
 
 def _leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
@@ -25,7 +25,7 @@ def _leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
     return led.g, led.r
 
 
-def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, link: str = "uart") -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.orangecrab_r0_2 import OrangeCrabR0_2_25FPlatform
     from amaranth_boards.resources import UARTResource
@@ -33,7 +33,7 @@ def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[s
     platform = OrangeCrabR0_2_25FPlatform()
     header = {"conn": ("io", 0), "attrs": Attrs(IO_TYPE="LVCMOS33")}
     platform.add_resources([UARTResource(0, rx="0", tx="1", **header), spi_host("10", "copi", "cipo", "sck", **header)])
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(48, CLOCK_MHZ), leds=_leds, link=link)
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=ecp5_pll(48, clock_mhz), leds=_leds, link=link)
     return prepare(platform, top, name, ECP5.constraints)
 
 

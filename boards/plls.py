@@ -7,11 +7,13 @@ from amaranth.build import Platform
 from amaranth.hdl import Instance, Module, Signal
 from amaranth.lib import io
 
+from gossamer.golden.spec import UserError
+
 __all__ = ["ecp5_pll", "ecp5_pll_settings", "gowin_pll", "gowin_pll_settings"]
 
 
-def _unreachable(oscillator_mhz: int, mhz: int) -> ValueError:
-    return ValueError(f"the clock must be one that the PLL can make from {oscillator_mhz} MHz, not {mhz} MHz")
+def _unreachable(oscillator_mhz: int, mhz: int) -> UserError:
+    return UserError(f"the clock must be one that the PLL can make from {oscillator_mhz} MHz, not {mhz} MHz")
 
 
 def ecp5_pll_settings(oscillator_mhz: int, mhz: int) -> dict[str, int]:

@@ -14,12 +14,11 @@ CONFIG = without_memory(CONFIGS["gw1n9"])
 CLOCK_MHZ = 27
 
 
-def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.tang_nano_9k import TangNano9kPlatform
 
-    pll = gowin_pll(27, CLOCK_MHZ, device="GW1NR-9C")
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=pll)
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=gowin_pll(27, clock_mhz, device="GW1NR-9C"))
     return prepare(TangNano9kPlatform(), top, name, GOWIN.constraints)
 
 

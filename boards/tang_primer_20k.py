@@ -15,12 +15,11 @@ CONFIG = without_memory(CONFIGS["gw2a18"])
 CLOCK_MHZ = 36
 
 
-def sources(name: str, config: Config = CONFIG) -> dict[str, str]:
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ) -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.tang_primer_20k import TangPrimer20kDockPlatform
 
-    pll = gowin_pll(27, CLOCK_MHZ, device="GW2A-18C")
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=pll)
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=gowin_pll(27, clock_mhz, device="GW2A-18C"))
     return prepare(TangPrimer20kDockPlatform(), top, name, GOWIN.constraints)
 
 

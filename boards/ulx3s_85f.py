@@ -13,27 +13,29 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_85"])
-CLOCK_MHZ = 40
+CLOCK_MHZ = 50
 
 SOC_CONFIG = without_memory(CONFIGS["ecp5_25"])
 """Configuration of the core beside a processor: images for 16 lanes are a quarter as large, and lie in its RAM."""
 
+SOC_CLOCK_MHZ = 40
 
-def sources(name: str, config: Config = CONFIG, *, link: str = "uart") -> dict[str, str]:
+
+def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ, link: str = "uart") -> dict[str, str]:
     """Contents by file name: the board as RTLIL, top module ``name``, and the pin constraints."""
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
     platform = ULX3S_85F_Platform()
     platform.add_resources([spi_host("0+", "0-", "1+", "1-", conn=("gpio", 0), attrs=Attrs(IO_TYPE="LVCMOS33"))])
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(25, CLOCK_MHZ), link=link)
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=ecp5_pll(25, clock_mhz), link=link)
     return prepare(platform, top, name, ECP5.constraints)
 
 
-def soc_sources(name: str, config: Config = SOC_CONFIG) -> dict[str, str]:
+def soc_sources(name: str, config: Config = SOC_CONFIG, *, clock_mhz: int = SOC_CLOCK_MHZ) -> dict[str, str]:
     """As :func:`sources`, with a processor."""
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-    top = CoreOnBoard(config, clock_mhz=CLOCK_MHZ, pll=ecp5_pll(25, CLOCK_MHZ), baud=SOC_BAUD, soc=True)
+    top = CoreOnBoard(config, clock_mhz=clock_mhz, pll=ecp5_pll(25, clock_mhz), baud=SOC_BAUD, soc=True)
     return prepare(ULX3S_85F_Platform(), top, name, ECP5.constraints)
 
 
@@ -47,5 +49,12 @@ BOARD = Board(
     program="openFPGALoader -b ulx3s {bitstream}",
     nextpnr=("--85k", "--package", "CABGA381", "--speed", "6"),
     links=LINKS,
-    soc=SocOnBoard(cpu="picorv32", config=SOC_CONFIG, ram_bytes=64 << 10, flash=0, sources=soc_sources),
+    soc=SocOnBoard(
+        cpu="picorv32",
+        config=SOC_CONFIG,
+        clock_mhz=SOC_CLOCK_MHZ,
+        ram_bytes=64 << 10,
+        flash=0,
+        sources=soc_sources,
+    ),
 )

@@ -736,6 +736,7 @@ def disassemble(image: Path, config_name: str) -> None:
 @cli.command()
 @click.option("--board", required=True, metavar="NAME", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--config", "config_name", metavar="NAME|FILE", help="Another configuration than the board's, named or a file.")
+@click.option("--clock", "clock_mhz", type=int, metavar="MHZ", help="Another clock than the board's.")
 @click.option("--link", default="uart", show_default=True, metavar="NAME", help="The way from the host: uart or spi.")
 @click.option("--soc", "model", metavar="MODEL", help="With a RISC-V processor beside the core, and firmware that runs MODEL.")
 @click.option(
@@ -752,6 +753,7 @@ def disassemble(image: Path, config_name: str) -> None:
 def build(
     board: str,
     config_name: str | None,
+    clock_mhz: int | None,
     link: str,
     model: str | None,
     program: str,
@@ -773,7 +775,15 @@ def build(
     elif click.get_current_context().get_parameter_source("program") is not ParameterSource.DEFAULT:
         raise click.UsageError("--firmware is for a board with --soc")
     report = build_board(
-        board, output, config=config, link=link, firmware=firmware, seeds=seeds, jobs=jobs, progress=say
+        board,
+        output,
+        config=config,
+        clock_mhz=clock_mhz,
+        link=link,
+        firmware=firmware,
+        seeds=seeds,
+        jobs=jobs,
+        progress=say,
     )
     click.echo(json.dumps(report, indent=2))
 

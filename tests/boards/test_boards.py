@@ -12,7 +12,7 @@ import pytest
 
 from gossamer.boards import BOARDS
 from gossamer.boards.board import BAUD, LINKS, CoreOnBoard, silence, without_memory
-from gossamer.boards.build import ToolError, _processor, build, find_board, linked, with_processor
+from gossamer.boards.build import ToolError, _processor, build, clocked, find_board, linked, with_processor
 from gossamer.gateware.core import Core
 from gossamer.gateware.cpu import CpuError, cpu_sources
 from gossamer.gateware.soc import Soc
@@ -119,20 +119,34 @@ def test_pins_are_those_of_the_platform(name, sources):
         assert signal.ios[0].names[int(bit or 0)] == pin
 
 
-@every_board
-def test_the_oscillator_is_that_of_the_platform(name, sources):
+def made_clock(name, text):
+    """What the PLL makes of the platform's oscillator, in MHz."""
     mhz = platform(name).default_clk_frequency / 1e6
-    text = sources[name][f"{name}.il"]
     parameters = {key: int(value) for key, value in re.findall(r"parameter (?:signed )?\\(\w+) (\d+)\n", text)}
     parameters |= {key: int(value, 2) for key, value in re.findall(r"parameter (?:signed )?\\(\w+) \d+'([01]+)\n", text)}
     if "CLKOS_DIV" in parameters:
-        made = mhz * parameters["CLKOP_DIV"] / parameters["CLKOS_DIV"]
-    elif "FBDIV_SEL" in parameters:
-        made = mhz * (parameters["FBDIV_SEL"] + 1) / (parameters["IDIV_SEL"] + 1)
+        return mhz * parameters["CLKOP_DIV"] / parameters["CLKOS_DIV"]
+    if "FBDIV_SEL" in parameters:
         assert float(re.search(r'\\FCLKIN "(\S+)"', text)[1]) == mhz
-    else:
-        made = mhz * (parameters["DIVF"] + 1) / 2 ** parameters["DIVQ"]
-    assert made == find_board(name).clock_mhz
+        return mhz * (parameters["FBDIV_SEL"] + 1) / (parameters["IDIV_SEL"] + 1)
+    return mhz * (parameters["DIVF"] + 1) / 2 ** parameters["DIVQ"]
+
+
+@every_board
+def test_the_pll_makes_the_clock_of_the_platforms_oscillator(name, sources):
+    assert made_clock(name, sources[name][f"{name}.il"]) == find_board(name).clock_mhz
+
+
+@every_board
+def test_another_clock(name):
+    board = find_board(name)
+    mhz = 2 * platform(name).default_clk_frequency // 1e6
+    other = clocked(board, int(mhz))
+    text = other.sources(name)[f"{name}.il"]
+    assert made_clock(name, text) == other.clock_mhz == mhz
+    assert other.asked_mhz == mhz * board.margin
+    with pytest.raises(UserError, match=r"^the clock must be one that the PLL can make from \d+ MHz, not 999 MHz$"):
+        clocked(board, 999).sources(name)
 
 
 @every_board
@@ -226,7 +240,7 @@ def test_without_memory_the_core_has_no_port():
 
 
 def test_the_bit_rate_must_divide_the_clock():
-    with pytest.raises(ValueError, match=r"^baud must be within 1 % of 27 MHz over an integer, not 2900000$"):
+    with pytest.raises(UserError, match=r"^baud must be within 1 % of 27 MHz over an integer, not 2900000$"):
         CoreOnBoard(CONFIGS["gw1n9"], clock_mhz=27, pll=lambda *_: None, baud=2_900_000)
     assert BAUD == 1_000_000
 

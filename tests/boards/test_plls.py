@@ -3,6 +3,7 @@
 import pytest
 
 from gossamer.boards.plls import ecp5_pll_settings, gowin_pll_settings
+from gossamer.golden.spec import UserError
 
 
 def attempted(settings, oscillator, mhz):
@@ -38,5 +39,5 @@ def test_pll_settings_make_every_clock_that_is_not_refused(oscillator):
 @pytest.mark.parametrize("settings", [ecp5_pll_settings, gowin_pll_settings])
 @pytest.mark.parametrize("mhz", [0, 37, 699])
 def test_pll_refuses_other_clocks(settings, mhz):
-    with pytest.raises(ValueError, match=rf"^the clock must be one that the PLL can make from 25 MHz, not {mhz} MHz$"):
+    with pytest.raises(UserError, match=rf"^the clock must be one that the PLL can make from 25 MHz, not {mhz} MHz$"):
         settings(25, mhz)

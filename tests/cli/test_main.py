@@ -520,6 +520,11 @@ def test_configuration_of_a_build(refused):
     assert message == "a configuration for icebreaker must have technology 'ice40', not 'generic'"
 
 
+def test_clock_of_a_build(refused):
+    message = refused("build", "--board", "icebreaker", "--clock", "31", "-o", "out")
+    assert message == "the clock must be one that the PLL can make from 12 MHz, not 31 MHz"
+
+
 def test_link_of_a_build(refused):
     message = refused("build", "--board", "colorlight_5a75b", "--link", "spi", "-o", "out")
     assert message == "the link of colorlight_5a75b must be one of uart, not 'spi'"
