@@ -14,7 +14,7 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_25"])
-CLOCK_MHZ = 60
+CLOCK_MHZ = 65
 
 
 def sources(name: str, config: Config = CONFIG, *, clock_mhz: int = CLOCK_MHZ) -> dict[str, str]:
