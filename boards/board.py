@@ -124,6 +124,8 @@ class Board:
         The board with a processor, if there is one for it.
     margin : float
         The tools are asked for a clock so many times as fast.
+    seeds : int
+        So many does ``gossamer bench boards`` try, unless it is told another number.
     files : callable
         Contents by file name of what the tools read besides, made when the tools are there.
     """
@@ -141,6 +143,7 @@ class Board:
     links: tuple[str, ...] = ("uart",)
     soc: SocOnBoard | None = None
     margin: float = 1.0
+    seeds: int = 8
     files: Callable[[], dict[str, bytes]] = dict
 
     @property

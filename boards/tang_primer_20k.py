@@ -40,5 +40,6 @@ BOARD = Board(
     nextpnr=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C", "--chipdb", "chipdb.bin"),
     pack=("-d", "GW2A-18C", "--sspi_as_gpio", "--mspi_as_gpio", "--ready_as_gpio", "--done_as_gpio"),
     margin=1.5,
+    seeds=1,  # of which it takes nextpnr the better part of an hour
     files=files,
 )

@@ -1,6 +1,6 @@
 """Boards: what the core takes of each, how fast it is there, and inferences per second beside what others have published.
 
-A *measurement* is what ``boards.json`` holds: ``seeds``, and ``boards``, each the report of its build, with ``networks`` added.
+A *measurement* is what ``boards.json`` holds: ``boards``, each the report of its build, with ``networks`` added.
 A board whose build failed has ``refused``, with the reason, in place of all but ``board``; so has a network that does not fit.
 """
 

@@ -1,5 +1,6 @@
 """What ``gossamer bench boards`` writes for people, and the regions of the documentation that come from it."""
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,12 @@ def _inputs(measured: Report) -> str:
     return ", ".join(f"{counts[one]} of {one}" for one in titles(measured) if one in counts)
 
 
-def _plural(measured: Report) -> str:
-    return f"{measured['seeds']} seed{'s'[: measured['seeds'] > 1]}"
+def _seeds(measured: Report) -> str:
+    """How many seeds most boards have, and how many the others."""
+    tried = {board["board"]: sum(len(board["fmax_mhz"][what]) for what in ("seeds", "failed")) for board in built(measured)}
+    most = statistics.mode(tried.values())
+    others = [f", {count} on `{board}`" for board, count in tried.items() if count != most]
+    return f"{most} seed{'s'[: most > 1]}{''.join(others)}"
 
 
 def _tools(measured: Report) -> str:
@@ -67,7 +72,7 @@ def _sizes_markdown(measured: Report) -> str:
     return "".join(
         [
             markdown_table(SIZE_COLUMNS, size_rows(measured), 3),
-            f"\nFmax of the whole design over {_plural(measured)}{bound}. With {_tools(measured)}.\n",
+            f"\nFmax of the whole design over {_seeds(measured)}{bound}. With {_tools(measured)}.\n",
             *(["\n", *failures] if failures else []),
         ]
     )
@@ -90,7 +95,7 @@ def _marks(measured: Report) -> str:
 
 def _rates_legend(measured: Report) -> str:
     return (
-        f"Inferences per second of the core alone: MHz, the least Fmax of {_plural(measured)}, over the mean cycles of the "
+        f"Inferences per second of the core alone: MHz, the least Fmax of {_seeds(measured)}, over the mean cycles of the "
         f"cycle model ({_inputs(measured)}). {_marks(measured)} Designs with a link are others', as they have published them.\n"
     )
 

@@ -938,11 +938,15 @@ def bench_codec(
 @click.option(
     "--count", default=200, show_default=True, type=click.IntRange(1, 500), help="Inputs per network, at most; the first ones."
 )
-@click.option("--seeds", default=8, show_default=True, type=click.IntRange(1, 64), help="Place-and-route seeds per board.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 64),
+    help="Place-and-route seeds per board.  [default: 8, for tang_primer_20k 1; 1<=x<=64]",
+)
 @jobs_option
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def bench_boards(
-    boards: tuple[str, ...], folder: Path | None, count: int, seeds: int, jobs: int | None, output: Path
+    boards: tuple[str, ...], folder: Path | None, count: int, seeds: int | None, jobs: int | None, output: Path
 ) -> None:
     """Writes ``boards.json``, ``boards.md`` and ``boards.png``, and of each board what ``gossamer build`` writes."""
     from gossamer.boards.build import build as build_board
@@ -950,7 +954,7 @@ def bench_boards(
     from gossamer.cli import boards as benchmark
     from gossamer.cli.boards_page import boards_markdown, boards_picture
 
-    chosen = {name: find_board(name).config for name in boards or BOARDS}
+    chosen = {name: find_board(name) for name in boards or BOARDS}
     networks = {"digits": load_model("digits")}
     for name in models_in(folder) if folder else ():
         try:
@@ -958,25 +962,25 @@ def bench_boards(
         except spec.UserError as error:  # the others are measured all the same
             click.echo(f"gossamer: {error}", err=True)
     found: dict[spec.Config, list[Any]] = {}
-    for config in dict.fromkeys(chosen.values()):
+    for config in dict.fromkeys(board.config for board in chosen.values()):
         reports = found[config] = []
         for name, network in networks.items():
             given = samples(name, network, count)
             with progress_bar(f"{network.name} on {config.name}", len(given.x)) as update:
                 reports.append(benchmark.cycles(network, config, given, update))
     entries: list[dict[str, Any]] = []
-    for name, config in chosen.items():
+    for name, board in chosen.items():
         try:
-            report = build_board(name, output / name, seeds=seeds, jobs=jobs, reuse=True, progress=say)
+            report = build_board(name, output / name, seeds=seeds or board.seeds, jobs=jobs, reuse=True, progress=say)
         except spec.UserError as error:
             click.echo(f"gossamer: {name}: {error}", err=True)
             entries.append({"board": name, "refused": str(error)})
             continue
-        entries.append({**report, "networks": found[config]})
+        entries.append({**report, "networks": found[board.config]})
     refused = [entry for entry in entries if "refused" in entry]
     if len(refused) == len(entries):
         raise SystemExit(1)
-    measured = {"seeds": seeds, "boards": entries}
+    measured = {"boards": entries}
     with output_folder(output) as target:
         write_json(target / "boards.json", measured)
         (target / "boards.md").write_text(boards_markdown(measured))

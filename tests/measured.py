@@ -10,7 +10,6 @@ def of(used: int, available: int) -> dict[str, int]:
 
 
 MEASURED: dict[str, Any] = {
-    "seeds": 4,
     "boards": [
         {
             "board": "icebreaker",

