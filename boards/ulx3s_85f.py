@@ -13,7 +13,7 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_85"])
-CLOCK_MHZ = 55
+CLOCK_MHZ = 50
 
 SOC_CONFIG = without_memory(CONFIGS["ecp5_25"])
 """Configuration of the core beside a processor: images for 16 lanes are a quarter as large, and lie in its RAM."""

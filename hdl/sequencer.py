@@ -210,6 +210,11 @@ class Sequencer(wiring.Component):
         m.d.comb += self.image_words.eq(~not_image_words)
         m.d.comb += [d[name].eq(~register) for name, register in not_clamps.items()]
 
+        # What of the header is not as it must be. The store's words come late in their cycle, so they are judged in the next.
+        wrong = Signal(
+            data.StructLayout({name: 1 for name in ("magic", "version", "lanes", "store_bytes", "codec")}), reset_less=True
+        )
+
         # The step. Its numbers count down while it is executed, and its address goes on.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
         fetched, warm = Signal(reset_less=True), Signal(reset_less=True)
@@ -337,27 +342,27 @@ class Sequencer(wiring.Component):
                                 m.d.sync += first_streams.eq(fits)
                             fits = first_streams
                         bad_codec = Mux(codec == 0, ~fits[0], (codec != own_codec) | ~fits[1])
-                    with m.If((self.control.index == beat(HEADER["codec"])) & bad_codec):
-                        # What is wrong in a beat before comes first; in this one, it is found below.
-                        m.d.sync += self.error.eq(Mux(self.error == Error.NONE, Error.CONFIG, self.error))
+                    with m.If(self.control.index == beat(HEADER["codec"])):
+                        m.d.sync += wrong.codec.eq(bad_codec)
                     with m.If(self.control.index == 0):
-                        with m.If(received(HEADER["magic"]) != MAGIC):
-                            m.d.sync += self.error.eq(Error.MAGIC)
-                        with m.Elif(received(HEADER["version"]) != VERSION):
-                            m.d.sync += self.error.eq(Error.VERSION)
-                        with m.Elif(
-                            (received(HEADER["lanes"]) != config.lanes)
-                            | (received(own_bytes) != store_bytes)
-                        ):
-                            m.d.sync += self.error.eq(Error.CONFIG)
+                        m.d.sync += [
+                            wrong.magic.eq(received(HEADER["magic"]) != MAGIC),
+                            wrong.version.eq(received(HEADER["version"]) != VERSION),
+                            wrong.lanes.eq(received(HEADER["lanes"]) != config.lanes),
+                            wrong.store_bytes.eq(received(own_bytes) != store_bytes),
+                        ]
                 with m.If(last_beat(STEP_BYTES)):
                     m.next = "CHECK"
             with state("CHECK"):
                 with m.If(warm):
                     m.d.sync += in_address.eq(wrap_address)
                 m.next = "JUMP"
-                with m.If(self.error != Error.NONE):
-                    m.next = "FAIL"
+                with m.If(wrong.magic):
+                    fail(Error.MAGIC)
+                with m.Elif(wrong.version):
+                    fail(Error.VERSION)
+                with m.Elif(wrong.as_value().any()):
+                    fail(Error.CONFIG)
             with state("JUMP"):
                 fetch_step(in_address)
             with state("STEP"):
