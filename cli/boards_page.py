@@ -50,8 +50,8 @@ def _seeds(measured: Report) -> str:
 
 
 def _tools(measured: Report) -> str:
-    tools = {name: version for board in built(measured) for name, version in board["tools"].items()}
-    return ", ".join(f"{name} {version.partition('.post')[0]}" for name, version in sorted(tools.items()))
+    tools = {(name, version.partition(".post")[0]) for board in built(measured) for name, version in board["tools"].items()}
+    return ", ".join(map(" ".join, sorted(tools)))
 
 
 def _failures(measured: Report) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """Writes the generated regions of the documentation: ``python docs/generate.py``; with ``--check`` it only compares.
 
-A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`, or of
-:data:`MEASURED`: then it comes from a measurement that takes hours, and stays as it is. ``--boards FILE`` writes those, too,
-from the ``boards.json`` of ``gossamer bench boards``.
+A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`. Some are tables
+of :data:`MEASUREMENT`, into which ``--boards FILE`` puts the boards of a ``boards.json`` of ``gossamer bench boards``.
 """
 
 import dataclasses
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.cli.boards_page import REGIONS as MEASURED
-from gossamer.cli.boards_page import sources_markdown
+from gossamer.boards import BOARDS
+from gossamer.cli import boards_page
 from gossamer.gateware.registers import register_table
 from gossamer.golden import codec, digits, spec
 from gossamer.golden.compiler import Compiled, CompileError, compile_network
@@ -33,6 +32,9 @@ from gossamer.golden.tflite_import import EVERY_MODEL, EVERY_OPERATOR, OPERATORS
 from gossamer.hdl.sequencer import descriptor_layout
 
 ROOT = Path(__file__).resolve().parent.parent
+MEASUREMENT = ROOT / "docs" / "boards.json"
+"""What has been measured of each board, as :mod:`gossamer.cli.boards` says. All of them take hours, so one comes after another."""
+
 SEEDS = 4
 """Each function of ``tests/networks.py`` gives the tested values so many networks."""
 
@@ -320,6 +322,12 @@ def codec_example() -> str:
     )
 
 
+@cache
+def measurement() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(MEASUREMENT.read_text(encoding="utf-8"))
+    return found
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     **{name: (lambda name=name: record_table(name)) for name in RECORDS},
     "constants": constants,
@@ -336,7 +344,8 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "example": example,
     "codec-prefixes": codec_prefixes,
     "codec-example": codec_example,
-    "published": sources_markdown,
+    "published": boards_page.sources_markdown,
+    **{name: (lambda table=table: table(measurement())) for name, table in boards_page.REGIONS.items()},
 }
 """What writes a region, by its name."""
 
@@ -346,24 +355,23 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
-def rewritten(text: str, measured: dict[str, Any] | None = None) -> str:
-    """A document's text with all regions written anew, but those of :data:`MEASURED` only from a measurement. A region of an
-    unknown name raises :class:`KeyError`."""
-
-    def region(match: re.Match[str]) -> str:
-        if match[1] not in MEASURED:
-            return f"{match[1]}{match[2]}{REGIONS[match[1]]()}"
-        return match[0] if measured is None else f"{match[1]}{match[2]}{MEASURED[match[1]](measured)}"
-
-    return REGION.sub(region, text)
+def rewritten(text: str) -> str:
+    """A document's text with all regions written anew. A region of an unknown name raises :class:`KeyError`."""
+    return REGION.sub(lambda region: f"{region[1]}{region[2]}{REGIONS[region[1]]()}", text)
 
 
-def main(check: bool, measured: dict[str, Any] | None = None) -> int:
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Two measurements in one; boards that are in both are those of the new one."""
+    boards = {board["board"]: board for measured in (old, new) for board in measured["boards"]}
+    return {"boards": [boards[name] for name in BOARDS if name in boards]}
+
+
+def main(check: bool) -> int:
     """Write or check the regions of all documents; returns the exit status."""
     stale = 0
     for path in documents():
         text = path.read_text(encoding="utf-8")
-        new = rewritten(text, measured)
+        new = rewritten(text)
         if new != text and check:
             print(f"{path.relative_to(ROOT)} has an old generated region: run `python docs/generate.py`", file=sys.stderr)
             stale = 1
@@ -377,6 +385,8 @@ if __name__ == "__main__":
         case [] | ["--check"]:
             sys.exit(main(len(sys.argv) > 1))
         case ["--boards", file]:
-            sys.exit(main(False, json.loads(Path(file).read_text(encoding="utf-8"))))
+            old, new = (json.loads(path.read_text(encoding="utf-8")) for path in (MEASUREMENT, Path(file)))
+            MEASUREMENT.write_text(json.dumps(merged(old, new), indent=1) + "\n", encoding="utf-8")
+            sys.exit(main(False))
         case _:
             sys.exit("usage: python docs/generate.py [--check | --boards FILE]")

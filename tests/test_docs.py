@@ -53,7 +53,7 @@ def test_every_mark_belongs_to_a_region(path: Path) -> None:
 def test_every_region_is_in_one_page() -> None:
     pages = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
     regions = [match[1] for text in pages for match in GENERATE["REGION"].finditer(text)]
-    assert sorted(regions) == sorted([*GENERATE["REGIONS"], *GENERATE["MEASURED"]])
+    assert sorted(regions) == sorted(GENERATE["REGIONS"])
     assert {*GENERATE["RECORDS"]} <= {match[1] for match in GENERATE["REGION"].finditer(FORMATS)}
 
 
@@ -75,12 +75,12 @@ def test_only_regions_are_rewritten() -> None:
         rewritten("<!-- generated: nothing -->\n<!-- end -->\n")
 
 
-def test_measured_regions_are_only_written_from_a_measurement() -> None:
-    rewritten, old = GENERATE["rewritten"], "<!-- generated: boards-sizes -->\nold\n<!-- end -->\n"
-    assert rewritten(old) == old
-    new = rewritten(old, MEASURED)
-    assert new == old.replace("old\n", GENERATE["MEASURED"]["boards-sizes"](MEASURED))
-    assert "\n| `icebreaker` | iCE40UP5K-SG48 |" in new
+def test_boards_of_a_new_measurement_take_the_place_of_the_old_ones() -> None:
+    merged = GENERATE["merged"]
+    icebreaker, tang_nano, orangecrab = MEASURED["boards"]
+    assert merged({"boards": []}, MEASURED) == {"boards": [icebreaker, orangecrab, tang_nano]}
+    again = {**icebreaker, "key": "another"}
+    assert merged(MEASURED, {"boards": [again]}) == {"boards": [again, orangecrab, tang_nano]}
 
 
 def test_tested_values_are_a_few_or_a_range() -> None:
