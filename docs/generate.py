@@ -1,7 +1,7 @@
 """Writes the generated regions of the documentation: ``python docs/generate.py``; with ``--check`` it only compares.
 
-A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`. Some are tables
-of :data:`MEASUREMENT`, into which ``--boards FILE`` puts the boards of a ``boards.json`` of ``gossamer bench boards``.
+A region lies between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``. NAME is a key of :data:`REGIONS`. Some are
+tables of :data:`MEASUREMENT`, into which ``--boards FILE`` puts the boards of a ``boards.json`` of ``gossamer bench boards``.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from gossamer.hdl.sequencer import descriptor_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENT = ROOT / "docs" / "boards.json"
-"""What has been measured of each board, as :mod:`gossamer.cli.boards` says. All of them take hours, so one comes after another."""
+"""What has been measured of each board, as :mod:`gossamer.cli.boards` says: a board at a time, as all of them take hours."""
 
 SEEDS = 4
 """Each function of ``tests/networks.py`` gives the tested values so many networks."""

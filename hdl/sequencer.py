@@ -211,9 +211,8 @@ class Sequencer(wiring.Component):
         m.d.comb += [d[name].eq(~register) for name, register in not_clamps.items()]
 
         # What of the header is not as it must be. The store's words come late in their cycle, so they are judged in the next.
-        wrong = Signal(
-            data.StructLayout({name: 1 for name in ("magic", "version", "lanes", "store_bytes", "codec")}), reset_less=True
-        )
+        faults = ("magic", "version", "lanes", "store_bytes", "codec")
+        wrong = Signal(data.StructLayout(dict.fromkeys(faults, 1)), reset_less=True)
 
         # The step. Its numbers count down while it is executed, and its address goes on.
         opcode, wait, count = Signal(4, reset_less=True), Signal(reset_less=True), self.count
