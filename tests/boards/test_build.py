@@ -127,7 +127,7 @@ def test_pll_refuses_other_clocks(mhz):
 
 
 def test_the_bit_rate_must_divide_the_clock():
-    with pytest.raises(UserError, match=r"^baud must be within 1 % of 24 MHz over an integer, not 2900000$"):
+    with pytest.raises(UserError, match=r"^baud must be within 1 % of 30 MHz over an integer, not 2900000$"):
         icebreaker.IceBreaker(baud=2_900_000)
 
 

@@ -9,7 +9,7 @@ from gossamer.golden.spec import UserError
 def attempted(settings, oscillator, mhz):
     try:
         return settings(oscillator, mhz)
-    except ValueError:
+    except UserError:
         return None
 
 
