@@ -17,7 +17,7 @@ from gossamer.golden.spec import CONFIGS, Config
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "sources"]
 
 CONFIG = without_memory(CONFIGS["ecp5_25"])
-CLOCK_MHZ = 90
+CLOCK_MHZ = 84
 
 
 def _leds(platform: Platform) -> tuple[io.PortLike, io.PortLike]:
