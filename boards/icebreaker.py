@@ -9,7 +9,8 @@ from amaranth.lib import io
 
 from gossamer.boards.board import BAUD, LINKS, SOC_BAUD, Board, CoreOnBoard, SocOnBoard, prepare, spi_host
 from gossamer.boards.families import ICE40
-from gossamer.golden.spec import CONFIGS, Config, UserError
+from gossamer.boards.plls import unreachable
+from gossamer.golden.spec import CONFIGS, Config
 
 __all__ = ["BOARD", "CLOCK_MHZ", "CONFIG", "EXTERNAL", "IceBreaker", "pll_settings", "sources"]
 
@@ -42,7 +43,7 @@ def pll_settings(mhz: int) -> dict[str, int]:
         vco = mhz << divq
         if 533 <= vco <= 1066 and vco % OSCILLATOR_MHZ == 0:
             return {"DIVR": 0, "DIVF": vco // OSCILLATOR_MHZ - 1, "DIVQ": divq, "FILTER_RANGE": 1}
-    raise UserError(f"the clock must be one that the PLL can make from {OSCILLATOR_MHZ} MHz, not {mhz} MHz")
+    raise unreachable(OSCILLATOR_MHZ, mhz)
 
 
 class IceBreaker(CoreOnBoard):

@@ -9,10 +9,11 @@ from amaranth.lib import io
 
 from gossamer.golden.spec import UserError
 
-__all__ = ["ecp5_pll", "ecp5_pll_settings", "gowin_pll", "gowin_pll_settings"]
+__all__ = ["ecp5_pll", "ecp5_pll_settings", "gowin_pll", "gowin_pll_settings", "unreachable"]
 
 
-def _unreachable(oscillator_mhz: int, mhz: int) -> UserError:
+def unreachable(oscillator_mhz: int, mhz: int) -> UserError:
+    """The error for a clock that a PLL cannot make from its oscillator."""
     return UserError(f"the clock must be one that the PLL can make from {oscillator_mhz} MHz, not {mhz} MHz")
 
 
@@ -28,7 +29,7 @@ def ecp5_pll_settings(oscillator_mhz: int, mhz: int) -> dict[str, int]:
         clkos, remainder = divmod(clkop * oscillator_mhz, mhz) if mhz > 0 else (0, 0)
         if not remainder and 1 <= clkos <= 128:
             return {"CLKI_DIV": 1, "CLKFB_DIV": 1, "CLKOP_DIV": clkop, "CLKOS_DIV": clkos}
-    raise _unreachable(oscillator_mhz, mhz)
+    raise unreachable(oscillator_mhz, mhz)
 
 
 def ecp5_pll(oscillator_mhz: int, mhz: int) -> Callable[[Platform, Any, Signal], Module]:
@@ -82,7 +83,7 @@ def gowin_pll_settings(oscillator_mhz: int, mhz: int) -> dict[str, int]:
             for odiv in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128):
                 if not remainder and 1 <= fbdiv <= 64 and 500 <= mhz * odiv <= 1200:
                     return {"IDIV_SEL": idiv - 1, "FBDIV_SEL": fbdiv - 1, "ODIV_SEL": odiv}
-    raise _unreachable(oscillator_mhz, mhz)
+    raise unreachable(oscillator_mhz, mhz)
 
 
 def gowin_pll(oscillator_mhz: int, mhz: int, *, device: str) -> Callable[[Platform, Any, Signal], Module]:

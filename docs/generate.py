@@ -345,7 +345,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "codec-prefixes": codec_prefixes,
     "codec-example": codec_example,
     "published": boards_page.sources_markdown,
-    **{name: (lambda table=table: table(measurement())) for name, table in boards_page.REGIONS.items()},
+    **{name: (lambda write=write: write(measurement())) for name, write in boards_page.REGIONS.items()},
 }
 """What writes a region, by its name."""
 

@@ -140,8 +140,8 @@ def test_the_pll_makes_the_clock_of_the_platforms_oscillator(name, sources):
 @every_board
 def test_another_clock(name):
     board = find_board(name)
-    mhz = 2 * platform(name).default_clk_frequency // 1e6
-    other = clocked(board, int(mhz))
+    mhz = int(2 * platform(name).default_clk_frequency / 1e6)
+    other = clocked(board, mhz)
     text = other.sources(name)[f"{name}.il"]
     assert made_clock(name, text) == other.clock_mhz == mhz
     assert other.asked_mhz == mhz * board.margin
