@@ -394,7 +394,7 @@ def test_bitstream_and_report(tmp_path):
     blocks = report["critical_path"]["blocks"]
     assert sum(blocks.values()) == pytest.approx(report["critical_path"]["delay_ns"], abs=0.1)
     assert set(blocks) <= {"", "bridge", "core", "flash"} | {block for block in blocks if block.startswith("core.")}
-    assert report["target_mhz"] == 24
+    assert report["target_mhz"] == BOARD.clock_mhz
     assert report["meets_target"]
     assert report["program"] == "iceprog icebreaker.bin"
     assert config(folder / report["files"]["configuration"]) == smaller

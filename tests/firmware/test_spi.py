@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gossamer.boards import icebreaker, orangecrab, ulx3s_85f
 from gossamer.firmware import host
 from gossamer.firmware.host import Board, LinkError, SpiLink, Trouble
 from gossamer.gateware import spi_target
@@ -47,10 +48,20 @@ def test_digits_end_to_end():
     np.testing.assert_array_equal(values, infer(compiled, x, count=False).output)
     assert board.link.troubles == 0
     text = re.sub(r"\s+", " ", DOCUMENTATION.read_text())
+    rate = 1e3 * int(re.search(r"At (\d+) MHz \(iCEBreaker\)", text)[1])  # bits per ms
     said = re.findall(r"takes (\d+) commands of together ([\d,]+) bytes, that is ([\d.]+) ms", text)
     assert [(int(count), int(size.replace(",", ""))) for count, size, _ in said] == [costs[0], costs[2]]
-    assert [float(time) for *_, time in said] == [round(size * 8 / 4e3, 1 if size < 5000 else None) for _, size in costs[::2]]
+    assert [float(time) for *_, time in said] == [round(size * 8 / rate, 1 if size < 5000 else None) for _, size in costs[::2]]
     assert f"({len(image):,} bytes)" in text
+
+
+def test_documented_speeds_are_those_of_the_boards_clocks():
+    """A bit takes six cycles, as docs/spi.md says."""
+    text = DOCUMENTATION.read_text()
+    said = {name: float(mhz) for name, mhz in re.findall(r"^\| `(\w+)` \|.* ([\d.]+) MHz \|$", text, re.MULTILINE)}
+    boards = (icebreaker.BOARD, ulx3s_85f.BOARD, orangecrab.BOARD)
+    assert said == {board.name: board.clock_mhz * 10 // 6 / 10 for board in boards}
+    assert re.findall(r"At (\d+) MHz \((\w+)\)", text) == [(f"{said['icebreaker']:g}", "iCEBreaker")]
 
 
 @pytest.mark.parametrize("name", ["mean", "rows"])
