@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.boards import BOARDS
 from gossamer.gateware.cpu import cpu_sources
-from gossamer.gateware.generate import TOP, emit_verilog
+from gossamer.gateware.generate import TOP, emit_verilog, with_contents
 from gossamer.gateware.soc import TOP as SOC_TOP
 from gossamer.gateware.soc import emit_soc, hex_words
 from gossamer.golden.spec import Config, UserError
@@ -48,7 +48,6 @@ __all__ = [
     "linked",
     "resources",
     "with_processor",
-    "without_store_contents",
 ]
 
 FIRMWARE = "firmware.bin"
@@ -227,7 +226,8 @@ def _build(
 def _emit(board: "Board", work: Path, firmware: bytes | None) -> None:
     """Write all that synthesis reads, and its script."""
     family, name, config = board.family, board.name, board.config
-    (work / f"{TOP}.sv").write_text(without_store_contents(emit_verilog(config)))
+    # Nothing depends on the zeros that the store begins with. Yosys does not read those of `ecp5_85` within five minutes.
+    (work / f"{TOP}.sv").write_text(with_contents(emit_verilog(config), "store", ""))
     (work / "configuration.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     for file, text in {**board.sources(name, config), **family.files}.items():
         (work / file).write_text(text)
@@ -320,14 +320,6 @@ def arrange(family: "Family", path: Path, top: str) -> None:
         netlist = json.loads(path.read_text())
         family.arrange(netlist["modules"][top])
         path.write_text(json.dumps(netlist))
-
-
-def without_store_contents(verilog: str) -> str:
-    """The emitted core without the zeros that its store begins with, on which nothing depends: Yosys reads them in quadratic
-    time, and those of ``ecp5_85`` not within five minutes."""
-    head, start, rest = verilog.partition(f"module \\{TOP}.store ")
-    store, end, tail = rest.partition("\nendmodule\n")
-    return head + start + re.sub(r"\n  initial begin\n(    .*\n)*  end(?=\n)", "", store) + end + tail
 
 
 def resources(family: "Family", report: dict[str, Any], cells: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Writes what a user of the core takes home: Verilog, C header, register documentation, file list."""
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from gossamer.gateware.core import Core
 from gossamer.gateware.registers import c_header, register_table
 from gossamer.golden.spec import Config
 
-__all__ = ["BUSES", "LINT_WAIVERS", "TOP", "emit", "emit_verilog", "named_ports", "translate"]
+__all__ = ["BUSES", "LINT_WAIVERS", "TOP", "emit", "emit_verilog", "named_ports", "translate", "with_contents"]
 
 TOP = "gossamer_core"
 """Name of the Verilog top module."""
@@ -79,7 +80,31 @@ def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]], *, 
         status = run_yosys(["-qq", "-w", "contains processes", "-p", script])
         if status:
             raise RuntimeError(f"yosys must translate the core to Verilog, and ended with status {status}")
-        return target.read_text()
+        return _clear_in_loops(target.read_text())
+
+
+def _clear_in_loops(verilog: str) -> str:
+    """Memories that begin with zeros, which Yosys writes word by word, cleared in loops. Those words would be most of the text,
+    and of a C++ compiler's work on its simulation."""
+
+    def loop(found: re.Match[str]) -> str:
+        words = found[0].count("\n") - 2
+        return f"  initial for (int cleared = 0; cleared < {words}; cleared = cleared + 1) {found[1]}[cleared] = {found[2]};\n"
+
+    return re.sub(r"  initial begin\n    (.+)\[0\] = (\d+'[dh]0+);\n(?:    \1\[\d+\] = \2;\n)+  end\n", loop, verilog)
+
+
+def with_contents(verilog: str, name: str, contents: str) -> str:
+    """``verilog``, of :func:`translate`, with other contents in the memory of the submodule ``name``, which begins with zeros:
+    ``contents`` is a statement such as ``initial $readmemh("firmware.hex", memory);``, or empty if they do not matter.
+
+    Yosys takes a time for the zeros that is quadratic in the words.
+    """
+    head, start, rest = re.split(rf"(^module \\\S+\.{name} .*\n)", verilog, maxsplit=1, flags=re.MULTILINE)
+    module, end, tail = rest.partition("\nendmodule\n")
+    filled, count = re.subn(r"\n  initial for .*", lambda _: contents and f"\n  {contents}", module)
+    assert count == 1 or not contents, "what is filled must be one memory"
+    return head + start + filled + end + tail
 
 
 def emit(config: Config, folder: Path, bus: str = "wishbone") -> list[Path]:

@@ -1,21 +1,19 @@
 """A processor beside the core: RAM, serial port, cycle counter, and the bus between them."""
 
-import re
-
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from gossamer.gateware.cpu import CPUS
-from gossamer.gateware.generate import named_ports, translate
+from gossamer.gateware.generate import named_ports, translate, with_contents
 from gossamer.gateware.soc_registers import RAM, SOC_REGISTERS, WINDOWS
 from gossamer.gateware.wishbone import wishbone_signature
 from gossamer.hdl.checks import require
 from gossamer.hdl.store import UNCHECKED
 from gossamer.hdl.uart import UartReceiver, UartTransmitter
 
-__all__ = ["TOP", "Interconnect", "Peripherals", "Ram", "Soc", "emit_soc", "hex_words", "with_contents"]
+__all__ = ["TOP", "Interconnect", "Peripherals", "Ram", "Soc", "emit_soc", "hex_words"]
 
 TOP = "gossamer_soc"
 """Name of the Verilog module."""
@@ -288,22 +286,12 @@ class Soc(wiring.Component):
 
 def emit_soc(soc: Soc, contents: str) -> str:
     """The SoC without core as Verilog, module :data:`TOP`, with ports as those of :class:`Soc`, but ``wb_…`` for ``bus``. The
-    processor is an instance of what :func:`gossamer.gateware.cpu.cpu_sources` has. See :func:`with_contents`."""
-    return with_contents(translate(soc, named_ports(soc, "wb"), name=TOP), contents)
+    processor is an instance of what :func:`gossamer.gateware.cpu.cpu_sources` has. ``contents``
+    fill the RAM, see :func:`gossamer.gateware.generate.with_contents`."""
+    return with_contents(translate(soc, named_ports(soc, "wb"), name=TOP), "ram", contents)
 
 
 def hex_words(data: bytes) -> str:
     """Bytes as ``$readmemh`` reads them: 32-bit words, little endian."""
     padded = data + bytes(-len(data) % 4)
     return "".join(f"{int.from_bytes(padded[at : at + 4], 'little'):08x}\n" for at in range(0, len(padded), 4))
-
-
-def with_contents(verilog: str, contents: str, *, name: str = "ram") -> str:
-    """``verilog`` with a statement that fills the ``memory`` of the :class:`Ram` of that name, such as
-    ``initial $readmemh("firmware.hex", memory);``, in place of the one that clears it word by word: Yosys would take minutes
-    for that."""
-    head, start, rest = re.split(rf"(^module \\\S+\.{name} .*\n)", verilog, maxsplit=1, flags=re.MULTILINE)
-    memory, end, tail = rest.partition("\nendmodule\n")
-    filled, count = re.subn(r"\n  initial begin\n(    .*\n)*  end(?=\n)", lambda _: f"\n  {contents}", memory)
-    assert count == 1, "the RAM must be one memory"
-    return head + start + filled + end + tail

@@ -17,7 +17,7 @@
 #include <memory>
 #include <vector>
 
-#include "Vgossamer_core.h"
+#include "Vtop.h"
 #include "verilated.h"
 
 static const uint32_t WINDOW = 0x800000, CONTROL = 0x04, STATUS = 0x08, CYCLES = 0x0c, WORDS = 0x10, STEP = 0x14;
@@ -25,7 +25,7 @@ static const uint32_t WINDOW = 0x800000, CONTROL = 0x04, STATUS = 0x08, CYCLES =
 static const uint32_t INTERRUPT_ENABLE = 2, START = 1 | INTERRUPT_ENABLE, WARM = 4, RESUME = 8 | INTERRUPT_ENABLE, PAUSED = 8;
 
 static std::unique_ptr<VerilatedContext> context;
-static std::unique_ptr<Vgossamer_core> core;
+static std::unique_ptr<Vtop> core;
 static uint64_t ticks = 0;
 
 #ifdef INTERVAL
@@ -153,7 +153,7 @@ static void serve(Tensor &input, Tensor &output) {
 int main(int argc, char **argv) {
     if (argc < 12) { fprintf(stderr, "usage: see bench.cpp\n"); return 2; }
     context = std::make_unique<VerilatedContext>();
-    core = std::make_unique<Vgossamer_core>(context.get());
+    core = std::make_unique<Vtop>(context.get());
     auto image = slurp(argv[1]), inputs = slurp(argv[3]);
 #ifdef INTERVAL
     auto words = slurp(argv[2]);

@@ -113,7 +113,7 @@ def _sources(ports: str = "ports.vlt") -> list[Path]:
 def _options() -> list[str]:
     libraries = cocotb_tools.config.libs_dir
     return [
-        *("--vpi", "--prefix", "Vtop", "--timescale", "1ns/1ps", "--x-assign", "unique", "--x-initial", "unique"),
+        *("--vpi", "--timescale", "1ns/1ps", "--x-assign", "unique", "--x-initial", "unique"),
         *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
     ]
 

@@ -1,5 +1,6 @@
 """Runs programs on the emitted Verilog in Verilator."""
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -80,26 +81,49 @@ def build_simulation(
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
         if not program.exists():
             report(f"building the RTL simulation of {config.name}")
-            _build(folder, verilog, [*options, *map(str, sources)], environment)
+            _build(folder, verilog, sources, options, environment)
     return program
 
 
-def _build(folder: Path, verilog: str, options: list[str], environment: dict[str, str]) -> None:
+def _build(folder: Path, verilog: str, sources: list[Path], options: list[str], environment: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as name:
         work = Path(name)
         (work / f"{TOP}.sv").write_text(verilog)
-        command = [
-            *("verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--noassert"),
-            *("-Wall", *(f"-Wno-{warning}" for warning in LINT_WAIVERS), "--top-module", TOP),
-            *("--Mdir", str(work / "obj"), "-o", str(work / TOP), str(work / f"{TOP}.sv"), *options),
+        verilate = [
+            *("verilator", "--cc", "--exe", "-O3", "--noassert", "--output-split", "0"),
+            *("-Wall", *(f"-Wno-{warning}" for warning in LINT_WAIVERS), "--top-module", TOP, "--prefix", "Vtop"),
+            *("--Mdir", str(work / "obj"), "-o", str(work / TOP), *options),
+            *(str(work / f"{TOP}.sv"), *map(str, sources)),
         ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=work)
-        if done.returncode:
-            log = folder.with_suffix(".log")
-            log.write_text(done.stdout + done.stderr)
-            raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
+        log = folder.with_suffix(".log")
+        _call(verilate, environment, work, log)
+        # Most of the time is that of Verilator's own library, which is the same for all designs.
+        library = folder.parent / f"library-{_library_digest(options, environment)}"
+        if library.is_dir():
+            shutil.copytree(library, work / "obj", copy_function=shutil.copyfile, dirs_exist_ok=True)
+        _call(["make", "-C", str(work / "obj"), "-f", "Vtop.mk", "-j", "2"], environment, work, log)
+        if not library.is_dir():
+            (work / "library").mkdir()
+            for file in (work / "obj").glob("verilated*.o"):
+                file.rename(work / "library" / file.name)
+            with contextlib.suppress(OSError):  # another process was faster
+                (work / "library").rename(library)
         folder.mkdir(exist_ok=True)
         shutil.move(work / TOP, folder / TOP)
+
+
+def _call(command: list[str], environment: dict[str, str], work: Path, log: Path) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=work)
+    if done.returncode:
+        log.write_text(done.stdout + done.stderr)
+        raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
+
+
+def _library_digest(options: list[str], environment: dict[str, str]) -> str:
+    """Of what the objects of Verilator's library depend on: tools, their settings, and the macros of ``options``."""
+    compiler = subprocess.run(["g++", "--version"], env=environment, capture_output=True, text=True, check=True).stdout
+    used = [importlib.metadata.version("verilator"), compiler, environment["MAKEFLAGS"], options]
+    return hashlib.sha256(repr(used).encode()).hexdigest()[:16]
 
 
 class Simulator:

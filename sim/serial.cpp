@@ -13,11 +13,11 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "Vgossamer_core.h"
+#include "Vtop.h"
 #include "verilated.h"
 
 static std::unique_ptr<VerilatedContext> context;
-static std::unique_ptr<Vgossamer_core> board;
+static std::unique_ptr<Vtop> board;
 static std::deque<uint8_t> arrived;
 static int line;
 
@@ -62,7 +62,7 @@ static void tick() {
 int main(int argc, char **argv) {
     context = std::make_unique<VerilatedContext>();
     context->commandArgs(argc, argv);
-    board = std::make_unique<Vgossamer_core>(context.get());
+    board = std::make_unique<Vtop>(context.get());
     line = posix_openpt(O_RDWR | O_NOCTTY);
     if (line < 0 || grantpt(line) || unlockpt(line)) { perror("pseudo-terminal"); return 1; }
     int other = open(ptsname(line), O_RDWR | O_NOCTTY);  // kept open: the line outlives those who use it

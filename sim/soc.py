@@ -8,8 +8,8 @@ from amaranth.lib.wiring import connect
 
 from gossamer.gateware.core import Core
 from gossamer.gateware.cpu import cpu_sources
-from gossamer.gateware.generate import translate
-from gossamer.gateware.soc import Ram, Soc, with_contents
+from gossamer.gateware.generate import translate, with_contents
+from gossamer.gateware.soc import Ram, Soc
 from gossamer.gateware.soc_registers import RAM, ROM
 from gossamer.golden.spec import Config
 
@@ -71,4 +71,4 @@ class SimulatedSoc:
         ports = {"rx": rx, "tx": tx, "busy": busy, "failed": failed}
         contents = 'string file; initial if ($value$plusargs("firmware=%s", file)) $readmemh(file, memory);'
         verilog = translate(m, {name: (port, None) for name, port in ports.items()})
-        return with_contents(verilog, contents, name="rom" if self.rom_bytes else "ram")
+        return with_contents(verilog, "rom" if self.rom_bytes else "ram", contents)

