@@ -84,14 +84,14 @@ def translate(design: Elaboratable, ports: Mapping[str, tuple[Value, None]], *, 
 
 
 def _clear_in_loops(verilog: str) -> str:
-    """Memories that begin with zeros, which Yosys writes word by word, cleared in loops. Those words would be most of the text,
-    and of a C++ compiler's work on its simulation."""
+    """Stores and RAMs, ``memory`` of their modules, cleared in loops, not word by word as Yosys writes it: that would be most
+    of the text, and of a C++ compiler's work on its simulation."""
 
     def loop(found: re.Match[str]) -> str:
         words = found[0].count("\n") - 2
-        return f"  initial for (int cleared = 0; cleared < {words}; cleared = cleared + 1) {found[1]}[cleared] = {found[2]};\n"
+        return f"  initial for (int word = 0; word < {words}; word = word + 1) memory[word] = {found[1]};\n"
 
-    return re.sub(r"  initial begin\n    (.+)\[0\] = (\d+'[dh]0+);\n(?:    \1\[\d+\] = \2;\n)+  end\n", loop, verilog)
+    return re.sub(r"  initial begin\n    memory\[0\] = (\d+'[dh]0+);\n(?:    memory\[\d+\] = \1;\n)+  end\n", loop, verilog)
 
 
 def with_contents(verilog: str, name: str, contents: str) -> str:

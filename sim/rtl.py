@@ -22,7 +22,7 @@ from gossamer.golden.host import Host
 from gossamer.golden.spec import Config, Error, UserError
 from gossamer.sim.tools import ToolError, verilator_environment
 
-__all__ = ["RtlError", "RtlResult", "Simulator", "build_simulation", "cells"]
+__all__ = ["RtlError", "RtlResult", "Simulator", "build_simulation", "cells", "library_digest"]
 
 HERE = Path(__file__).parent
 
@@ -98,7 +98,7 @@ def _build(folder: Path, verilog: str, sources: list[Path], options: list[str], 
         log = folder.with_suffix(".log")
         _call(verilate, environment, work, log)
         # Most of the time is that of Verilator's own library, which is the same for all designs.
-        library = folder.parent / f"library-{_library_digest(options, environment)}"
+        library = folder.parent / f"library-{library_digest(options, environment)}"
         if library.is_dir():
             shutil.copytree(library, work / "obj", copy_function=shutil.copyfile, dirs_exist_ok=True)
         _call(["make", "-C", str(work / "obj"), "-f", "Vtop.mk", "-j", "2"], environment, work, log)
@@ -119,7 +119,7 @@ def _call(command: list[str], environment: dict[str, str], work: Path, log: Path
         raise ToolError(f"Verilator must build the core, and ended with status {done.returncode}: see {log}")
 
 
-def _library_digest(options: list[str], environment: dict[str, str]) -> str:
+def library_digest(options: list[str], environment: dict[str, str]) -> str:
     """Of what the objects of Verilator's library depend on: tools, their settings, and the macros of ``options``."""
     compiler = subprocess.run(["g++", "--version"], env=environment, capture_output=True, text=True, check=True).stdout
     used = [importlib.metadata.version("verilator"), compiler, environment["MAKEFLAGS"], options]

@@ -207,7 +207,7 @@ def test_yosys_accepts_the_verilog(emitted, monkeypatch):
 def test_what_memories_begin_with(init, tmp_path, monkeypatch):
     """Zeros are cleared in a loop; either way Yosys finds what Amaranth was told."""
     m = Module()
-    m.submodules.small = memory = Memory(shape=9, depth=5, init=init)
+    m.submodules.memory = memory = Memory(shape=9, depth=5, init=init)
     port = memory.read_port()
     address, data = Signal(3), Signal(9)
     m.d.comb += [port.addr.eq(address), port.en.eq(1), data.eq(port.data)]
@@ -229,7 +229,7 @@ def test_a_store_without_contents_is_the_same_otherwise():
     lines = less.splitlines()
     missing = [line for line in whole.splitlines() if line not in lines]
     assert len(missing) == 1
-    assert re.fullmatch(r"  initial for \(.*\) memory\[cleared\] = \d+'h0+;", missing[0])
+    assert re.fullmatch(r"  initial for \(.*\) memory\[word\] = \d+'h0+;", missing[0])
     assert whole.replace(f"{missing[0]}\n", "") == less
 
 

@@ -16,7 +16,8 @@ from gossamer.golden.inference import infer
 from gossamer.golden.interpreter import Machine, Run
 from gossamer.golden.spec import CONFIGS, Config, Opcode
 from gossamer.golden.tflite_import import load_tflite
-from gossamer.sim.rtl import RtlError, Simulator
+from gossamer.sim.rtl import RtlError, Simulator, library_digest
+from gossamer.sim.tools import verilator_environment
 from tests.golden import tflite
 from tests.golden.tflite_models import random_input, random_model
 from tests.networks import NETWORKS, Builder, borders, inputs, larger_than_a_store
@@ -350,3 +351,11 @@ def test_an_image_for_another_configuration_stops_with_the_reason():
     images, _ = digits.test_set()
     with pytest.raises(RtlError, match=r"^the core stopped with error 3: the image was compiled for another configuration"):
         simulator("up5k").run(compiled_digits("ecp5_85"), images[:1])
+
+
+def test_simulations_share_a_library_only_if_all_that_it_is_compiled_with_is_the_same():
+    environment = verilator_environment()
+    first = library_digest(["--vpi"], environment)
+    assert library_digest(["--vpi"], {**environment, "OTHER": "x"}) == first
+    assert library_digest([], environment) != first
+    assert library_digest(["--vpi"], {**environment, "MAKEFLAGS": "OPT_GLOBAL=-O0"}) != first
