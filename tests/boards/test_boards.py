@@ -356,7 +356,8 @@ def test_the_tools_are_asked_for_a_faster_clock_by_the_margin(tmp_path, monkeypa
     monkeypatch.setattr("gossamer.boards.build._run", run)
     monkeypatch.setattr("gossamer.boards.build._require_tools", lambda family: None)
     monkeypatch.setattr("gossamer.boards.build._tools", lambda family: {})
-    monkeypatch.setattr("gossamer.boards.build.emit_verilog", lambda config: "")
+    verilog = "module \\gossamer_core.store (clk);\nendmodule\n"
+    monkeypatch.setattr("gossamer.boards.build.emit_verilog", lambda config: verilog)
     board = dataclasses.replace(find_board("tang_nano_9k"), margin=1.5, files=lambda: {"more.bin": b"more"})
     monkeypatch.setattr("gossamer.boards.build.find_board", lambda name: board)
     with pytest.raises(ToolError, match=r"^enough$"):

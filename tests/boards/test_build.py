@@ -213,7 +213,7 @@ def tools(monkeypatch):
     found = Tools({1: 30.0, 2: 23.0, 3: 34.0, 4: 26.0})
     monkeypatch.setattr(module, "_run", found.run)
     monkeypatch.setattr(module, "_picture", lambda report, path: path.write_bytes(b""))
-    monkeypatch.setattr(module, "emit_verilog", lambda config: f"module gossamer_core; // {config.name}\nendmodule\n")
+    monkeypatch.setattr(module, "emit_verilog", lambda config: VERILOG + f"// {config.name}\n")
     put(monkeypatch)
     return found
 
@@ -230,6 +230,7 @@ def put(monkeypatch, *, family=None, **changes):
     monkeypatch.setattr(icebreaker, "BOARD", board)
 
 
+VERILOG = "module \\gossamer_core.store (clk);\nendmodule\n"
 BOARD = icebreaker.BOARD
 
 
@@ -291,7 +292,7 @@ def version_of(distribution):
 CHANGES = {
     "the board's gateware": lambda patch: put(patch, sources=sources(rtlil="wire 2\n")),
     "pins": lambda patch: put(patch, sources=sources(pins="set_io a\n")),
-    "the core": lambda patch: patch.setattr(module, "emit_verilog", lambda config: "module gossamer_core;\nendmodule\n"),
+    "the core": lambda patch: patch.setattr(module, "emit_verilog", lambda config: VERILOG),
     "the configuration": lambda patch: put(patch, config=dataclasses.replace(BOARD.config, fetch_latency=99)),
     "the clock": lambda patch: put(patch, clock_mhz=25),
     "options of synthesis": lambda patch: put(patch, family={"synthesis": ICE40.synthesis + "stat\n"}),
