@@ -36,7 +36,7 @@ MEASUREMENT = ROOT / "docs" / "boards.json"
 """What has been measured of each board, as :mod:`gossamer.cli.boards` says: a board at a time, as all of them take hours."""
 
 SEEDS = 4
-"""Each function of ``tests/networks.py`` gives the tested values so many networks."""
+"""Each function of ``tests/networks.py`` gives the tested values so many networks, but ``larger_than_a_store`` one."""
 
 REGION = re.compile(r"(?<=^<!-- generated: )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 

@@ -95,15 +95,16 @@ def _clear_in_loops(verilog: str) -> str:
 
 
 def with_contents(verilog: str, name: str, contents: str) -> str:
-    """``verilog``, of :func:`translate`, with other contents in the memory of the submodule ``name``, which begins with zeros:
-    ``contents`` is a statement such as ``initial $readmemh("firmware.hex", memory);``, or empty if they do not matter.
+    """``verilog``, of :func:`translate`, with other contents in the ``memory`` of submodule ``name``, which begins with zeros:
+    ``contents`` is a statement such as ``initial $readmemh("firmware.hex", memory);``, or empty if they do not matter. Only
+    then may the submodule have no such memory, as a store of vendor cells.
 
     Yosys takes a time for the zeros that is quadratic in the words.
     """
     head, start, rest = re.split(rf"(^module \\\S+\.{name} .*\n)", verilog, maxsplit=1, flags=re.MULTILINE)
     module, end, tail = rest.partition("\nendmodule\n")
     filled, count = re.subn(r"\n  initial for .*", lambda _: contents and f"\n  {contents}", module)
-    assert count == 1 or not contents, "what is filled must be one memory"
+    assert count == 1 or (not contents and " memory [" not in module), "what is filled must be one memory"
     return head + start + filled + end + tail
 
 

@@ -100,6 +100,7 @@ def _build(folder: Path, verilog: str, sources: list[Path], options: list[str], 
         # Most of the time is that of Verilator's own library, which is the same for all designs.
         library = folder.parent / f"library-{library_digest(options, environment)}"
         if library.is_dir():
+            # As new files, which make takes for those that it would make.
             shutil.copytree(library, work / "obj", copy_function=shutil.copyfile, dirs_exist_ok=True)
         _call(["make", "-C", str(work / "obj"), "-f", "Vtop.mk", "-j", "2"], environment, work, log)
         if not library.is_dir():

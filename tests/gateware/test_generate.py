@@ -233,6 +233,13 @@ def test_a_store_without_contents_is_the_same_otherwise():
     assert whole.replace(f"{missing[0]}\n", "") == less
 
 
+def test_a_store_of_vendor_cells_has_no_contents():
+    whole = emit_verilog(CONFIGS["up5k"])
+    assert with_contents(whole, "store", "") == whole
+    with pytest.raises(AssertionError, match="what is filled must be one memory"):
+        with_contents(whole, "store", "initial;")
+
+
 TESTBENCH = """
 module testbench;
     reg clk = 0, rst = 1, cyc = 0, we = 0;

@@ -434,7 +434,7 @@ def test_the_ram_begins_with_the_contents():
     assert '  initial $readmemh("x", memory);\n' in module
     assert "for (" not in module
     with pytest.raises(AssertionError, match="what is filled must be one memory"):
-        with_contents(filled, "ram", "initial;")
+        with_contents(filled, "ram", "")
 
 
 def test_hex_words_are_little_endian():
